@@ -1,0 +1,82 @@
+"""Where arrays come from. The library never imports this: its arrays carry their own namespace and device.
+
+    backend = backends.get("torch", device="cuda:0", dtype="float32", precision="tf32")
+    learn = backend.compile(algorithm.modes["learn"], donate=True, keep=("loss",))
+
+A package adds a backend of its own by an entry point in the group "ref_bioplaus.backends"; a function can also be
+named directly, as "my_package.my_module:backend". It is called with (device, dtype, precision, kernels) and returns a
+Backend.
+"""
+
+import difflib
+import importlib
+import importlib.util
+from collections.abc import Callable
+from importlib.metadata import entry_points
+
+from ref_bioplaus.backends.base import Backend as Backend
+from ref_bioplaus.backends.base import BackendError as BackendError
+
+BUILT_IN = {
+    "numpy": ("numpy", "ref_bioplaus.backends.numpy_backend:backend"),
+    "torch": ("torch", "ref_bioplaus.backends.torch_backend:backend"),
+    "jax": ("jax", "ref_bioplaus.backends.jax_backend:backend"),
+    "cupy": ("cupy", "ref_bioplaus.backends.cupy_backend:backend"),
+    "array-api-strict": ("array_api_strict", "ref_bioplaus.backends.array_api_strict_backend:backend"),
+}
+INSTALL = {
+    "torch": 'pip install "ref-bioplaus[torch]"',
+    "jax": 'pip install "ref-bioplaus[jax]"',
+    "cupy": 'pip install "ref-bioplaus[cuda13]" (or [cuda12]; it needs an NVIDIA GPU)',
+    "array-api-strict": "pip install array-api-strict",
+}
+
+
+def names() -> tuple[str, ...]:
+    """Every backend known by name: the built-in ones, then those that other packages have registered."""
+    return (*BUILT_IN, *sorted(set(registered()) - set(BUILT_IN)))
+
+
+def registered() -> dict[str, str]:
+    """Backends from entry points, {name: "module:function"}."""
+    return {entry.name: entry.value for entry in entry_points(group="ref_bioplaus.backends")}
+
+
+def installed() -> tuple[str, ...]:
+    """Backends whose library can be imported; nothing is imported to find out."""
+    return tuple(
+        name for name in names() if name not in BUILT_IN or importlib.util.find_spec(BUILT_IN[name][0]) is not None
+    )
+
+
+def get(
+    name: str, device: str | None = None, dtype: str = "float32", precision: str = "ieee", kernels: str = "portable"
+) -> Backend:
+    """A backend, its library imported now.
+
+    name: one of `names()`, or "module:function". device: None for the library's usual one, or "cpu", "cuda", "cuda:1".
+    dtype: "float32", "float64" or "bfloat16". precision: of float32 products, "ieee", "tf32" or "bf16", read back by a
+    probe. kernels: "portable". Raises BackendError, one sentence saying what to install or choose.
+    """
+    backend = loader(name)(device, dtype, precision, kernels)
+    backend.check()
+    return backend
+
+
+def loader(name: str) -> Callable[..., Backend]:
+    """The function that makes a backend."""
+    known = registered() | {known: place for known, (_, place) in BUILT_IN.items()}
+    place = known.get(name, name)
+    if ":" not in place:
+        close = difflib.get_close_matches(name, names(), n=1)
+        hint = f'did you mean "{close[0]}"? Known' if close else "known"
+        raise BackendError(f'backend "{name}" is unknown: {hint} are {", ".join(names())}')
+    module, function = place.split(":", 1)
+    try:
+        return getattr(importlib.import_module(module), function)
+    except ImportError as error:
+        other = ", ".join(n for n in installed() if n != name)
+        how = f"install it with {INSTALL[name]}" if name in INSTALL else f"install what provides {module}"
+        raise BackendError(f'backend "{name}" cannot be imported ({error}): {how}, or choose one of {other}') from error
+    except AttributeError as error:
+        raise BackendError(f'backend "{name}": module {module} has no "{function}", expected a function') from error

@@ -1,0 +1,173 @@
+"""What every backend offers, and the parts that do not depend on the library."""
+
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ref_bioplaus.kernels import PORTABLE, Kernels
+from ref_bioplaus.layouts import from_torch, to_torch
+from ref_bioplaus.network import Network
+from ref_bioplaus.random import normal_table
+from ref_bioplaus.types import Array, Batch, Info, LayerParams, Params, State, Step
+
+
+class BackendError(RuntimeError):
+    """A backend that cannot be had as asked for; the message says what to install or choose."""
+
+
+class Backend:
+    """An array library on one device, with one dtype for parameters and one precision for float32 products."""
+
+    name = ""
+    dtypes: tuple[str, ...] = ("float32", "float64")
+    precisions: tuple[str, ...] = ("ieee",)
+
+    def __init__(self, xp: Any, device: Any, dtype: str, precision: str, kernels: str):
+        if dtype not in self.dtypes:
+            raise BackendError(f'backend "{self.name}" has no dtype "{dtype}": choose one of {", ".join(self.dtypes)}')
+        if precision not in ("ieee", "tf32", "bf16"):
+            raise BackendError(f'precision "{precision}" is unknown: choose one of ieee, tf32, bf16')
+        if kernels != "portable":
+            raise BackendError(f'backend "{self.name}" has no "{kernels}" kernels: choose "portable"')
+        self.xp, self.device, self.dtype, self.precision = xp, device, dtype, precision
+        self.kernels: Kernels = PORTABLE._replace(normal_table=self.asarray(normal_table()))
+
+    def __repr__(self) -> str:
+        return f"<{self.name} on {self.device}, {self.dtype}, {self.precision}, {self.kernels.name} kernels>"
+
+    # What a library has to say for itself
+
+    def asarray(self, array, dtype: str | None = None) -> Array:
+        """A NumPy array (or number) on the device; floats in the backend's dtype unless `dtype` names another."""
+        raise NotImplementedError(f"{type(self).__name__} must define asarray")
+
+    def to_numpy(self, array: Array) -> np.ndarray:
+        """A NumPy array on the host; bfloat16 as float32."""
+        raise NotImplementedError(f"{type(self).__name__} must define to_numpy")
+
+    def synchronize(self) -> None:
+        """Wait until the device has done all that was asked of it."""
+
+    def versions(self) -> dict[str, str]:
+        """The library's version and the device's name."""
+        return {self.name: getattr(self.xp, "__version__", ""), "device": str(self.device)}
+
+    def wrap(self, step: Callable) -> Callable:
+        """`step` as the library runs it best; eager, unless said otherwise."""
+        return step
+
+    # The same for all
+
+    def target_dtype(self, array: np.ndarray, dtype: str | None) -> str:
+        """The name of the dtype that an array gets on the device: its own, the backend's for floats, or `dtype`."""
+        return dtype or (self.dtype if np.issubdtype(array.dtype, np.floating) else array.dtype.name)
+
+    def key(self, seed: int = 0) -> Array:
+        """The root key of a seed from 0 to 2^63 - 1, int32 (2,)."""
+        if not 0 <= seed < 1 << 63:
+            raise BackendError(f"seed is {seed}, expected 0 to 2^63 - 1")
+        return self.asarray(np.array([seed >> 32, seed & 0xFFFFFFFF], dtype=np.uint32).view(np.int32))
+
+    def batch(self, x, y) -> Batch:
+        """NumPy inputs and targets as a Batch on the device, in the backend's dtype."""
+        return Batch(self.asarray(x, self.dtype), self.asarray(y, self.dtype))
+
+    def compile(self, step: Step, donate: bool = False, keep: tuple[str, ...] | None = None) -> "CompiledStep":
+        """A step (state, batch) -> (state, info) as fast as the library makes it.
+
+        donate=False mutates nothing. donate=True consumes the state, and nothing else: used again it raises. keep:
+        the fields of Info to return; None for all of them.
+        """
+        return CompiledStep(self, step, donate, keep)
+
+    def check(self) -> None:
+        """Raise BackendError where the device does not multiply in the precision asked for."""
+        if self.dtype == "float32":
+            found = self.probe()
+            if found != self.precision:
+                raise BackendError(
+                    f'backend "{self.name}" on {self.device} multiplies float32 in {found}, not in {self.precision}: '
+                    f'choose precision="{found}"'
+                )
+
+    def probe(self) -> str:
+        """The precision of float32 products, found by multiplying: "ieee", "tf32" or "bf16".
+
+        1 + 2^-12 needs more bits than TF32 has, 1 + 2^-9 more than bfloat16.
+        """
+        n = 256
+        ones = self.asarray(np.ones((n, n), np.float32), "float32")
+        product = self.wrap(lambda a, b: self.xp.matmul(a, b))
+
+        def survives(value):
+            factor = self.asarray(np.full((n, n), value, np.float32), "float32")
+            return bool(np.all(self.to_numpy(product(factor, ones)) == np.float32(n * value)))
+
+        if survives(1.0 + 2.0**-12):
+            return "ieee"
+        return "tf32" if survives(1.0 + 2.0**-9) else "bf16"
+
+    def export_params(self, network: Network, params) -> dict[str, np.ndarray]:
+        """Weights and local parameters as NumPy arrays in PyTorch's layout (see layouts.py), {"3.W": ..., "3.b": ...}.
+
+        params: of the forward path, or B of the feedback path, which comes as W does.
+        """
+        arrays = {}
+        for l, p in enumerate(params):
+            linear = network[l].linear
+            if p.W is not None and linear is not None:
+                arrays[f"{l}.W"] = np.ascontiguousarray(self.to_numpy(to_torch(linear, p.W)))
+            for i, op in enumerate(getattr(p, "local", ())):
+                arrays |= {f"{l}.{name}" if name == "b" else f"{l}.{i}.{name}": self.to_numpy(op[name]) for name in op}
+        return arrays
+
+    def import_params(self, network: Network, params: Params, arrays: Mapping[str, Any]) -> Params:
+        """`params` with the arrays of `export_params` in their places.
+
+        Raises KeyError for a missing tensor and ValueError for a shape that does not fit.
+        """
+        loaded = []
+        for l, p in enumerate(params):
+            linear, W = network[l].linear, p.W
+            if W is not None and linear is not None:
+                W = from_torch(linear, self.asarray(np.asarray(arrays[f"{l}.W"])))
+            local = []
+            for i, op in enumerate(p.local):
+                new = {n: self.asarray(np.asarray(arrays[f"{l}.b" if n == "b" else f"{l}.{i}.{n}"])) for n in op}
+                for name in op:
+                    if tuple(new[name].shape) != tuple(op[name].shape):
+                        raise ValueError(
+                            f"layer {l}: {name} has shape {tuple(new[name].shape)}, expected {tuple(op[name].shape)}"
+                        )
+                local.append(new)
+            loaded.append(LayerParams(W, tuple(local)))
+        return tuple(loaded)
+
+
+class CompiledStep:
+    """A step bound to a backend: donation, and which fields of Info come back."""
+
+    def __init__(self, backend: Backend, step: Step, donate: bool, keep: tuple[str, ...] | None):
+        for name in keep or ():
+            if name not in Info._fields:
+                raise BackendError(f'keep names "{name}", expected fields of Info: {", ".join(Info._fields)}')
+        self.traces = 0  # how often the step's Python code ran: once per call, or per compilation where there is one
+        self.donate = donate
+        self.consumed: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+
+        def pure(state: State, key: Array, batch: Batch) -> tuple[State, Info]:
+            self.traces += 1
+            state, info = step(state._replace(key=key), batch)
+            return state._replace(key=None), info if keep is None else Info(**{n: getattr(info, n) for n in keep})
+
+        self.run = backend.wrap_donating(pure) if donate and hasattr(backend, "wrap_donating") else backend.wrap(pure)
+
+    def __call__(self, state: State, batch: Batch) -> tuple[State, Info]:
+        if self.donate:
+            if self.consumed.get(id(state.t)) is state.t:
+                raise BackendError("this state was donated to an earlier step and is gone: use the state it returned")
+            self.consumed[id(state.t)] = state.t
+        new, info = self.run(state._replace(key=None), state.key, batch)
+        return new._replace(key=state.key), info

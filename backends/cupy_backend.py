@@ -1,0 +1,53 @@
+"""CuPy: eager, on an NVIDIA GPU."""
+
+import array_api_compat.cupy as xp
+import cupy
+import numpy as np
+
+from ref_bioplaus.backends.base import Backend, BackendError
+
+
+class CupyBackend(Backend):
+    """CuPy arrays."""
+
+    name = "cupy"
+
+    def asarray(self, array, dtype=None):
+        """An array on the device."""
+        array = np.asarray(array)
+        with self.device:
+            return cupy.asarray(array, dtype=self.target_dtype(array, dtype))
+
+    def to_numpy(self, array):
+        """A NumPy array."""
+        return cupy.asnumpy(array)
+
+    def synchronize(self):
+        """Wait for the GPU."""
+        self.device.synchronize()
+
+    def versions(self):
+        """CuPy, CUDA and the device's name."""
+        name = cupy.cuda.runtime.getDeviceProperties(self.device.id)["name"].decode()
+        return {"cupy": cupy.__version__, "cuda": str(cupy.cuda.runtime.runtimeGetVersion()), "device": name}
+
+    def wrap(self, step):
+        """The step, on this device."""
+
+        def run(*arguments):
+            with self.device:
+                return step(*arguments)
+
+        return run
+
+
+def backend(device=None, dtype="float32", precision="ieee", kernels="portable") -> CupyBackend:
+    """CuPy. Raises BackendError where there is no such GPU."""
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        raise BackendError(f'backend "cupy" found no NVIDIA GPU ({error}): choose numpy, torch or jax') from error
+    platform, _, index = (device or "cuda:0").partition(":")
+    if platform not in ("cuda", "gpu") or not (index or "0").isdigit() or int(index or 0) >= count:
+        raise BackendError(f'backend "cupy": device "{device}" is not there: choose cuda:0 to cuda:{count - 1}')
+    return CupyBackend(xp, cupy.cuda.Device(int(index or 0)), dtype, precision, kernels)

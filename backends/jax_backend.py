@@ -1,0 +1,73 @@
+"""JAX: whole steps compiled, on a CPU, GPU or TPU."""
+
+from functools import wraps
+
+import jax
+import jax.numpy as xp
+import numpy as np
+
+from ref_bioplaus.backends.base import Backend, BackendError
+
+PRECISIONS = {"ieee": "highest", "tf32": "tensorfloat32", "bf16": "bfloat16"}
+
+
+class JaxBackend(Backend):
+    """JAX arrays."""
+
+    name = "jax"
+    dtypes = ("float32", "float64", "bfloat16")
+
+    def asarray(self, array, dtype=None):
+        """An array on the device."""
+        array = np.asarray(array)
+        return jax.device_put(array.astype(xp.dtype(self.target_dtype(array, dtype))), self.device)
+
+    def to_numpy(self, array):
+        """A NumPy array; bfloat16 as float32."""
+        return np.asarray(array.astype(xp.float32) if array.dtype == xp.bfloat16 else array)
+
+    def synchronize(self):
+        """Wait for the device."""
+        jax.device_put(np.zeros(()), self.device).block_until_ready()
+
+    def versions(self):
+        """JAX and the device's kind."""
+        return {"jax": jax.__version__, "device": self.device.device_kind}
+
+    def wrap(self, step):
+        """The whole step under jit."""
+        return self.jit(step)
+
+    def wrap_donating(self, step):
+        """The same, reusing the memory of its first argument, the state; key and batch stay."""
+        return self.jit(step, donate_argnums=0)
+
+    def jit(self, step, **options):
+        """jit, with products in the backend's precision."""
+        compiled = jax.jit(step, **options)
+
+        @wraps(step)
+        def run(*arguments):
+            with jax.default_matmul_precision(PRECISIONS[self.precision]), jax.default_device(self.device):
+                return compiled(*arguments)
+
+        return run
+
+
+def backend(device=None, dtype="float32", precision="ieee", kernels="portable") -> JaxBackend:
+    """JAX; device None is its default one. Raises BackendError for a device that is not there.
+
+    float64 turns x64 on for the whole process, and nothing turns it off again: every array names its dtype, so that
+    float32 runs do not change.
+    """
+    if dtype == "float64":
+        jax.config.update("jax_enable_x64", True)
+    platform, _, index = (device or "").partition(":")
+    try:
+        devices = jax.devices(platform or None)
+    except RuntimeError as error:
+        there = ", ".join(sorted({d.platform for d in jax.devices()} | {"cpu"}))
+        raise BackendError(f'backend "jax": device "{device}" is not there: choose one of {there}') from error
+    if index and (not index.isdigit() or int(index) >= len(devices)):
+        raise BackendError(f'backend "jax": device "{device}" is not there: choose {platform}:0 to :{len(devices) - 1}')
+    return JaxBackend(xp, devices[int(index or 0)], dtype, precision, kernels)

@@ -1,0 +1,28 @@
+"""NumPy: eager, on the CPU. The reference."""
+
+import array_api_compat.numpy as xp
+import numpy as np
+
+from ref_bioplaus.backends.base import Backend, BackendError
+
+
+class NumpyBackend(Backend):
+    """NumPy arrays."""
+
+    name = "numpy"
+
+    def asarray(self, array, dtype=None):
+        """A copy in the dtype asked for, or the array itself where it is that already."""
+        array = np.asarray(array)
+        return np.asarray(array, dtype=self.target_dtype(array, dtype))
+
+    def to_numpy(self, array):
+        """The array itself."""
+        return np.asarray(array)
+
+
+def backend(device=None, dtype="float32", precision="ieee", kernels="portable") -> NumpyBackend:
+    """NumPy. Raises BackendError for a device that is not the CPU."""
+    if device not in (None, "cpu"):
+        raise BackendError(f'backend "numpy": device "{device}" is not there: choose "cpu"')
+    return NumpyBackend(xp, "cpu", dtype, precision, kernels)

@@ -1,0 +1,84 @@
+"""PyTorch: eager, without autograd, on a CPU or a GPU."""
+
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any
+
+import array_api_compat.torch as xp
+import numpy as np
+import torch
+
+from ref_bioplaus.backends.base import Backend, BackendError
+
+
+class TorchBackend(Backend):
+    """torch tensors."""
+
+    name = "torch"
+    dtypes = ("float32", "float64", "bfloat16")
+
+    def asarray(self, array, dtype=None):
+        """A tensor on the device."""
+        array = np.asarray(array)
+        return torch.as_tensor(array).to(device=self.device, dtype=getattr(torch, self.target_dtype(array, dtype)))
+
+    def to_numpy(self, array):
+        """A NumPy array; bfloat16, which NumPy lacks, as float32."""
+        array = array.detach().cpu()
+        return (array.float() if array.dtype == torch.bfloat16 else array).numpy()
+
+    def synchronize(self):
+        """Wait for the GPU."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def versions(self):
+        """torch, CUDA and the device's name."""
+        cuda = self.device.type == "cuda"
+        name = torch.cuda.get_device_name(self.device) if cuda else "cpu"
+        return {"torch": torch.__version__, "device": name} | ({"cuda": str(torch.version.cuda)} if cuda else {})
+
+    def wrap(self, step):
+        """No gradients are recorded, and float32 products have the backend's precision for as long as the step runs."""
+
+        @wraps(step)
+        def run(*arguments):
+            with torch.no_grad(), products_in(self.precision):
+                return step(*arguments)
+
+        return run
+
+
+ONEDNN: Any = torch.backends.mkldnn
+CUDNN: Any = torch.backends.cudnn
+POLICIES: tuple[Any, ...] = (torch.backends.cuda.matmul, CUDNN.conv, ONEDNN.matmul, ONEDNN.conv)
+
+
+@contextmanager
+def products_in(precision):
+    """Set the precision of float32 products, and put back what was there."""
+    before = [policy.fp32_precision for policy in POLICIES]
+    try:
+        for policy in POLICIES:
+            # torch knows bf16 products of float32 tensors on CPUs only
+            cuda = policy in POLICIES[:2]  # cuBLAS and cuDNN
+            policy.fp32_precision = "ieee" if cuda and precision == "bf16" else precision
+        yield
+    finally:
+        for policy, old in zip(POLICIES, before, strict=True):
+            policy.fp32_precision = old
+
+
+def backend(device=None, dtype="float32", precision="ieee", kernels="portable") -> TorchBackend:
+    """PyTorch; device None is the first GPU where there is one. Raises BackendError for a device that is not there."""
+    wanted = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    try:
+        chosen = torch.device(wanted)
+    except RuntimeError as error:
+        raise BackendError(f'backend "torch": device "{wanted}" is unknown: choose {" or ".join(there)}') from error
+    if chosen.type == "cuda" and chosen.index is None:
+        chosen = torch.device("cuda:0")
+    if str(chosen) not in there:
+        raise BackendError(f'backend "torch": device "{wanted}" is not there: choose one of {", ".join(there)}')
+    return TorchBackend(xp, chosen, dtype, precision, kernels)

@@ -1,0 +1,1 @@
+"""Does an implementation compute what the papers say? (The suite.)"""

@@ -1,0 +1,42 @@
+"""Biologically plausible learning, every algorithm written once against the Python array API."""
+
+from importlib import import_module
+
+from . import algorithms as algorithms
+from . import initializers as initializers
+from . import inverses as inverses
+from . import losses as losses
+from . import metrics as metrics
+from . import models as models
+from . import modifications as modifications
+from . import optimizers as optimizers
+from . import random as random
+from .linear import conv as conv
+from .linear import dense as dense
+from .linear import locally_connected as locally_connected
+from .local import average_pool as average_pool
+from .local import batch_norm as batch_norm
+from .local import bias as bias
+from .local import dropout as dropout
+from .local import flatten as flatten
+from .local import global_average_pool as global_average_pool
+from .local import max_pool as max_pool
+from .local import rectified_tanh as rectified_tanh
+from .local import relu as relu
+from .local import sigmoid as sigmoid
+from .local import tanh as tanh
+from .local import unit_bias as unit_bias
+from .network import Builder as Builder
+from .network import Network as Network
+from .network import chain as chain
+from .network import predict as predict
+from .types import Batch as Batch
+
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str):
+    """rb.backends, rb.conformance and rb.experiments, imported when they are first named."""
+    if name in ("backends", "conformance", "experiments"):
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

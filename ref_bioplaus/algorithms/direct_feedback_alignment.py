@@ -1,0 +1,75 @@
+"""Direct feedback alignment (DFA). Nokland 2016, whose equation number follows; Moskovitz et al. 2018, sec. 2 and 4.
+
+    delta_l = phi'(u_l) B_l e,   e = delta_L                  (7)   B_l random and fixed
+
+Every population's error comes straight from the output's, instead of through adjacent layers.
+
+State: feedback.params[k].B is B_k, (n_output, *out_shape_k): from the output to population k, one for every layer k
+    whose output feeds synapses.
+Choices: B ~ N(0, 1 / n_output) (neither paper's; Nokland's code draws uniform numbers). Where h_k feeds synapses, e B_k
+    is its whole error, once: nothing comes down a skip or from a second consumer. Pooling, BatchNorm and joins below it
+    are passed exactly. skips="exact" is what public libraries do instead: a B for every consumer of h_k,
+    feedback.params[l].B for layer l, and the exact error down the skips as well. e is the gradient averaged over the
+    batch, as in every layer.
+"""
+
+import math
+from typing import NamedTuple
+
+from array_api_compat import array_namespace
+
+from ..credit import backward
+from ..initializers import fan_in, fan_out, new_state
+from ..linear import Dense
+from ..network import dtype_of, forward
+from ..types import Algorithm, Array, Info, Pathway
+
+
+class DirectFeedback(NamedTuple):
+    """From the output to one population; None where none is needed."""
+
+    B: Array | None = None
+
+
+def direct_feedback_alignment(
+    network, loss, optimizer, initializer=fan_in, feedback_initializer=fan_out, skips="direct"
+) -> Algorithm:
+    """DFA; skips: "direct" or "exact". Raises ValueError for another word, or an output that is not a vector."""
+    if skips not in ("direct", "exact"):
+        raise ValueError(f'direct_feedback_alignment: skips="{skips}" is unknown, expected "direct" or "exact"')
+    if len(network[network.L].out_shape) != 1:
+        raise ValueError(f"DFA needs a vector as output, got {network[network.L].out_shape}: end with `flatten`")
+    (n_output,) = network[network.L].out_shape
+    direct = skips == "direct"
+    reached = {l: network[l].out_shape for l in network.populations}
+    if not direct:
+        reached = {l: network[l].in_shape for l in network.feedback_layers}
+
+    def init(key):
+        B = [DirectFeedback()] * len(network)
+        for l, shape in reached.items():
+            linear, address = Dense(math.prod(shape), n_output), (key, "feedback", l)
+            drawn = feedback_initializer(linear, address, dtype_of(network, key), network.kernels)
+            B[l] = DirectFeedback(array_namespace(drawn).reshape(drawn, (n_output, *shape)))
+        return new_state(network, key, optimizer, initializer, Pathway(tuple(B)))
+
+    def learn(state, batch):
+        params, B = state.forward.params, state.feedback.params
+        trace, stats = forward(network, params, state.stats, batch.x, (state.key, "step", state.t))
+        u = trace.h[-1]
+        e = loss.gradient(u, batch.y)
+
+        def whole_error(k, delta, arrived):
+            return array_namespace(e).tensordot(delta[network.L], B[k].B, axes=1)  # (7)
+
+        def feedback(l, delta):
+            return whole_error(l, delta, None)
+
+        hooks = (None, whole_error) if direct else (feedback, None)
+        delta, grads = backward(network, params, trace, e, *hooks)
+        params, memory = optimizer.update(grads, state.forward.memory, params, network.kernels)
+
+        info = Info(loss.value(u, batch.y), loss.output(u), trace.h, delta, grads=grads)
+        return state._replace(t=state.t + 1, forward=Pathway(params, memory), stats=stats), info
+
+    return Algorithm(init, {"learn": learn})

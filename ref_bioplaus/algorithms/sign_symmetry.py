@@ -1,0 +1,88 @@
+"""Sign-symmetry (SS): feedback weights that know the sign of the forward weights, not their size. Liao et al. 2015.
+
+    delta_l = phi'(y_l) B_{l+1} delta_{l+1}                                   Akrout et al. 2019, eq. (3)
+
+    uniform             uSF    B_t = sign(W_t)                                Liao et al. 2015
+    batch_random        brSF   B_t = |M_t| sign(W_t), M_t drawn each step     Liao et al. 2015
+    initial_magnitude   frSF   B_t = |B_0| sign(W_t)                          "Init.", Moskovitz et al. 2018, eq. (4)
+    strict_norm         SN     B_t = ||W_t|| sign(W_t) / ||sign(W_t)||        Moskovitz et al. 2018, eq. (5)
+    fan_out_scale       Xiao   B_t = sign(W_t) sqrt(2 / n_out)                Xiao et al. 2018, their public code
+
+"E/I" is any of these with fixed_signs around the optimizer, "Const." with constant_norm, Batch Manhattan with
+batch_manhattan.
+
+State: feedback.params[l].W is B_0 in the layout of W_l, the magnitudes of initial_magnitude; the other rules keep none.
+Choices: sign(0) = 0; SN of an all-zero W is 0. brSF draws M ~ N(0, 1 / n_out). Xiao's n_out is k^2 C_out in a
+    convolution; in a dense layer their scale is 1 / sqrt(n_in) instead. With symmetric_output the output layer's
+    feedback is W itself (Xiao et al.); the other papers do not say, so it is not the default.
+"""
+
+from array_api_compat import array_namespace
+
+from ..credit import backward
+from ..initializers import fan_in, fan_out, feedback_params, new_state
+from ..network import forward
+from ..types import NO_PARAMS, Algorithm, Info, Pathway
+
+
+def uniform(linear, W, B_0, address, kernels):
+    """uSF."""
+    return array_namespace(W).sign(W)
+
+
+def batch_random(linear, W, B_0, address, kernels):
+    """brSF."""
+    xp = array_namespace(W)
+    return xp.abs(fan_out(linear, address, W.dtype, kernels)) * xp.sign(W)
+
+
+def initial_magnitude(linear, W, B_0, address, kernels):
+    """frSF, Init."""
+    xp = array_namespace(W)
+    return xp.abs(B_0) * xp.sign(W)  # (4)
+
+
+def strict_norm(linear, W, B_0, address, kernels):
+    """SN."""
+    xp = array_namespace(W)
+    sign = xp.sign(W)
+    nonzero = xp.sum(xp.abs(sign))
+    return sign * xp.sqrt(xp.sum(W * W) / xp.maximum(nonzero, xp.ones_like(nonzero)))  # (5)
+
+
+def fan_out_scale(linear, W, B_0, address, kernels):
+    """Xiao's."""
+    convolution = len(linear.out_shape) == 3
+    return array_namespace(W).sign(W) * ((2.0 / linear.fan_out) ** 0.5 if convolution else linear.fan_in**-0.5)
+
+
+RULES = (uniform, batch_random, initial_magnitude, strict_norm, fan_out_scale)
+
+
+def sign_symmetry(
+    network, loss, optimizer, rule=strict_norm, initializer=fan_in, feedback_initializer=fan_out, symmetric_output=False
+) -> Algorithm:
+    """SS with one of the five rules above."""
+
+    def init(key):
+        stored = rule is initial_magnitude
+        B_0 = feedback_params(network, (key, "feedback"), feedback_initializer, symmetric_output) if stored else ()
+        return new_state(network, key, optimizer, initializer, Pathway(B_0))
+
+    def learn(state, batch):
+        params, B_0 = state.forward.params, state.feedback.params or (NO_PARAMS,) * len(network)
+        trace, stats = forward(network, params, state.stats, batch.x, (state.key, "step", state.t))
+        u = trace.h[-1]
+
+        def feedback(l, delta):
+            linear, W, address = network[l].linear, params[l].W, (state.key, "sign_symmetry", state.t, l)
+            symmetric = symmetric_output and l == network.weighted[-1]
+            return linear.transport(W if symmetric else rule(linear, W, B_0[l].W, address, network.kernels), delta[l])
+
+        delta, grads = backward(network, params, trace, loss.gradient(u, batch.y), feedback)
+        params, memory = optimizer.update(grads, state.forward.memory, params, network.kernels)
+
+        info = Info(loss.value(u, batch.y), loss.output(u), trace.h, delta, grads=grads)
+        return state._replace(t=state.t + 1, forward=Pathway(params, memory), stats=stats), info
+
+    return Algorithm(init, {"learn": learn})

@@ -1,0 +1,188 @@
+"""Target propagation: TP, DTP, SDTP and AO-SDTP. Bartunov et al. 2018, sec. 2.1.2, algorithm 1; Lee et al. 2015.
+
+    h_l = f(h_{l-1}; theta_l)                        (1)   forward
+    g(h_l; lambda_l) = sigma(V_l h_l + c_l)                learned inverse of f
+    hhat_L = argmin_h L(h)                                 the correct label distribution
+
+    hhat_{l-1} = g(hhat_l)                                 TP
+    hhat_{l-1} = h_{l-1} - g(h_l) + g(hhat_l)        (2)   SDTP, at every layer
+    hhat_{L-1} = h_{L-1} - alpha dL/dh_{L-1}               DTP, at the penultimate layer; (2) below it
+    hhat_{L-1} = h_{L-1} - g(o, z) + g(ohat, z)      (3)   AO-SDTP, whose output is h_L = [o, z]
+
+    L_l     = ||f(h_{l-1}; theta_l) - hhat_l||^2              trains theta_l for l < L; the task loss trains theta_L
+    L_l^inv = ||g(f(htilde; theta_l); lambda_l) - r||^2       trains lambda_l;  htilde = h_{l-1} + N(0, sigma^2)
+
+    r = htilde   noise-preserving: DTP (Lee's, as Bartunov's app. 5.1 says)
+    r = h_{l-1}  de-noising: SDTP and AO-SDTP (algorithm 1)
+
+State: feedback.params[l] is lambda_l: W is V_l, in the layout of W_l (our V is the paper's V^T), and c_l its bias;
+    feedback.memory is the inverse optimizer's. For l = L to 2; DTP has no inverse of layer L, which it never uses.
+Choices: algorithm 1 misprints indices; f carries theta_l and L_l compares with hhat_l. Losses are sums over units and
+    means over the batch, without 1/2; alpha steps along each sample's own gradient. TP's inverse loss is de-noising
+    (the paper gives none). g's nonlinearity is that of the layer whose activity it rebuilds; c is shared over positions
+    where W is. V is drawn as W is (Glorot). Parallel: both losses use the same old parameters. Alternating: epochs of
+    one loss, the inverse first. z has the network's nonlinearity, and its rows of W_L and b_L are frozen.
+"""
+
+from array_api_compat import array_namespace
+
+from ..credit import backward, batch_mean
+from ..initializers import draw, glorot_normal, new_state
+from ..inverses import mirrored_inverse
+from ..modifications import frozen_units
+from ..network import dtype_of, forward, layer_backward, layer_forward
+from ..random import normal
+from ..types import NO_PARAMS, Algorithm, Info, LayerParams, Pathway, State, always
+
+
+def propagated(L, h, hhat_L, g):
+    """Targets of TP."""
+    hhat = {L: hhat_L}
+    for l in range(L, 1, -1):
+        hhat[l - 1] = g(l, hhat[l])
+    return hhat
+
+
+def difference_corrected(L, h, hhat_L, g):
+    """Targets of DTP (from L - 1 down) and SDTP."""
+    hhat = {L: hhat_L}
+    for l in range(L, 1, -1):
+        hhat[l - 1] = h[l - 1] - g(l, h[l]) + g(l, hhat[l])  # (2), and (3) where h_L = [o, z]
+    return hhat
+
+
+def noise_preserving(h, htilde):
+    """What DTP's inverse rebuilds."""
+    return htilde
+
+
+def de_noising(h, htilde):
+    """What SDTP's inverse rebuilds."""
+    return h
+
+
+parallel = always("parallel")
+
+
+def alternating(epoch, iteration):
+    """One epoch of inverse learning, one of forward learning, and so on (Lee et al. 2015)."""
+    return ("inverse",) if epoch % 2 == 0 else ("forward",)
+
+
+def tp(network, loss, optimizer, inverse_optimizer, **options) -> Algorithm:
+    """TP; options as in `target_propagation`."""
+    return target_propagation(network, loss, optimizer, inverse_optimizer, propagated, de_noising, **options)
+
+
+def dtp(network, loss, optimizer, inverse_optimizer, alpha=0.1, **options) -> Algorithm:
+    """DTP with its first target a step of alpha down the loss; options as in `target_propagation`."""
+    return target_propagation(
+        network, loss, optimizer, inverse_optimizer, difference_corrected, noise_preserving, alpha=alpha, **options
+    )
+
+
+def sdtp(network, loss, optimizer, inverse_optimizer, **options) -> Algorithm:
+    """SDTP; options as in `target_propagation`."""
+    return target_propagation(network, loss, optimizer, inverse_optimizer, difference_corrected, de_noising, **options)
+
+
+def ao_sdtp(network, loss, optimizer, inverse_optimizer, **options) -> Algorithm:
+    """AO-SDTP, for a loss from losses.with_auxiliary_output. Raises ValueError for another loss."""
+    if loss.learned_units is None:
+        raise ValueError("ao_sdtp: the loss has no auxiliary output, expected losses.with_auxiliary_output(loss, n)")
+    frozen = frozen_units(optimizer, network, network.L, loss.learned_units)
+    return sdtp(network, loss, frozen, inverse_optimizer, **options)
+
+
+def target_propagation(
+    network, loss, optimizer, inverse_optimizer, targets, reconstructed, alpha=None, noise=0.1, schedule=parallel,
+    inverse=mirrored_inverse, initializer=glorot_normal, inverse_initializer=glorot_normal,
+) -> Algorithm:  # fmt: skip
+    """The four algorithms' common form.
+
+    alpha: DTP's step, None for the others. noise: sigma, a number or one per layer, {l: sigma}. inverse: (network, l)
+    -> the Layer that computes g from h_l to h_{l-1} (see inverses.py). A rate per layer is an inverse_optimizer made
+    with optimizers.by_layer. Raises ValueError unless the network is a chain of layers with synapses.
+    """
+    L = network.L
+    for l in range(1, L + 1):
+        if network[l].linear is None or network[l].inputs != (l - 1,):
+            raise ValueError(
+                f"layer {l} ({network[l].name}): target propagation needs a chain, synapses in every layer"
+            )
+    top = L if alpha is None else L - 1  # where inverses begin
+    g_layer = {l: inverse(network, l) for l in range(2, top + 1)}
+
+    def init(key):
+        state, lam = new_state(network, key, optimizer, initializer), [NO_PARAMS] * len(network)
+        for l, layer in g_layer.items():
+            V = draw(inverse_initializer, layer.linear, (key, "feedback", l), dtype_of(network, key), network.kernels)
+            lam[l] = LayerParams(V, tuple(op.init(key, V.dtype)[0] for op in layer.local))
+        memory = inverse_optimizer.init(tuple(lam), (key, "feedback optimizer"), network.kernels) if g_layer else ()
+        return state._replace(feedback=Pathway(tuple(lam), memory))
+
+    def apply_inverse(l, lam, h):
+        """g(h_l; lambda_l), with what its backward pass needs."""
+        layer = g_layer[l]
+        h = array_namespace(h).reshape(h, (h.shape[0], *layer.in_shape))
+        u, _, cache = layer_forward(layer, lam[l], ((),) * len(layer.local), h)
+        return array_namespace(u).reshape(u, (h.shape[0], *network[l].in_shape)), h, cache
+
+    def learn_inverses(state, h):
+        params, lam, grads = state.forward.params, state.feedback.params, [NO_PARAMS] * len(network)
+        for l, layer in g_layer.items():
+            sigma = noise[l] if isinstance(noise, dict) else noise
+            epsilon = normal((state.key, "corrupt", state.t, l), h[l - 1].shape, h[l - 1].dtype, network.kernels)
+            htilde = h[l - 1] + sigma * epsilon
+            above, _, _ = layer_forward(network[l], params[l], state.stats[l], htilde, (state.key, "step", state.t, l))
+            above = loss.output(above) if l == L else above
+            rebuilt, above, cache = apply_inverse(l, lam, above)
+            error = 2.0 * (rebuilt - reconstructed(h[l - 1], htilde))  # the gradient of L_l^inv at g
+            error = array_namespace(error).reshape(error, (error.shape[0], *layer.out_shape))
+            delta, local = layer_backward(layer, lam[l], cache, error)
+            grads[l] = LayerParams(layer.linear.correlate(above, delta), local)
+        grads = batch_mean(h[0].shape[0], tuple(grads))
+        if not g_layer:
+            return state.feedback, grads
+        return Pathway(*inverse_optimizer.update(grads, state.feedback.memory, lam, network.kernels)), grads
+
+    def learn_forward(state, batch, trace, h):
+        params, lam, u = state.forward.params, state.feedback.params, trace.h[-1]
+        error = loss.gradient(u, batch.y)
+
+        def g(l, h):
+            return apply_inverse(l, lam, h)[0]
+
+        if alpha is None:
+            hhat = targets(L, h, loss.target(h[L], batch.y), g)
+        else:
+            delta_L, _ = layer_backward(network[L], params[L], trace.cache[L], error)
+            gradient = network[L].linear.transport(params[L].W, delta_L)  # dL/dh_{L-1}
+            hhat = targets(L - 1, h, h[L - 1] - alpha * gradient, g)
+
+        def feedback(l, delta):
+            return 2.0 * (h[l - 1] - hhat[l - 1])  # the gradient of L_{l-1} at h_{l-1}
+
+        delta, grads = backward(network, params, trace, error, feedback)
+        path = Pathway(*optimizer.update(grads, state.forward.memory, params, network.kernels))
+        order = tuple(hhat.get(l) for l in range(len(network)))
+        return path, Info(loss.value(u, batch.y), h[L], trace.h, delta, order, grads)
+
+    def mode(inverses, weights):
+        def step(state, batch):
+            params, address = state.forward.params, (state.key, "step", state.t)
+            trace, stats = forward(network, params, state.stats, batch.x, address)  # (1)
+            h = (*trace.h[:-1], loss.output(trace.h[-1]))
+            info, forward_path, feedback_path = Info(h=trace.h), state.forward, state.feedback
+            if weights:
+                forward_path, info = learn_forward(state, batch, trace, h)
+            if inverses:
+                feedback_path, grads = learn_inverses(state, h)
+                info = info._replace(feedback_grads=grads)
+            stats = stats if weights else state.stats
+            return State(state.t + 1, state.key, forward_path, feedback_path, stats), info
+
+        return step
+
+    modes = {"parallel": mode(True, True), "inverse": mode(True, False), "forward": mode(False, True)}
+    return Algorithm(init, modes, schedule)

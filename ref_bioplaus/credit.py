@@ -1,0 +1,59 @@
+"""Credit assignment: the walk back through the layers, shared by every algorithm.
+
+An algorithm answers one question: what error do the feedback synapses of layer l deliver to that layer's inputs?
+"""
+
+from collections.abc import Callable
+
+from .network import Network, Trace, layer_backward
+from .tree import tree_map
+from .types import NO_PARAMS, Array, LayerParams, Params, Tree
+
+Deltas = dict[int, Array]  # delta_l for every layer from the present one up
+Feedback = Callable[[int, Deltas], Array]  # (l, delta) -> error at x_l, (N, *in_shape_l)
+Population = Callable[[int, Deltas, Array | None], Array]  # (k, delta, error that arrived at h_k) -> error at h_k
+
+
+def backward(
+    network: Network,
+    params: Params,
+    trace: Trace,
+    error: Array,
+    feedback: Feedback | None,
+    population: Population | None = None,
+) -> tuple[tuple[Array, ...], Params]:
+    """Error at the output -> delta_l at every layer's pre-activation, and the gradients they imply.
+
+        delta_l = local'(u_l) * sum of what the layers above deliver to h_l
+        dW_l    = delta_l x_l^T, averaged over the batch
+
+    Layers without synapses (joins, pooling) hand delta_l down as it is, in every algorithm: there is no weight to
+    transport. feedback=None: synapses deliver nothing. population: has the last word on the error at h_k, for every
+    population k whose output feeds synapses (DFA and DenseFA, whose errors come from further up).
+    """
+    at_h = {network.L: error}  # error at each layer's output
+    delta: Deltas = {}
+    sums = {0: NO_PARAMS}
+    for l in range(network.L, 0, -1):
+        layer = network[l]
+        if population and l in network.populations:
+            at_h[l] = population(l, delta, at_h.get(l))
+        delta[l], local = layer_backward(layer, params[l], trace.cache[l], at_h.pop(l))
+        sums[l] = LayerParams(layer.linear.correlate(trace.x[l], delta[l]) if layer.linear else None, local)
+        if layer.inputs == (0,) or (layer.linear and feedback is None):
+            continue
+        arriving = feedback(l, delta) if layer.linear and feedback else delta[l]
+        for k in layer.inputs:
+            at_h[k] = at_h[k] + arriving if k in at_h else arriving
+    order = range(len(network))
+    return tuple(delta.get(l) for l in order), batch_mean(error.shape[0], tuple(sums[l] for l in order))
+
+
+def batch_mean(count: int, sums: Tree) -> Tree:
+    """Sums over the batch -> means."""
+    return tree_map(lambda g: g / count, sums)
+
+
+def per_synapse(network: Network, values: dict[int, Array]) -> Params:
+    """{l: array in the layout of W_l} as parameters: nothing in the other layers."""
+    return tuple(LayerParams(values[l]) if l in values else NO_PARAMS for l in range(len(network)))

@@ -1,0 +1,132 @@
+"""Where learning starts.
+
+An initializer takes a LinearMap, an address, a dtype and kernels, and returns weights in the layout of W. Fans are
+TensorFlow's: a convolution has fan-in k^2 C_in and fan-out k^2 C_out, not divided by the stride; a locally connected
+layer the same at each position.
+"""
+
+from collections.abc import Callable
+
+from array_api_compat import array_namespace, device
+
+from .kernels import Kernels
+from .linear import LinearMap
+from .network import Network, dtype_of
+from .random import normal, uniform
+from .types import NO_PARAMS, Address, Array, DType, Key, LayerParams, Optimizer, Params, Pathway, State, Tree
+
+Initializer = Callable[[LinearMap, Address, DType, Kernels], Array]
+
+
+def gaussian(std: Callable[[LinearMap], float]) -> Initializer:
+    """W ~ N(0, std(linear)^2)."""
+
+    def draw(linear, address, dtype, kernels):
+        return normal(address, linear.weight_shape, dtype, kernels) * std(linear)
+
+    return draw
+
+
+fan_in = gaussian(lambda linear: linear.fan_in**-0.5)
+"""Variance 1 / n_in, for forward weights (Moskovitz et al. 2018, sec. 5.1)."""
+
+fan_out = gaussian(lambda linear: linear.fan_out**-0.5)
+"""Variance 1 / n_out, for feedback weights (Moskovitz et al. 2018, sec. 5.1)."""
+
+he_fan_in = gaussian(lambda linear: (2.0 / linear.fan_in) ** 0.5)
+"""Variance 2 / n_in (He et al. 2015)."""
+
+he_fan_out = gaussian(lambda linear: (2.0 / linear.fan_out) ** 0.5)
+"""Variance 2 / n_out: k^2 C_out of a convolution (Xiao et al. 2018, their public code)."""
+
+glorot_normal = gaussian(lambda linear: (2.0 / (linear.fan_in + linear.fan_out)) ** 0.5)
+"""Variance 2 / (n_in + n_out) (Glorot and Bengio 2010; Moskovitz et al. 2018, sec. 5.1)."""
+
+fan_sum = gaussian(lambda linear: (linear.fan_in + linear.fan_out) ** -0.5)
+"""Variance 1 / (n_in + n_out), for W and B (Akrout et al. 2019, their public code)."""
+
+
+def naive(std: float = 0.1) -> Initializer:
+    """One standard deviation everywhere (Moskovitz et al. 2018, fig. 2a); they print none: 0.1 is ours."""
+    return gaussian(lambda linear: std)
+
+
+def bounded(limit: Callable[[LinearMap], float]) -> Initializer:
+    """W ~ U(-limit(linear), limit(linear))."""
+
+    def draw(linear, address, dtype, kernels):
+        return (2.0 * uniform(address, linear.weight_shape, dtype, kernels) - 1.0) * limit(linear)
+
+    return draw
+
+
+glorot_uniform = bounded(lambda linear: (6.0 / (linear.fan_in + linear.fan_out)) ** 0.5)
+"""Variance 2 / (n_in + n_out), uniform: Keras' default (Glorot and Bengio 2010, eq. 16)."""
+
+
+def zero(linear: LinearMap, address: Address, dtype: DType, kernels: Kernels) -> Array:
+    """W = 0 (Nokland 2016, for tanh and sigmoid units under DFA)."""
+    root = address[0]
+    return array_namespace(root).zeros(linear.weight_shape, dtype=dtype, device=device(root))
+
+
+def orthogonal(linear: LinearMap, address: Address, dtype: DType, kernels: Kernels) -> Array:
+    """All singular values 1: U V^T of a Gaussian's singular value decomposition (Lee et al. 2015, rand_ortho).
+
+    W is taken as (n_out, n_in) where it has two axes, and as (everything else, out channels) otherwise.
+    """
+    g = normal(address, linear.weight_shape, dtype, kernels)
+    xp = array_namespace(g)
+    matrix = xp.reshape(g, (-1, g.shape[-1]))
+    U, _, Vh = xp.linalg.svd(matrix, full_matrices=False)
+    return xp.reshape(xp.matmul(U, Vh), g.shape)
+
+
+def forward_params(network: Network, key: Address, initializer: Initializer = fan_in) -> tuple[Params, Tree]:
+    """W_l from the initializer, biases 0; and BatchNorm's initial statistics."""
+    dtype = dtype_of(network, key[0])
+    params, stats = [], []
+    for l, layer in enumerate(network.layers):
+        W = draw(initializer, layer.linear, (*key, l), dtype, network.kernels) if layer.linear else None
+        local = [op.init(key[0], dtype) for op in layer.local]
+        params.append(LayerParams(W, tuple(p for p, _ in local)))
+        stats.append(tuple(s for _, s in local))
+    return tuple(params), tuple(stats)
+
+
+def feedback_params(
+    network: Network, key: Address, initializer: Initializer = fan_out, symmetric_output: bool = False
+) -> Params:
+    """B_l in the layout of W_l, for every layer that has other neurons below it.
+
+    symmetric_output: the output layer keeps no B, as its feedback is W itself.
+    """
+    dtype = dtype_of(network, key[0])
+    B = [NO_PARAMS] * len(network)
+    for l in network.feedback_layers:
+        if not (symmetric_output and l == network.weighted[-1]):
+            B[l] = LayerParams(draw(initializer, network[l].linear, (*key, l), dtype, network.kernels))
+    return tuple(B)
+
+
+def draw(initializer: Initializer, linear: LinearMap, address: Address, dtype: DType, kernels: Kernels) -> Array:
+    """Initial weights of a layer, 0 where they could only ever read padding (a locally connected layer's border)."""
+    return linear.existing(initializer(linear, address, dtype, kernels))
+
+
+def new_state(
+    network: Network, key: Key, optimizer: Optimizer, initializer: Initializer = fan_in, feedback: Pathway | None = None
+) -> State:
+    """The state before the first step, from a root key, int32 (2,)."""
+    check_key(key)
+    xp = array_namespace(key)
+    params, stats = forward_params(network, (key, "forward"), initializer)
+    t = xp.zeros((), dtype=xp.int32, device=device(key))
+    memory = optimizer.init(params, (key, "optimizer"), network.kernels)
+    return State(t, key, Pathway(params, memory), Pathway(()) if feedback is None else feedback, stats)
+
+
+def check_key(key: Key) -> None:
+    """Raise ValueError where the key is not an int32 array of shape (2,)."""
+    if tuple(key.shape) != (2,) or key.dtype != array_namespace(key).int32:
+        raise ValueError(f"the key has shape {tuple(key.shape)} and dtype {key.dtype}, expected int32 of shape (2,)")
