@@ -1,0 +1,117 @@
+"""Small networks on which every algorithm is tried: non-square layers, images and kernels throughout."""
+
+import numpy as np
+
+from ref_bioplaus import (
+    Builder,
+    batch_norm,
+    bias,
+    chain,
+    conv,
+    dense,
+    dropout,
+    flatten,
+    global_average_pool,
+    locally_connected,
+    max_pool,
+    rectified_tanh,
+    relu,
+    sigmoid,
+    tanh,
+    unit_bias,
+)
+
+CLASSES = 4
+IMAGE = (8, 6, 3)
+
+
+def fully_connected(outputs=CLASSES):
+    return chain((9,), (dense(11), bias, tanh), (dense(7), bias, tanh), (dense(outputs), bias), dtype="float64")
+
+
+def locally_connected_net(outputs=CLASSES):
+    return chain(
+        IMAGE,
+        (locally_connected(4, (3, 2), stride=2), unit_bias, tanh),
+        (locally_connected(5, 3, stride=(1, 2)), unit_bias, tanh, flatten),
+        (dense(outputs), bias),
+        dtype="float64",
+    )
+
+
+def convolutional():
+    return chain(
+        IMAGE,
+        (conv(4, (3, 5)), bias, relu),
+        max_pool((2, 3), stride=(2, 1), padding=(1, 1)),
+        (conv(5, 3, stride=2, padding=1), batch_norm, relu, flatten),
+        (dense(7), bias, sigmoid, dropout(0.5)),
+        (dense(CLASSES), bias),
+        dtype="float64",
+    )
+
+
+def convolutional_chain(outputs=CLASSES):
+    """Without pooling: target propagation needs synapses in every layer."""
+    return chain(
+        IMAGE,
+        (conv(4, (3, 5), stride=2), bias, tanh),
+        (conv(5, 3, stride=(1, 2)), bias, rectified_tanh, flatten),
+        (dense(outputs), bias),
+        dtype="float64",
+    )
+
+
+def residual(batch_norm_after_relu: bool):
+    """A residual net with an identity skip, a projected skip and BatchNorm on either side of the ReLU."""
+    net = Builder(IMAGE)
+    unit = (relu, batch_norm) if batch_norm_after_relu else (batch_norm, relu)
+    linear = () if batch_norm_after_relu else (batch_norm,)
+    join = (relu, batch_norm) if batch_norm_after_relu else (relu,)
+    x = net.add(conv(5, 3), *unit)
+    y = net.add(conv(5, 3), *unit, inputs=(x,))
+    y = net.add(conv(5, 3), *linear, inputs=(y,))
+    x = net.add(*join, inputs=(x, y))
+    y = net.add(conv(6, 3, stride=2), *unit, inputs=(x,))
+    y = net.add(conv(6, 3), *linear, inputs=(y,))
+    s = net.add(conv(6, 1, stride=2), *linear, inputs=(x,))
+    net.add(*join, inputs=(s, y))
+    net.add(global_average_pool)
+    net.add(dense(CLASSES), bias)
+    return net.build("float64")
+
+
+def residual_after():
+    return residual(True)
+
+
+def residual_before():
+    return residual(False)
+
+
+GRADIENT = {
+    "FC": fully_connected,
+    "LC": locally_connected_net,
+    "conv": convolutional,
+    "ResNet, BN after ReLU": residual_after,
+    "ResNet, BN before ReLU": residual_before,
+}
+CHAINS = {"FC": fully_connected, "LC": locally_connected_net, "conv": convolutional_chain}
+
+
+def batch(network, n=6, seed=0, classes=CLASSES):
+    """x (n, *in_shape) with some exact zeros, y (n, classes) one-hot: NumPy arrays in float64."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((n, *network[0].out_shape))
+    x[0] = 0.0
+    return x, np.eye(classes)[rng.integers(0, classes, n)]
+
+
+def randomised(state, seed=0):
+    """A NumPy state whose biases and BatchNorm parameters are not 0 and 1."""
+    rng = np.random.default_rng(seed)
+    params = tuple(
+        p._replace(local=tuple({k: v + 0.1 * rng.standard_normal(v.shape) for k, v in op.items()} for op in p.local))
+        for p in state.forward.params
+    )
+    return state._replace(forward=state.forward._replace(params=params))

@@ -1,0 +1,57 @@
+"""BP's manual gradients equal automatic differentiation through the project's own forward pass."""
+
+import numpy as np
+import pytest
+
+from ref_bioplaus import losses
+from ref_bioplaus.algorithms import backprop
+from ref_bioplaus.models import MODELS
+from ref_bioplaus.optimizers import sgd
+from tests.architectures import GRADIENT, batch, convolutional_chain, fully_connected, randomised
+from tests.conftest import get
+from tests.oracles import jax_gradients, torch_gradients, worst_difference
+from tests.small_models import SMALL
+
+ORACLES = {"torch": torch_gradients, "jax": jax_gradients}
+NETWORKS = GRADIENT | {"convolutional chain": convolutional_chain} | SMALL
+LOSSES = {
+    "cross_entropy": losses.cross_entropy(),
+    "sigmoid_cross_entropy": losses.sigmoid_cross_entropy(),
+    "squared_error": losses.squared_error(),
+}
+
+
+def check(network, loss, x, y, library):
+    numpy64 = get("numpy")
+    get(library)
+    algorithm = backprop(network, loss, sgd(0.1))
+    state = randomised(algorithm.init(numpy64.key(1)))
+    _, info = algorithm.modes["learn"](state, numpy64.batch(x, y))
+    size, where = worst_difference(ORACLES[library](network, loss, state, x, y), info.grads)
+    assert size < 1e-10, where
+
+
+def test_every_model_has_a_small_version():
+    assert SMALL.keys() == MODELS.keys()
+
+
+@pytest.mark.parametrize("library", list(ORACLES))
+@pytest.mark.parametrize("name", list(NETWORKS))
+def test_backprop_is_the_gradient(name, library):
+    network = NETWORKS[name]().with_dtype("float64")
+    classes = network[network.L].out_shape[0]
+    for n in (3, 1):
+        if n == 1 and (library == "jax" or name in SMALL):
+            continue
+        check(network, LOSSES["cross_entropy"], *batch(network, n, classes=classes), library)
+
+
+@pytest.mark.parametrize("library", list(ORACLES))
+@pytest.mark.parametrize("loss", list(LOSSES))
+@pytest.mark.parametrize("auxiliary", [0, 3])
+def test_every_loss_has_its_gradient(loss, library, auxiliary):
+    network = fully_connected(4 + auxiliary)
+    x, _ = batch(network, 5)
+    y = np.random.default_rng(3).dirichlet(np.ones(4), 5)  # soft targets
+    chosen = losses.with_auxiliary_output(LOSSES[loss], 4) if auxiliary else LOSSES[loss]
+    check(network, chosen, x, y, library)
