@@ -33,17 +33,18 @@ def backward(
     """
     at_h = {network.L: error}  # error at each layer's output
     delta: Deltas = {}
-    sums = {0: NO_PARAMS}
-    for l in range(network.L, 0, -1):
+    sums = {l: LayerParams(None, ({},) * len(layer.local)) for l, layer in enumerate(network.layers)}
+    for l in sorted(network.learning, reverse=True):
         layer = network[l]
         if population and l in network.populations:
             at_h[l] = population(l, delta, at_h.get(l))
         delta[l], local = layer_backward(layer, params[l], trace.cache[l], at_h.pop(l))
         sums[l] = LayerParams(layer.linear.correlate(trace.x[l], delta[l]) if layer.linear else None, local)
-        if layer.inputs == (0,) or (layer.linear and feedback is None):
+        below = [k for k in layer.inputs if k in network.learning]
+        if not below or (layer.linear and feedback is None):
             continue
         arriving = feedback(l, delta) if layer.linear and feedback else delta[l]
-        for k in layer.inputs:
+        for k in below:
             at_h[k] = at_h[k] + arriving if k in at_h else arriving
     order = range(len(network))
     return tuple(delta.get(l) for l in order), batch_mean(error.shape[0], tuple(sums[l] for l in order))

@@ -17,7 +17,7 @@ from . import random
 from .kernels import PORTABLE, Kernels
 from .linear import Part, shown
 from .types import Array
-from .windows import Padding, Pair, Window, overlap_add, patches, window
+from .windows import Padding, Pair, Window, overlap_add, pair, patches, window
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,13 @@ def max_pool(kernel: Pair, stride: Pair | None = None, padding: Padding = "valid
     def build(in_shape):
         return MaxPool(in_shape, window(in_shape, kernel, kernel if stride is None else stride, padding))
 
-    return Part(f"max_pool({shown(kernel)})", build)
+    return Part(f"max_pool({shown_pool(kernel, stride, padding)})", build)
+
+
+def shown_pool(kernel: Pair, stride: Pair | None, padding: Padding) -> str:
+    """A pool's kernel, and its stride and padding where they are not the kernel's and none."""
+    moved = "" if stride is None or pair(stride) == pair(kernel) else f", stride {shown(stride)}"
+    return shown(kernel) + moved + ("" if padding == "valid" else f", padding {padding}")
 
 
 @dataclass(frozen=True)
@@ -264,7 +270,7 @@ def average_pool(kernel: Pair, stride: Pair | None = None, padding: Padding = "v
     def build(in_shape):
         return AveragePool(in_shape, window(in_shape, kernel, kernel if stride is None else stride, padding))
 
-    return Part(f"average_pool({shown(kernel)})", build)
+    return Part(f"average_pool({shown_pool(kernel, stride, padding)})", build)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from statistics import NormalDist
 import numpy as np
 
 
-def make(bits: int = 14, grid: float = 2.0**-21) -> np.ndarray:
+def make(bits: int = 14, grid: float = 2.0**-20) -> np.ndarray:
     """Quantiles of N(0, 1) at the midpoints of 2^bits equal cells, scaled to variance 1/2, in units of `grid`."""
     n = 1 << bits
     half = np.array([NormalDist().inv_cdf((i + 0.5) / n) for i in range(n // 2, n)])

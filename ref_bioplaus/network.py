@@ -59,13 +59,22 @@ class Network:
 
     @cached_property
     def feedback_layers(self) -> tuple[int, ...]:
-        """Layers whose inputs are other neurons, so that an error must pass back through their synapses."""
-        return tuple(l for l in self.weighted if self[l].inputs != (0,))
+        """Layers with something below them that learns, so that an error must pass back through their synapses."""
+        return tuple(l for l in self.weighted if self.learning.intersection(self[l].inputs))
 
     @cached_property
     def populations(self) -> tuple[int, ...]:
-        """Layers, but the input, whose output feeds at least one layer with synapses."""
-        return tuple(sorted({k for l in self.feedback_layers for k in self[l].inputs if k > 0}))
+        """Layers that learn, or have something below them that does, whose output feeds a layer with synapses."""
+        return tuple(sorted(self.learning.intersection(k for l in self.feedback_layers for k in self[l].inputs)))
+
+    @cached_property
+    def learning(self) -> frozenset[int]:
+        """Layers with parameters, or with a layer somewhere below them that has some: where errors are of use."""
+        learning: set[int] = set()
+        for l, layer in enumerate(self.layers):
+            if layer.linear or any(op.parameter_shapes for op in layer.local) or learning.intersection(layer.inputs):
+                learning.add(l)
+        return frozenset(learning)
 
     def downstream(self, k: int) -> tuple[int, ...]:
         """Layers with synapses that the output of layer k reaches, in forward order."""

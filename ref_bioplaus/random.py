@@ -9,9 +9,9 @@ an array can be drawn by itself (start=i), and order never matters. Bits come fr
 "Parallel random numbers: as easy as 1, 2, 3").
 
 Uniforms lie on the grid of 2^-24 in float32 and 2^-53 in float64; the float32 one is the float64 one cut to 24 bits.
-Normals are the sum of two entries of a table of 16,384 quantiles of N(0, 1/2), whole multiples of 2^-21, so that sum
-and result are exact in float32 and the same number in float64. They reach 5.67 standard deviations; their variance is 1
-to 1e-7 and their kurtosis 2.9987 (a normal's is 3).
+Normals are the sum of two entries of a table of 16,384 quantiles of N(0, 1/2), whole multiples of 2^-20, plus or minus
+2^-21 so that none is 0: exact in float32, and the same number in float64. They reach 5.67 standard deviations; their
+variance is 1 to 1e-7 and their kurtosis 2.9987 (a normal's is 3).
 """
 
 import math
@@ -31,7 +31,7 @@ GRID = 2.0**-21
 
 @cache
 def normal_table() -> np.ndarray:
-    """Quantiles of N(0, 1/2) at the midpoints of 2^14 equal cells, in units of 2^-21: int32 (16384,)."""
+    """Quantiles of N(0, 1/2) at the midpoints of 2^14 equal cells, in units of 2^-20: int32 (16384,)."""
     with files(__package__).joinpath("normal_table.npy").open("rb") as file:
         return np.load(file)
 
@@ -81,12 +81,13 @@ def bernoulli(
 def normal(
     address: Address, shape: tuple[int, ...], dtype: DType, kernels: Kernels = PORTABLE, start: int = 0
 ) -> Array:
-    """Standard normal."""
+    """Standard normal, never 0."""
     high, low = kernels.random_words(key_at(address), start, math.prod(shape))
     xp = array_namespace(high)
     table = kernels.normal_table
     if table is None:
         table = xp.asarray(normal_table(), dtype=xp.int32, device=device(high))
     first, second = (xp.take(table, shift_right(word, 32 - TABLE_BITS), axis=0) for word in (high, low))
+    steps = 2 * (first + second) + (1 - 2 * (low & 1))  # an odd number of 2^-21
     wide = xp.float64 if dtype == xp.float64 else xp.float32
-    return xp.reshape(xp.astype(xp.astype(first + second, wide) * GRID, dtype), shape)
+    return xp.reshape(xp.astype(xp.astype(steps, wide) * GRID, dtype), shape)
