@@ -4,6 +4,7 @@ import array_api_compat.numpy as xp
 import numpy as np
 
 from ref_bioplaus.backends.base import Backend, BackendError
+from ref_bioplaus.tree import tree_map
 
 
 class NumpyBackend(Backend):
@@ -19,6 +20,14 @@ class NumpyBackend(Backend):
     def to_numpy(self, array):
         """The array itself."""
         return np.asarray(array)
+
+    def wrap(self, step):
+        """NumPy turns arrays () into scalars: here they stay arrays."""
+
+        def run(*arguments):
+            return tree_map(np.asanyarray, step(*arguments))
+
+        return run
 
 
 def backend(device=None, dtype="float32", precision="ieee", kernels="portable") -> NumpyBackend:

@@ -7,6 +7,9 @@
 They are one bilinear map seen from three sides: <apply(W, x), u> = <x, transport(W, u)> = <W, correlate(x, u)>.
 Feedback weights are stored in W's layout, so B = W is backpropagation, whatever the connectivity; our B is the
 transpose of the papers' B. Images are (N, height, width, channels).
+
+Choices: padding is TensorFlow's SAME unless said otherwise. A locally connected layer has no weights where a window
+    reaches over the border: they are 0 from the start, and their gradient is 0.
 """
 
 from collections.abc import Callable

@@ -5,6 +5,10 @@ An operation is built from an input shape (without the batch) and has three func
     init(key, dtype)                      -> params, stats     dicts of arrays, maybe empty
     forward(params, stats, x, key, train) -> y, stats, cache   key: the address of its random numbers
     backward(params, cache, dy)           -> dx, dparams       dparams summed over the batch
+
+Choices: the slope of ReLU at 0 is 0. Of several equal maxima the first, in row-major order, takes the error. BatchNorm
+    divides by the population's standard deviation, and its running variance is the unbiased one (Ioffe and Szegedy
+    2015, algorithm 2; PyTorch's too). An average pool leaves padding out of its means.
 """
 
 import math

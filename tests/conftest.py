@@ -19,8 +19,9 @@ class ReadOnlyArray(np.ndarray):
     def _refuse(self, *_):
         raise AssertionError("an array was written to in place")
 
-    __setitem__ = __iadd__ = __isub__ = __imul__ = __itruediv__ = __ifloordiv__ = _refuse  # type: ignore[assignment]
-    __ipow__ = __iand__ = __ior__ = __ixor__ = __ilshift__ = __irshift__ = __imatmul__ = _refuse  # type: ignore[assignment]
+    __setitem__ = __iadd__ = __isub__ = __imul__ = __itruediv__ = _refuse  # type: ignore[assignment]
+    __ifloordiv__ = __ipow__ = __imatmul__ = __ixor__ = _refuse  # type: ignore[assignment]
+    __iand__ = __ior__ = __ilshift__ = __irshift__ = _refuse  # type: ignore[assignment]
 
 
 class ReadOnlyNumpyBackend(NumpyBackend):

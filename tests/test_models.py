@@ -533,7 +533,8 @@ def test_a_vector_is_no_image():
 
 
 def test_an_image_too_small_is_refused():
-    message = "layer 8, max_pool(3x3, stride 2x2) in (max_pool(3x3, stride 2x2) · flatten): a kernel of 3x3 does not fit its input of 2x2"
+    pool = "max_pool(3x3, stride 2x2)"
+    message = f"layer 8, {pool} in ({pool} · flatten): a kernel of 3x3 does not fit its input of 2x2"
     with pytest.raises(ValueError, match=re.escape(message)):
         xiao2018.alexnet(in_shape=(55, 55, 3))
 

@@ -1,4 +1,4 @@
-"""Sign-symmetry (SS): feedback weights that know the sign of the forward weights, not their size. Liao et al. 2015.
+"""Sign-symmetry (SS). Liao et al. 2015: feedback weights know the sign of the forward weights, not their size.
 
     delta_l = phi'(y_l) B_{l+1} delta_{l+1}                                   Akrout et al. 2019, eq. (3)
 

@@ -4,7 +4,8 @@ Choices: the paper names ResNet-18 and ResNet-50 (He et al. 2016, table 1), and 
     app. D.3) or before it; the rest is ours. "After" puts one BatchNorm behind every ReLU, those at the joins included,
     and none elsewhere, so shortcuts have none. Shortcuts that change shape are 1x1 convolutions (option B). ResNet-50
     takes its stride in the 3x3 convolution. Convolutions have no bias and kernel // 2 pixels of padding on every side.
-    The public code's net ends in sigmoids, which are in losses.sigmoid_cross_entropy; biases start at 0 (it draws them).
+    The public code's net ends in sigmoids, which are in losses.sigmoid_cross_entropy; it draws its first biases, ours
+    are 0.
 """
 
 from ..linear import dense

@@ -1,0 +1,53 @@
+"""What there is, as rows of text: made from the registry, the models, the backends and their docstrings.
+
+The command `list` prints these rows, and the README's tables are checked against them.
+"""
+
+import inspect
+import re
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from .. import backends
+from . import registry
+
+
+class Table(NamedTuple):
+    """A heading for each column, and the rows."""
+
+    title: str
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def first_sentence(thing: Any) -> str:
+    """The first sentence of an object's docstring, on one line; "" without one."""
+    paragraph = " ".join((inspect.getdoc(thing) or "").split("\n\n")[0].split())
+    return re.split(r"(?<=\.)\s+(?=[A-Z])", paragraph)[0]
+
+
+def algorithms() -> Table:
+    """Every row that can be trained: its name, its file, the paper and the equations."""
+    rows = ((r.name, r.label, f"algorithms/{r.module}.py", r.paper, r.equations) for r in registry.ROWS)
+    return Table("Algorithms", ("name", "in the papers", "file", "paper", "equations"), tuple(rows))
+
+
+def models() -> Table:
+    """The papers' networks."""
+    constructors: dict[str, Callable] = getattr(import_module("ref_bioplaus.models"), "MODELS", {})
+    rows = ((name, first_sentence(constructor)) for name, constructor in constructors.items())
+    return Table("Models", ("name", "what it is"), tuple(rows))
+
+
+def backend_table() -> Table:
+    """Every backend known by name, whether its library is here, and how to install it. Imports none of them."""
+    here = backends.installed()
+    rows = ((n, "installed" if n in here else "not installed", backends.INSTALL.get(n, "")) for n in backends.names())
+    return Table("Backends", ("name", "here", "how to install it"), tuple(rows))
+
+
+def modifications() -> Table:
+    """What can be wrapped around an optimizer."""
+    rows = ((name, first_sentence(wrapper)) for name, wrapper in registry.MODIFICATIONS.items())
+    return Table("Modifications", ("name", "what it does"), tuple(rows))

@@ -1,0 +1,298 @@
+"""Backends: what they promise, and one sentence where they cannot."""
+
+import subprocess
+import sys
+import textwrap
+from importlib.metadata import EntryPoint
+
+import numpy as np
+import pytest
+
+from ref_bioplaus import algorithms, backends, losses
+from ref_bioplaus.backends import BackendError
+from ref_bioplaus.optimizers import adam, sgd
+from ref_bioplaus.tree import leaves, named_leaves, tree_map
+from ref_bioplaus.types import Info
+from tests.architectures import GRADIENT, batch, fully_connected, locally_connected_net, randomised
+from tests.conftest import get
+
+NAMES = ["numpy", "torch", "jax", "array-api-strict"]
+
+
+def prepared(backend, network=None):
+    network = (network or fully_connected()).with_kernels(backend.kernels).with_dtype(backend.dtype)
+    algorithm = algorithms.kolen_pollack(network, losses.cross_entropy(), adam(1e-2, decay=1e-3))
+    x, y = batch(network)
+    return algorithm, algorithm.init(backend.key(5)), backend.batch(x, y)
+
+
+def host(backend, tree):
+    return [backend.to_numpy(leaf).copy() for leaf in leaves(tree)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_leaf_has_its_dtype_and_place(name, dtype):
+    backend = get(name, dtype)
+    algorithm, state, b = prepared(backend)
+    state, info = backend.compile(algorithm.modes["learn"])(state, b)
+    for path, leaf in [*named_leaves(state), *named_leaves(info)]:
+        expected = "int32" if path == "t" or path == "key" or path.endswith("count") else dtype
+        assert backend.to_numpy(leaf).dtype == expected, path
+        assert type(leaf) is type(b.x), path
+
+
+@pytest.mark.parametrize("name", ["torch", "jax"])
+def test_bfloat16_runs(name):
+    backend = get(name, "bfloat16")
+    for architecture in ("conv", "ResNet, BN after ReLU"):
+        algorithm, state, b = prepared(backend, GRADIENT[architecture]())
+        state, info = backend.compile(algorithm.modes["learn"])(state, b)
+        assert {str(leaf.dtype).removeprefix("torch.") for leaf in leaves(info)} == {"bfloat16"}
+        assert np.all(np.isfinite(backend.to_numpy(info.loss)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_mutates_nothing(name):
+    backend = get(name)
+    for make in GRADIENT.values():
+        algorithm, state, b = prepared(backend, make())
+        before = host(backend, (state, b))
+        backend.compile(algorithm.modes["learn"])(state, b)
+        assert all(np.array_equal(x, y) for x, y in zip(before, host(backend, (state, b)), strict=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_donating_step_consumes_the_state_and_nothing_else(name):
+    backend = get(name)
+    algorithm, state, b = prepared(backend)
+    plain, _ = backend.compile(algorithm.modes["learn"])(state, b)
+    expected = host(backend, plain)
+    key, batch_before = state.key, host(backend, b)
+    step = backend.compile(algorithm.modes["learn"], donate=True)
+    new, _ = step(state, b)
+    assert all(np.allclose(x, y, rtol=1e-13) for x, y in zip(host(backend, new), expected, strict=True))
+    with pytest.raises(BackendError, match="donated"):
+        step(state, b)
+    assert host(backend, key)[0].tolist() == [0, 5]
+    assert all(np.array_equal(x, y) for x, y in zip(batch_before, host(backend, b), strict=True))
+    step(new, b)  # what it returned can go on
+
+
+def test_jax_really_reuses_a_donated_states_memory():
+    backend = get("jax")
+    algorithm, state, b = prepared(backend)
+    W = state.forward.params[1].W
+    backend.compile(algorithm.modes["learn"], donate=True)(state, b)
+    assert W.is_deleted()
+    assert not state.key.is_deleted()
+    assert not b.x.is_deleted()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_what_is_kept_comes_back(name):
+    backend = get(name)
+    algorithm, state, b = prepared(backend)
+    _, info = backend.compile(algorithm.modes["learn"], keep=("loss", "output"))(state, b)
+    assert {field for field in Info._fields if getattr(info, field) is not None} == {"loss", "output"}
+    with pytest.raises(BackendError, match='keep names "losses", expected fields of Info: loss, output'):
+        backend.compile(algorithm.modes["learn"], keep=("losses",))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_compiled_and_eager_agree_and_jax_traces_once_per_shape(name):
+    backend = get(name)
+    algorithm, state, b = prepared(backend)
+    step = backend.compile(algorithm.modes["learn"])
+    small = tree_map(lambda a: a[:2, ...], b)
+    for one in (b, small, b, b, small):
+        compiled, _ = step(state, one)
+        with_gradients_off = backend.wrap(lambda s, o: algorithm.modes["learn"](s, o)) if name == "torch" else None
+        eager, _ = (with_gradients_off or algorithm.modes["learn"])(state, one)
+        for x, y in zip(host(backend, compiled), host(backend, eager), strict=True):
+            assert np.allclose(x, y, rtol=1e-12, atol=1e-15)
+    assert step.traces == (2 if name == "jax" else 5)
+
+
+def test_torch_records_no_gradients_and_leaves_its_settings_alone():
+    torch = pytest.importorskip("torch")
+    backend = get("torch")
+    algorithm, state, b = prepared(backend)
+    state = tree_map(lambda a: a.requires_grad_() if a.is_floating_point() else a, state)
+    new, _ = backend.compile(algorithm.modes["learn"])(state, b)
+    assert not any(leaf.requires_grad for leaf in leaves(new))
+    assert torch.is_grad_enabled()
+    with torch.inference_mode():
+        again, _ = backend.compile(algorithm.modes["learn"])(state, b)
+    assert all(np.array_equal(x, y) for x, y in zip(host(backend, new), host(backend, again), strict=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_probe_reads_the_precision(name, monkeypatch):
+    backend = get(name, "float32")
+    assert backend.probe() == "ieee"
+    cut = {"tf32": np.uint32(0xFFFFE000), "bf16": np.uint32(0xFFFF0000)}
+    for precision, mask in cut.items():  # a library that drops bits of its operands is found out
+
+        class Rounded:
+            def matmul(self, a, b, mask=mask):
+                a, b = (
+                    backend.asarray((backend.to_numpy(v).copy().view(np.uint32) & mask).view(np.float32))
+                    for v in (a, b)
+                )
+                return backend.xp.matmul(a, b)
+
+        rounded = get(name, "float32")
+        monkeypatch.setattr(rounded, "xp", Rounded())
+        monkeypatch.setattr(rounded, "wrap", lambda step: step)
+        assert rounded.probe() == precision
+        with pytest.raises(BackendError, match=f'in {precision}, not in ieee: choose precision="{precision}"'):
+            rounded.check()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"name": "trch"}, 'backend "trch" is unknown: did you mean "torch"'),
+        ({"name": "zzz"}, "known are numpy, torch, jax, cupy, array-api-strict"),
+        ({"name": "numpy", "device": "cuda"}, 'device "cuda" is not there: choose "cpu"'),
+        ({"name": "array-api-strict", "device": "cuda"}, 'choose "cpu"'),
+        ({"name": "torch", "device": "cuda:99"}, 'device "cuda:99" is not there: choose one of cpu'),
+        ({"name": "torch", "device": "abacus"}, 'device "abacus" is unknown: choose cpu'),
+        ({"name": "jax", "device": "abacus"}, 'device "abacus" is not there: choose one of cpu'),
+        ({"name": "jax", "device": "cpu:99"}, "choose cpu:0"),
+        ({"name": "numpy", "dtype": "bfloat16"}, 'no dtype "bfloat16": choose one of float32, float64'),
+        ({"name": "numpy", "precision": "fp8"}, 'precision "fp8" is unknown: choose one of ieee, tf32, bf16'),
+        ({"name": "numpy", "precision": "tf32"}, 'in ieee, not in tf32: choose precision="ieee"'),
+        ({"name": "numpy", "kernels": "fast"}, 'choose "portable"'),
+        ({"name": "no_such_module:backend"}, "cannot be imported .*: install what provides no_such_module"),
+        ({"name": "ref_bioplaus.tree:backend"}, 'module ref_bioplaus.tree has no "backend"'),
+    ],
+)
+def test_what_cannot_be_had_gets_a_sentence(arguments, sentence):
+    name = arguments["name"]
+    if name in backends.BUILT_IN and name not in backends.installed():
+        pytest.skip(f"{name} is not installed")
+    with pytest.raises(BackendError, match=sentence):
+        backends.get(**arguments)
+
+
+def test_a_library_that_is_not_installed_gets_a_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    monkeypatch.delitem(sys.modules, "ref_bioplaus.backends.cupy_backend", raising=False)
+    with pytest.raises(BackendError, match=r'backend "cupy" cannot be imported .*: install it with pip install "ref-'):
+        backends.get("cupy")
+
+
+def test_a_seed_out_of_range_gets_a_sentence():
+    backend = get("numpy")
+    assert backend.key((1 << 63) - 1).tolist() == [(1 << 31) - 1, -1]
+    with pytest.raises(BackendError, match="seed is -1"):
+        backend.key(-1)
+
+
+def test_a_backend_of_another_package(tmp_path, monkeypatch):
+    """By "module:function", and by the entry point of an installed package."""
+    (tmp_path / "their_package.py").write_text(
+        textwrap.dedent("""
+            from ref_bioplaus.backends.numpy_backend import NumpyBackend
+            import array_api_compat.numpy as xp
+            def backend(device=None, dtype="float32", precision="ieee", kernels="portable"):
+                made = NumpyBackend(xp, "cpu", dtype, precision, kernels)
+                made.name = "theirs"
+                return made
+        """)
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert backends.get("their_package:backend").name == "theirs"
+    entry = EntryPoint("theirs", "their_package:backend", "ref_bioplaus.backends")
+    monkeypatch.setattr(backends, "entry_points", lambda group: [entry])
+    assert backends.get("theirs").name == "theirs"
+    assert "theirs" in backends.names()
+    assert "theirs" in backends.installed()
+
+
+def test_built_in_backends_are_entry_points_too():
+    from importlib.metadata import entry_points
+
+    registered = {entry.name: entry.value for entry in entry_points(group="ref_bioplaus.backends")}
+    assert registered == {name: place for name, (_, place) in backends.BUILT_IN.items()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("make", [*GRADIENT.values(), locally_connected_net])
+def test_parameters_out_and_in(name, make):
+    backend = get(name)
+    network = make().with_kernels(backend.kernels)
+    algorithm = algorithms.feedback_alignment(network, losses.cross_entropy(), sgd(0.1))
+    state = algorithm.init(backend.key(0))
+    numpy_state = randomised(tree_map(backend.to_numpy, state))
+    state = tree_map(backend.asarray, numpy_state)
+    arrays = backend.export_params(network, state.forward.params)
+    other = algorithm.init(backend.key(9))
+    loaded = backend.import_params(network, other.forward.params, arrays)
+    for (path, a), b in zip(named_leaves(state.forward.params), leaves(loaded), strict=True):
+        assert np.array_equal(backend.to_numpy(a), backend.to_numpy(b)), path
+    feedback = backend.export_params(network, state.feedback.params)
+    assert {key: a.shape for key, a in feedback.items()} == {
+        f"{l}.W": arrays[f"{l}.W"].shape for l in network.feedback_layers
+    }
+    with pytest.raises(KeyError):
+        backend.import_params(network, other.forward.params, {})
+    broken = arrays | {f"{network.L}.b": np.zeros(1)}
+    with pytest.raises(ValueError, match="expected"):
+        backend.import_params(network, other.forward.params, broken)
+
+
+def test_exported_weights_are_pytorchs():
+    """A torch.nn network with our exported parameters gives our output."""
+    torch = pytest.importorskip("torch")
+    from ref_bioplaus import bias, chain, conv, dense, flatten, predict, relu
+
+    backend = get("numpy")
+    network = chain(
+        (8, 6, 3), (conv(4, (3, 5), stride=2, padding=(1, 2)), bias, relu, flatten), (dense(5), bias), dtype="float64"
+    )
+    algorithm = algorithms.backprop(network, losses.squared_error(), sgd(0.1))
+    state = randomised(algorithm.init(backend.key(0)))
+    arrays = backend.export_params(network, state.forward.params)
+    x = np.random.default_rng(0).standard_normal((2, 8, 6, 3))
+    first = torch.nn.Conv2d(3, 4, (3, 5), stride=2, padding=(1, 2), dtype=torch.float64)
+    second = torch.nn.Linear(4 * 4 * 3, 5, dtype=torch.float64)
+    with torch.no_grad():
+        for layer, l in ((first, 1), (second, 2)):
+            layer.weight.copy_(torch.tensor(arrays[f"{l}.W"]))
+            layer.bias.copy_(torch.tensor(arrays[f"{l}.b"]))
+        hidden = torch.relu(first(torch.tensor(x).permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
+        wanted = second(hidden.reshape(2, -1))
+    assert np.allclose(predict(network, losses.squared_error(), state, x), wanted.numpy(), rtol=1e-12)
+
+
+def test_float64_in_jax_leaves_float32_runs_alone():
+    """x64 is process-wide: a float32 run before and after it is the same, bit for bit."""
+    pytest.importorskip("jax")
+    script = textwrap.dedent("""
+        import numpy as np
+        from ref_bioplaus import backends, algorithms, losses
+        from ref_bioplaus.optimizers import adam, piecewise
+        from ref_bioplaus.tree import leaves
+        from tests.architectures import batch, convolutional
+        def run():
+            backend = backends.get("jax", dtype="float32")
+            network = convolutional().with_dtype("float32").with_kernels(backend.kernels)
+            optimizer = adam(piecewise((0.01, 0.001), (2,)))
+            algorithm = algorithms.weight_mirror(network, losses.cross_entropy(), optimizer)
+            state = algorithm.init(backend.key(1))
+            for i in range(3):
+                for mode in algorithm.schedule(0, i):
+                    state, _ = backend.compile(algorithm.modes[mode])(state, backend.batch(*batch(network)))
+            return [backend.to_numpy(leaf) for leaf in leaves(state)]
+        before = run()
+        backends.get("jax", dtype="float64")
+        after = run()
+        assert [a.dtype for a in before] == [a.dtype for a in after]
+        assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+        print("the same")
+    """)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "the same", done.stderr

@@ -1,0 +1,62 @@
+"""The README cannot go stale: its tables are the code's, its examples run, the files it names exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ref_bioplaus.experiments import readme
+from ref_bioplaus.experiments.registry import MODIFICATIONS, ROWS
+from ref_bioplaus.models import MODELS
+from tests.conftest import get
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text()
+
+
+def test_generated_sections_are_what_the_code_says():
+    assert readme.rewritten(TEXT) == TEXT, "run: python -m ref_bioplaus.experiments.readme README.md"
+    for name in [*(row.name for row in ROWS), *MODIFICATIONS, *MODELS]:
+        assert f"`{name}`" in TEXT or f"| {name} |" in TEXT, name
+    with pytest.raises(ValueError, match="no section"):
+        readme.rewritten(TEXT.replace("<!-- end choices -->", ""))
+
+
+def test_every_paragraph_of_choices_is_on_the_page():
+    """Wherever `Choices:` stands in the library, its words stand in the README."""
+    for path in (ROOT / "ref_bioplaus").glob("**/*.py"):
+        if (
+            path.name == "readme.py"
+            or "experiments" in path.parts
+            or path.is_relative_to(ROOT / "ref_bioplaus/backends")
+        ):
+            continue
+        for text in re.findall(r"^ *Choices: (.*?)(?=\n\n|\n\S|\"\"\")", path.read_text(), re.S | re.M):
+            assert " ".join(text.split()) in TEXT, path
+
+
+def test_files_it_names_exist():
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", TEXT)
+    assert len(links) > 10
+    for link in links:
+        assert (ROOT / link).exists(), link
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch", "jax"])
+def test_its_example_runs_on_every_backend(name, capsys):
+    get(name, "float32")
+    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.S)
+    assert 'get("numpy")' in code
+    scope = {}
+    exec(code.replace('get("numpy")', f'get("{name}")'), scope)
+    angles = scope["rb"].metrics.matrix_angles(scope["state"].forward.params, scope["state"].feedback.params)
+    assert list(angles) == [3]
+    assert float(angles[3]) < 85.0
+    assert capsys.readouterr().out.startswith("{3: ")
+
+
+def test_the_commands_it_names_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^make (\w+)", TEXT, re.M):
+        assert f"\n{target}:" in makefile
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
