@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from ref_bioplaus import algorithms, chain, dense, losses, metrics, modifications, tanh
+from ref_bioplaus import algorithms, batch_norm, chain, dense, losses, metrics, modifications, tanh
 from ref_bioplaus.algorithms.sign_symmetry import RULES
 from ref_bioplaus.algorithms.target_propagation import difference_corrected
 from ref_bioplaus.linear import Dense
-from ref_bioplaus.network import forward
+from ref_bioplaus.network import forward, layer_backward
 from ref_bioplaus.optimizers import adam, sgd
 from ref_bioplaus.tree import leaves, named_leaves
 from ref_bioplaus.types import Batch, LayerParams, Pathway
@@ -52,6 +52,28 @@ def test_feedback_alignment_with_B_equal_to_W_is_backprop_bit_for_bit(architectu
         assert np.array_equal(a, dict(named_leaves(found))[name]), name
     _, with_its_own = step(fa, started(fa), network)  # and its own B is not W
     assert not np.allclose(with_its_own.delta[1], expected.delta[1])
+
+
+@pytest.mark.parametrize("name", ["feedback_alignment", "kolen_pollack", "weight_mirror"])
+@pytest.mark.parametrize("architecture", list(GRADIENT))
+def test_errors_go_down_through_B_and_not_through_W(name, architecture):
+    """(3): what arrives at x_l is transport(B_l, delta_l), told from transport(W_l, delta_l)."""
+    network = GRADIENT[architecture]()
+    algorithm = getattr(algorithms, name)(network, CE, sgd(0.1, decay=0.01))
+    state = started(algorithm)
+    _, info = step(algorithm, state, network, mode="engaged" if name == "weight_mirror" else "learn")
+    trace, _ = forward(network, state.forward.params, state.stats, batch(network)[0], (KEY, "step", state.t))
+    consumers = {k: [l for l in range(len(network)) if k in network[l].inputs] for k in range(1, network.L)}
+    for path, same in ((state.feedback.params, True), (state.forward.params, False)):
+        for k, layers in consumers.items():
+            arriving = [
+                network[l].linear.transport(path[l].W, info.delta[l]) if network[l].linear else info.delta[l]
+                for l in layers
+            ]
+            at_u, _ = layer_backward(network[k], state.forward.params[k], trace.cache[k], sum(arriving))
+            synaptic = any(network[l].linear for l in layers)
+            if same or synaptic:
+                assert np.allclose(info.delta[k], at_u, rtol=1e-11, atol=1e-14) == same, k
 
 
 @pytest.mark.parametrize("name", ["feedback_alignment", "sign_symmetry", "weight_mirror"])
@@ -170,11 +192,11 @@ def test_dfa_sends_the_whole_error_once_to_each_population_and_nothing_down_a_sk
     _, info = step(dfa, state, network)
     e = info.delta[network.L]
     trace, _ = forward(network, state.forward.params, state.stats, batch(network)[0], (KEY, "step", state.t))
-    joins = [l for l in network.populations if len(network[l].inputs) == 2]
-    assert joins
-    for l in joins:  # relu' alone stands between h and u of these joins
+    assert network[4].inputs == (1, 3)  # layer 1 feeds a skip as well as synapses
+    for l in network.populations:
         whole = np.tensordot(e, state.feedback.params[l].B, axes=1)
-        assert np.allclose(info.delta[l], whole * (trace.h[l] > 0), rtol=1e-13, atol=1e-15), l
+        expected, _ = layer_backward(network[l], state.forward.params[l], trace.cache[l], whole)
+        assert np.allclose(info.delta[l], expected, rtol=1e-12, atol=1e-15), l
     sizes = {l: b.B.shape for l, b in enumerate(state.feedback.params) if b.B is not None}
     assert sizes == {l: (4, *network[l].out_shape) for l in network.populations}
 
@@ -432,8 +454,6 @@ def test_dtp_with_the_jacobians_transpose_as_inverse_is_backprop_times_two_alpha
     state = started(bp)
     x, y = batch(network)
     _, expected = bp.modes["learn"](state, Batch(x, y))
-    from ref_bioplaus.network import layer_backward
-
     params = state.forward.params
     trace, _ = forward(network, params, state.stats, x)
 
@@ -557,6 +577,16 @@ def test_alternating_updates_one_path_at_a_time():
     assert not same(after_forward.forward.params, state.forward.params)
     assert same(after_both.forward, after_forward.forward)  # both losses use the same old parameters
     assert same(after_both.feedback, after_inverse.feedback)
+
+
+def test_inverse_learning_leaves_batch_norms_statistics_alone():
+    network = chain((5,), (dense(7), batch_norm, tanh), (dense(6), tanh), (dense(4),), dtype="float64")
+    algorithm = algorithms.dtp(network, CE, adam(0.1), adam(0.1))
+    state = algorithm.init(KEY)
+    for mode, moves in (("inverse", False), ("forward", True), ("parallel", True)):
+        new, _ = step(algorithm, state, network, mode=mode)
+        same = [np.array_equal(a, b) for a, b in zip(leaves(state.stats), leaves(new.stats), strict=True)]
+        assert any(same) != moves
 
 
 @pytest.mark.parametrize("wrap", ["decay", "noise", "norm", "alignment"])
