@@ -214,6 +214,17 @@ def test_losses_have_known_values():
         losses.with_auxiliary_output(losses.cross_entropy(), 2).value(u, y)
 
 
+def test_an_auxiliary_output_has_the_networks_nonlinearity_and_no_error():
+    u, y = np.array([[0.3, -0.2, 2.0, -1.0]]), np.array([[0.0, 1.0]])
+    for activation, z in ((tanh, np.tanh(u[:, 2:])), (relu, [[2.0, 0.0]])):
+        loss = losses.with_auxiliary_output(losses.cross_entropy(), 2, activation)
+        h = loss.output(u)
+        assert np.allclose(h, np.concatenate([losses.softmax(u[:, :2]), z], axis=1), rtol=1e-15)
+        assert np.array_equal(loss.target(h, y), np.concatenate([y, z], axis=1))
+        assert np.array_equal(loss.gradient(u, y)[:, 2:], [[0.0, 0.0]])
+        assert np.array_equal(loss.gradient(u, y)[:, :2], losses.cross_entropy().gradient(u[:, :2], y))
+
+
 def test_trees():
     tree = {"b": (np.ones(2), None), "a": [np.zeros(1)]}
     assert [name for name, _ in named_leaves(tree)] == ["a/0", "b/0"]

@@ -16,7 +16,6 @@ from . import registry
 class Table(NamedTuple):
     """A heading for each column, and the rows."""
 
-    title: str
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
@@ -30,24 +29,29 @@ def first_sentence(thing: Any) -> str:
 def algorithms() -> Table:
     """Every row that can be trained: its name, its file, the paper and the equations."""
     rows = ((r.name, r.label, f"algorithms/{r.module}.py", r.paper, r.equations) for r in registry.ROWS)
-    return Table("Algorithms", ("name", "in the papers", "file", "paper", "equations"), tuple(rows))
+    return Table(("name", "in the papers", "file", "paper", "equations"), tuple(rows))
 
 
 def models() -> Table:
     """The papers' networks."""
     constructors: dict[str, Callable] = getattr(import_module("ref_bioplaus.models"), "MODELS", {})
     rows = ((name, first_sentence(constructor)) for name, constructor in constructors.items())
-    return Table("Models", ("name", "what it is"), tuple(rows))
+    return Table(("name", "what it is"), tuple(rows))
 
 
 def backend_table() -> Table:
     """Every backend known by name, whether its library is here, and how to install it. Imports none of them."""
     here = backends.installed()
-    rows = ((n, "installed" if n in here else "not installed", backends.INSTALL.get(n, "")) for n in backends.names())
-    return Table("Backends", ("name", "here", "how to install it"), tuple(rows))
+    rows = ((n, "installed" if n in here else "not installed", install(n)) for n in backends.names())
+    return Table(("name", "here", "how to install it"), tuple(rows))
+
+
+def install(name: str) -> str:
+    """How to get a backend's library."""
+    return backends.INSTALL.get(name, "comes with ref-bioplaus" if name in backends.BUILT_IN else "")
 
 
 def modifications() -> Table:
     """What can be wrapped around an optimizer."""
     rows = ((name, first_sentence(wrapper)) for name, wrapper in registry.MODIFICATIONS.items())
-    return Table("Modifications", ("name", "what it does"), tuple(rows))
+    return Table(("name", "what it does"), tuple(rows))
