@@ -54,9 +54,13 @@ class Backend:
         """The library's version and the device's name."""
         return {self.name: getattr(self.xp, "__version__", ""), "device": str(self.device)}
 
+    def eager(self, step: Callable) -> Callable:
+        """`step` run operation by operation, on this device and in this precision."""
+        return step
+
     def wrap(self, step: Callable) -> Callable:
         """`step` as the library runs it best; eager, unless said otherwise."""
-        return step
+        return self.eager(step)
 
     # The same for all
 

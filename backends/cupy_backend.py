@@ -31,7 +31,7 @@ class CupyBackend(Backend):
         name = cupy.cuda.runtime.getDeviceProperties(self.device.id)["name"].decode()
         return {"cupy": cupy.__version__, "cuda": str(cupy.cuda.runtime.runtimeGetVersion()), "device": name}
 
-    def wrap(self, step):
+    def eager(self, step):
         """The step, on this device."""
 
         def run(*arguments):

@@ -1,7 +1,5 @@
 """JAX: whole steps compiled, on a CPU, GPU or TPU."""
 
-from functools import wraps
-
 import jax
 import jax.numpy as xp
 import numpy as np
@@ -27,8 +25,9 @@ class JaxBackend(Backend):
         return np.asarray(array.astype(xp.float32) if array.dtype == xp.bfloat16 else array)
 
     def synchronize(self):
-        """Wait for the device."""
-        jax.device_put(np.zeros(()), self.device).block_until_ready()
+        """Wait for every array that is still being computed."""
+        for array in jax.live_arrays(self.device.platform):
+            array.block_until_ready()
 
     def versions(self):
         """JAX and the device's kind."""
@@ -44,12 +43,14 @@ class JaxBackend(Backend):
 
     def jit(self, step, **options):
         """jit, with products in the backend's precision."""
-        compiled = jax.jit(step, **options)
+        return self.eager(jax.jit(step, **options))
 
-        @wraps(step)
+    def eager(self, step):
+        """Products have the backend's precision for as long as the step runs."""
+
         def run(*arguments):
             with jax.default_matmul_precision(PRECISIONS[self.precision]), jax.default_device(self.device):
-                return compiled(*arguments)
+                return step(*arguments)
 
         return run
 

@@ -21,7 +21,7 @@ class NumpyBackend(Backend):
         """The array itself."""
         return np.asarray(array)
 
-    def wrap(self, step):
+    def eager(self, step):
         """NumPy turns arrays () into scalars: here they stay arrays."""
 
         def run(*arguments):

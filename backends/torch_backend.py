@@ -38,7 +38,7 @@ class TorchBackend(Backend):
         name = torch.cuda.get_device_name(self.device) if cuda else "cpu"
         return {"torch": torch.__version__, "device": name} | ({"cuda": str(torch.version.cuda)} if cuda else {})
 
-    def wrap(self, step):
+    def eager(self, step):
         """No gradients are recorded, and float32 products have the backend's precision for as long as the step runs."""
 
         @wraps(step)

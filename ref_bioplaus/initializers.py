@@ -65,7 +65,7 @@ glorot_uniform = bounded(lambda linear: (6.0 / (linear.fan_in + linear.fan_out))
 
 
 def zero(linear: LinearMap, address: Address, dtype: DType, kernels: Kernels) -> Array:
-    """W = 0 (Nokland 2016, for tanh and sigmoid units under DFA)."""
+    """W = 0 (Nøkland 2016, for tanh and sigmoid units under DFA)."""
     root = address[0]
     return array_namespace(root).zeros(linear.weight_shape, dtype=dtype, device=device(root))
 

@@ -33,7 +33,7 @@ def cross_entropy() -> Loss:
 
 
 def sigmoid_cross_entropy() -> Loss:
-    """A sigmoid and a binary cross-entropy per unit (Nokland 2016; Akrout's public code); y in [0, 1], (N, units)."""
+    """A sigmoid and a binary cross-entropy per unit (Nøkland 2016; Akrout's public code); y in [0, 1], (N, units)."""
 
     def value(u, y):
         check_targets(u, y)

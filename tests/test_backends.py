@@ -10,10 +10,10 @@ import pytest
 
 from ref_bioplaus import algorithms, backends, losses
 from ref_bioplaus.backends import BackendError
+from ref_bioplaus.conformance.architectures import GRADIENT, batch, fully_connected, locally_connected_net, randomised
 from ref_bioplaus.optimizers import adam, sgd
 from ref_bioplaus.tree import leaves, named_leaves, tree_map
 from ref_bioplaus.types import Info
-from tests.architectures import GRADIENT, batch, fully_connected, locally_connected_net, randomised
 from tests.conftest import get
 
 NAMES = ["numpy", "torch", "jax", "array-api-strict"]
@@ -276,7 +276,7 @@ def test_float64_in_jax_leaves_float32_runs_alone():
         from ref_bioplaus import backends, algorithms, losses
         from ref_bioplaus.optimizers import adam, piecewise
         from ref_bioplaus.tree import leaves
-        from tests.architectures import batch, convolutional
+        from ref_bioplaus.conformance.architectures import batch, convolutional
         def run():
             backend = backends.get("jax", dtype="float32")
             network = convolutional().with_dtype("float32").with_kernels(backend.kernels)

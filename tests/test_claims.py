@@ -6,12 +6,19 @@ import pytest
 from ref_bioplaus import algorithms, batch_norm, chain, dense, losses, metrics, modifications, tanh
 from ref_bioplaus.algorithms.sign_symmetry import RULES
 from ref_bioplaus.algorithms.target_propagation import difference_corrected
+from ref_bioplaus.conformance.architectures import (
+    CHAINS,
+    GRADIENT,
+    batch,
+    convolutional_chain,
+    fully_connected,
+    randomised,
+)
 from ref_bioplaus.linear import Dense
 from ref_bioplaus.network import forward, layer_backward
 from ref_bioplaus.optimizers import adam, sgd
 from ref_bioplaus.tree import leaves, named_leaves
 from ref_bioplaus.types import Batch, LayerParams, Pathway
-from tests.architectures import CHAINS, GRADIENT, batch, convolutional_chain, fully_connected, randomised
 from tests.conftest import get
 
 CE = losses.cross_entropy()

@@ -5,9 +5,9 @@ import pytest
 
 from ref_bioplaus import losses
 from ref_bioplaus.conformance import agreement
+from ref_bioplaus.conformance.architectures import CHAINS, CLASSES, GRADIENT, batch
 from ref_bioplaus.experiments.registry import ROWS, row, task_loss
 from ref_bioplaus.optimizers import adam, sgd
-from tests.architectures import CHAINS, CLASSES, GRADIENT, batch
 from tests.conftest import get
 
 WRAPPED = [r.name for r in ROWS if r.wrappers or r.name in ("backprop-noise-delta", "weight-mirror-turns")]

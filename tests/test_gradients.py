@@ -5,9 +5,9 @@ import pytest
 
 from ref_bioplaus import losses
 from ref_bioplaus.algorithms import backprop
+from ref_bioplaus.conformance.architectures import GRADIENT, batch, convolutional_chain, fully_connected, randomised
 from ref_bioplaus.models import MODELS
 from ref_bioplaus.optimizers import sgd
-from tests.architectures import GRADIENT, batch, convolutional_chain, fully_connected, randomised
 from tests.conftest import get
 from tests.oracles import jax_gradients, torch_gradients, worst_difference
 from tests.small_models import SMALL

@@ -22,12 +22,12 @@ from ref_bioplaus import (
     relu,
     tanh,
 )
+from ref_bioplaus.conformance.architectures import GRADIENT, batch, fully_connected, residual
 from ref_bioplaus.linear import locally_connected
 from ref_bioplaus.network import forward
 from ref_bioplaus.optimizers import sgd
 from ref_bioplaus.tree import leaves, named_leaves, tree_map, unflatten
 from ref_bioplaus.types import Batch
-from tests.architectures import GRADIENT, batch, fully_connected, residual
 from tests.conftest import get
 
 BACKEND = get("numpy")

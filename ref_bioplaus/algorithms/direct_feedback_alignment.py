@@ -1,4 +1,4 @@
-"""Direct feedback alignment (DFA). Nokland 2016, whose equation number follows; Moskovitz et al. 2018, sec. 2 and 4.
+"""Direct feedback alignment (DFA). Nøkland 2016, whose equation number follows; Moskovitz et al. 2018, sec. 2 and 4.
 
     delta_l = phi'(u_l) B_l e,   e = delta_L                  (7)   B_l random and fixed
 
@@ -6,7 +6,7 @@ Every population's error comes straight from the output's, instead of through ad
 
 State: feedback.params[k].B is B_k, (n_output, *out_shape_k): from the output to population k, one for every layer k
     whose output feeds synapses.
-Choices: B ~ N(0, 1 / n_output) (neither paper's; Nokland's code draws uniform numbers). Where h_k feeds synapses, e B_k
+Choices: B ~ N(0, 1 / n_output) (neither paper's; Nøkland's code draws uniform numbers). Where h_k feeds synapses, e B_k
     is its whole error, once: nothing comes down a skip or from a second consumer. Pooling, BatchNorm and joins below it
     are passed exactly. skips="exact" is what public libraries do instead: a B for every consumer of h_k,
     feedback.params[l].B for layer l, and the exact error down the skips as well. e is the gradient averaged over the

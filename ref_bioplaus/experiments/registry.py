@@ -76,7 +76,7 @@ ROWS = (
     _bp("backprop-alignment", "BP + Alignment", MOSKOVITZ, "(9)", ("align-to-random", {})),
     _bp("backprop-constant-norm", "BP Const.", MOSKOVITZ, "(10)", CONST),
     Row("feedback-alignment", "FA", "feedback_alignment", AKROUT, "(1), (3), (4)", algorithms.feedback_alignment),
-    Row("dfa", "DFA", "direct_feedback_alignment", "Nokland 2016", "(7)", algorithms.direct_feedback_alignment),
+    Row("dfa", "DFA", "direct_feedback_alignment", "Nøkland 2016", "(7)", algorithms.direct_feedback_alignment),
     Row("dense-fa", "DenseFA", "dense_feedback_alignment", MOSKOVITZ, "sec. 4", algorithms.dense_feedback_alignment),
     _ss("usf", "FA-uSF", LIAO, "B = sign(W)", algorithms.uniform),
     _ss("usf-batch-manhattan", "FA-uSF + BM", LIAO, "B = sign(W)", algorithms.uniform, BM),
@@ -107,11 +107,12 @@ ROWS = (
 
 
 def row(name: str) -> Row:
-    """The row of a name. Raises KeyError with the nearest names for an unknown one."""
+    """The row of a name. Raises KeyError with the nearest names for an unknown one; a label (KP) is near its row's."""
     for candidate in ROWS:
         if candidate.name == name:
             return candidate
-    close = difflib.get_close_matches(name, [r.name for r in ROWS], n=3) or [r.name for r in ROWS]
+    labels = [r.name for r in ROWS if name.lower() in r.label.lower().replace(",", "").split()]
+    close = labels or difflib.get_close_matches(name, [r.name for r in ROWS], n=3) or [r.name for r in ROWS]
     raise KeyError(f'algorithm "{name}" is unknown: did you mean {", ".join(close)}?')
 
 

@@ -1,4 +1,4 @@
-"""Small networks on which every algorithm is tried: non-square layers, images and kernels throughout."""
+"""Small networks on which every algorithm is tried: layers, images and kernels that are not square throughout."""
 
 import numpy as np
 
@@ -26,10 +26,12 @@ IMAGE = (8, 6, 3)
 
 
 def fully_connected(outputs=CLASSES):
+    """Two hidden layers of tanh."""
     return chain((9,), (dense(11), bias, tanh), (dense(7), bias, tanh), (dense(outputs), bias), dtype="float64")
 
 
 def locally_connected_net(outputs=CLASSES):
+    """Two locally connected layers of tanh, then a dense one."""
     return chain(
         IMAGE,
         (locally_connected(4, (3, 2), stride=2), unit_bias, tanh),
@@ -40,6 +42,7 @@ def locally_connected_net(outputs=CLASSES):
 
 
 def convolutional():
+    """Convolution, max-pool, BatchNorm, dropout, and every nonlinearity but tanh."""
     return chain(
         IMAGE,
         (conv(4, (3, 5)), bias, relu),
@@ -82,10 +85,12 @@ def residual(batch_norm_after_relu: bool):
 
 
 def residual_after():
+    """BatchNorm after the ReLU."""
     return residual(True)
 
 
 def residual_before():
+    """BatchNorm before the ReLU."""
     return residual(False)
 
 

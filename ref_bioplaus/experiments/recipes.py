@@ -1,0 +1,125 @@
+"""How the demo trains: two small networks, and for each algorithm the rates it learns with.
+
+Every number was chosen by trying a few on the embedded images; a row that is not named here learns with DEFAULT.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from .. import losses, optimizers
+from ..backends import Backend
+from ..linear import dense, locally_connected
+from ..local import bias, flatten, tanh, unit_bias
+from ..network import Network, chain
+from ..types import Algorithm, Loss
+from .registry import Row, task_loss
+
+CLASSES = 10
+AUXILIARY_UNITS = 20  # of AO-SDTP
+BATCH = 100  # divides the training set: one batch shape, one compilation
+
+
+class Recipe(NamedTuple):
+    """One row's optimizers and options."""
+
+    eta: float
+    momentum: float = 0.9  # of gradient descent; Adam does not take it
+    decay: float = 0.0  # in the "paper" form
+    adam: bool = False
+    inverse_eta: float = 1e-3  # of the inverses, always by Adam
+    options: Mapping[str, Any] = {}  # of the algorithm
+
+    def __str__(self) -> str:
+        method = f"Adam, η {self.eta:g}" if self.adam else f"SGD, η {self.eta:g}, momentum {self.momentum:g}"
+        decay = f", λ {self.decay:g}" if self.decay else ""
+        return method + decay + "".join(f", {name} {value}" for name, value in self.options.items())
+
+
+DEFAULT = Recipe(0.05)
+DEFAULT_INVERSE = Recipe(1e-3, adam=True)
+MIRROR = {"eta_B": 0.2, "lambda_B": 0.05, "sigma": 0.5}  # eta_B sigma^2 phi' / lambda_B is about 0.9
+
+FULLY_CONNECTED = {
+    "backprop-noise-delta": Recipe(0.02),
+    "usf": Recipe(0.01),
+    "brsf": Recipe(0.02),
+    "sn": Recipe(0.02),
+    "usf-batch-manhattan": Recipe(1e-3, momentum=0.5),
+    "kolen-pollack": Recipe(0.05, decay=5e-3),
+    "weight-mirror": Recipe(0.05, options=MIRROR),
+    "weight-mirror-turns": Recipe(0.05, options=MIRROR),
+    "tp": Recipe(4e-3, adam=True, inverse_eta=2e-3),
+}
+LOCALLY_CONNECTED = {
+    "backprop": DEFAULT,
+    "feedback-alignment": DEFAULT,
+    "sn": DEFAULT,
+    "kolen-pollack": Recipe(0.2, decay=1e-2),
+    "weight-mirror": Recipe(0.05, options=MIRROR),
+    "dtp": Recipe(4e-3, adam=True, inverse_eta=4e-3),
+}
+
+
+class Architecture(NamedTuple):
+    """A network to learn on, its small form for the comparison of backends, and the recipes of its rows."""
+
+    name: str
+    label: str
+    steps: int
+    build: Callable[[tuple[int, ...], int, bool], Network]  # image shape, output units, small -> network
+    recipes: Mapping[str, Recipe]
+    only_named: bool  # only the rows that `recipes` names are trained
+
+    def trains(self, row: Row) -> bool:
+        """Whether a row learns on this network."""
+        return not self.only_named or row.name in self.recipes
+
+    def recipe(self, row: Row) -> Recipe:
+        """A row's recipe."""
+        return self.recipes.get(row.name, DEFAULT_INVERSE if row.inverses else DEFAULT)
+
+    def algorithm(
+        self, row: Row, backend: Backend, image: tuple[int, ...], small: bool = False
+    ) -> tuple[Network, Loss, Algorithm]:
+        """The network for images (height, width, channels), its loss and the algorithm, for one backend."""
+        units = CLASSES + (AUXILIARY_UNITS if row.auxiliary else 0)
+        network = self.build(image, units, small).with_kernels(backend.kernels).with_dtype(backend.dtype)
+        loss = task_loss(row, losses.cross_entropy(), CLASSES)
+        eta, momentum, decay, adam, inverse_eta, options = self.recipe(row)
+        optimizer = optimizers.adam(eta, decay=decay) if adam else optimizers.sgd(eta, momentum, decay=decay)
+        inverse = optimizers.adam(inverse_eta) if row.inverses else None
+        return network, loss, row.build(network, loss, optimizer, inverse, **options)
+
+
+def fully_connected(image: tuple[int, ...], units: int, small: bool) -> Network:
+    """784-128-64-10 with tanh, on images as vectors."""
+    height, width, channels = image
+    first, second = (20, 16) if small else (128, 64)
+    layers = (dense(first), bias, tanh), (dense(second), bias, tanh), (dense(units), bias)
+    return chain((height * width * channels,), *layers)
+
+
+def local(image: tuple[int, ...], units: int, small: bool) -> Network:
+    """Two locally connected layers with stride 2 and tanh, then a dense one."""
+    first, second = (3, 4) if small else (8, 12)
+    return chain(
+        image,
+        (locally_connected(first, (3, 2) if small else 5, stride=2), unit_bias, tanh),
+        (locally_connected(second, (2, 3) if small else 3, stride=(1, 2) if small else 2), unit_bias, tanh, flatten),
+        (dense(units), bias),
+    )
+
+
+ARCHITECTURES = (
+    Architecture("fc", "fully connected, 784-128-64-10, tanh", 500, fully_connected, FULLY_CONNECTED, False),
+    Architecture("lc", "locally connected, 28×28 → 14×14×8 → 7×7×12 → 10, tanh", 250, local, LOCALLY_CONNECTED, True),
+)
+
+
+def note(row: Row) -> str:
+    """What a reader of the demo's table must know of a row's steps; often nothing."""
+    if row.module == "weight_mirror":
+        return "a mirror step follows every step, inside its time"
+    if "schedule" in row.options:
+        return "every other epoch trains inverses only"
+    return ""
