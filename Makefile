@@ -8,7 +8,7 @@ demo: .venv/ready
 	$(BIN)/ref-bioplaus demo
 
 test: .venv/ready lint types
-	$(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -22,7 +22,7 @@ class Backend:
 
     name = ""
     dtypes: tuple[str, ...] = ("float32", "float64")
-    precisions: tuple[str, ...] = ("ieee",)
+    compiles = False  # whether `wrap` compiles, once per shape
 
     def __init__(self, xp: Any, device: Any, dtype: str, precision: str, kernels: str):
         if dtype not in self.dtypes:

@@ -14,6 +14,7 @@ class JaxBackend(Backend):
 
     name = "jax"
     dtypes = ("float32", "float64", "bfloat16")
+    compiles = True
 
     def asarray(self, array, dtype=None):
         """An array on the device."""

@@ -101,6 +101,13 @@ GRADIENT = {
     "ResNet, BN after ReLU": residual_after,
     "ResNet, BN before ReLU": residual_before,
 }
+
+
+def square():
+    """A square layer between others: where a transposed weight has the right shape."""
+    return chain((9,), (dense(7), bias, tanh), (dense(7), bias, tanh), (dense(CLASSES), bias), dtype="float64")
+
+
 CHAINS = {"FC": fully_connected, "LC": locally_connected_net, "conv": convolutional_chain}
 
 

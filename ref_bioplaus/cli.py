@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from . import __version__
+from .conformance.command import conformance_app
 
 
 class Program(typer.Typer):
@@ -31,6 +32,7 @@ class Program(typer.Typer):
 app = Program(no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
 catalogue_app = typer.Typer(no_args_is_help=True, help="What there is: algorithms, models, backends, modifications.")
 app.add_typer(catalogue_app, name="list")
+app.add_typer(conformance_app, name="conformance")
 
 PIPE_WIDTH = 160  # columns, where no terminal says how wide it is
 
@@ -49,6 +51,7 @@ def main(
     ] = False,
 ) -> None:
     """Reference implementation of biologically plausible learning, the same on every array library."""
+    sys.path.insert(0, "")  # a backend "module:object" may stand in the current folder, as with python -m
 
 
 @app.command()

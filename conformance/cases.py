@@ -1,0 +1,174 @@
+"""The case table: every row of the registry on its architectures, and every optimizer. A new row is enrolled by itself.
+
+A case says which algorithm learns on which network from which stored state; everything about it is drawn by address
+from its own id and a seed (ref_bioplaus.random), so that anybody can draw it again, bit for bit.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from ref_bioplaus import losses, optimizers
+from ref_bioplaus.conformance.architectures import CHAINS, CLASSES, GRADIENT, square
+from ref_bioplaus.experiments.registry import ROWS, Row, row, task_loss
+from ref_bioplaus.kernels import PORTABLE, Kernels
+from ref_bioplaus.network import Network
+from ref_bioplaus.random import normal, words
+from ref_bioplaus.tree import named_leaves, tree_map, unflatten
+from ref_bioplaus.types import Algorithm, Optimizer, State
+
+STEP, DECAYED = optimizers.piecewise((0.05, 0.02), (2,)), 0.01
+OPTIMIZERS: dict[str, Optimizer] = {
+    "sgd": optimizers.sgd(0.05, momentum=0.9, decay=DECAYED),
+    "adam": optimizers.adam(1e-3),
+    "sgd, scheduled": optimizers.sgd(STEP),
+    "sgd, Nesterov, decoupled": optimizers.sgd(STEP, 0.9, nesterov=True, decay=DECAYED, form="decoupled"),
+    "sgd, coupled on all": optimizers.sgd(0.05, 0.9, decay=DECAYED, form="coupled", on="all"),
+    "adam, epsilon 1e-3": optimizers.adam(1e-2, 0.9, 0.99, 1e-3),
+    "adam, epsilon-hat 1e-3": optimizers.adam(1e-2, 0.9, 0.99, 1e-3, epsilon_form="hat", decay=DECAYED),
+    "adam, decoupled": optimizers.adam(1e-2, decay=DECAYED, form="decoupled"),
+    "rmsprop": optimizers.rmsprop(1e-2),
+}
+UPDATES = 1  # done before a stored state
+SIGNS = ("sign_symmetry",)
+SQUARE = ("backprop", "feedback-alignment", "sn", "kolen-pollack", "weight-mirror")
+
+
+class Case(NamedTuple):
+    """One algorithm on one network with one optimizer."""
+
+    id: str
+    row: str
+    architecture: str
+    optimizer: str
+    dtype: str = "float64"
+
+    def chosen(self) -> Row:
+        """The registry's row, with wrappers that act within a few steps."""
+        chosen = row(self.row)
+        wrappers = tuple((n, {"start": 2} if n == "fixed-signs" else dict(options)) for n, options in chosen.wrappers)
+        return chosen._replace(wrappers=wrappers)
+
+    def network(self, kernels: Kernels = PORTABLE) -> Network:
+        """The network, in the case's dtype."""
+        chosen = row(self.row)
+        outputs = CLASSES + 3 if chosen.auxiliary else CLASSES
+        others = GRADIENT | {"square": square}
+        network = CHAINS[self.architecture](outputs) if chosen.inverses else others[self.architecture]()
+        return network.with_dtype(self.dtype).with_kernels(kernels)
+
+    def build(self, kernels: Kernels = PORTABLE) -> Algorithm:
+        """The algorithm.
+
+        Under softmax the errors of the classes sum to 0, so that a unit whose feedback weights are all alike gets
+        nothing but rounding noise, which Batch Manhattan and Adam would make a full step: Batch Manhattan learns
+        another loss, and the sign rules learn by SGD.
+        """
+        chosen = self.chosen()
+        manhattan = any(name == "batch-manhattan" for name, _ in chosen.wrappers)
+        loss = losses.squared_error() if manhattan else task_loss(chosen, losses.cross_entropy(), CLASSES)
+        return chosen.build(self.network(kernels), loss, OPTIMIZERS[self.optimizer], optimizers.sgd(1e-2))
+
+    def batch(self, seed: int, n: int = 6) -> tuple[np.ndarray, np.ndarray]:
+        """x (n, *in_shape), of which the first sample is 0, and y (n, classes) one-hot: NumPy, held by every dtype."""
+        shape = (n, *self.network()[0].out_shape)
+        x = normal((root(seed), self.id, "x", n), shape, np.float64)
+        x = as_held(np.concatenate([np.zeros_like(x[:1]), x[1:]]) if n > 1 else x, self.dtype)
+        label, _ = words((root(seed), self.id, "y", n), (n,))
+        return x, np.eye(CLASSES)[label % CLASSES]
+
+    def start(self, seed: int) -> State:
+        """A state in mid-learning, NumPy arrays in float64: an update is counted, nothing has its first value.
+
+        Some weight is exactly 0. Every number is one that the case's dtype holds.
+        """
+        state = self._replace(dtype="float64").build().init(root(seed))
+        address = (root(seed), self.id, "start")
+
+        def stirred(params):
+            return tuple(
+                p._replace(
+                    W=p.W if p.W is None else with_zeros(p.W),
+                    local=tuple(
+                        {k: v + 0.1 * normal((*address, l, i, k), v.shape, np.float64) for k, v in op.items()}
+                        for i, op in enumerate(p.local)
+                    ),
+                )
+                for l, p in enumerate(params)
+            )
+
+        forward, feedback = (
+            path._replace(memory=remembering(path.memory, (*address, name)))
+            for name, path in (("forward", state.forward), ("feedback", state.feedback))
+        )
+        forward = forward._replace(params=stirred(state.forward.params))
+        state = state._replace(t=np.asarray(UPDATES, np.int32), forward=forward, feedback=feedback)
+        return tree_map(lambda a: as_held(a, self.dtype), state)
+
+
+def remembering(memory, address: tuple):
+    """An optimizer's memory after some updates: counts, first moments around 0, second moments above 0."""
+    moments = {"m": (0.0, 0.01), "a": (0.0, 0.01), "v": (0.02, 0.01), "n": (0.02, 0.01)}  # kind -> least, size
+
+    def at(name, leaf):
+        kinds = [part for part in name.split("/") if part in moments]
+        if name.endswith("count"):
+            return np.asarray(UPDATES, np.int32)
+        if not kinds:
+            return leaf
+        least, size = moments[kinds[0]]
+        drawn = size * normal((*address, name), leaf.shape, np.float64)
+        return least + np.abs(drawn) if least else drawn
+
+    return unflatten(memory, [at(name, leaf) for name, leaf in named_leaves(memory)])
+
+
+def root(seed: int) -> np.ndarray:
+    """The root key of a seed."""
+    return np.array([0, seed], dtype=np.int32)
+
+
+def with_zeros(W: np.ndarray) -> np.ndarray:
+    """W with its first entry exactly 0."""
+    flat = W.reshape(-1)
+    return np.concatenate([np.zeros_like(flat[:1]), flat[1:]]).reshape(W.shape)
+
+
+def as_held(array: np.ndarray, dtype: str) -> np.ndarray:
+    """Floats rounded to what a dtype holds, as float64; other arrays as they are."""
+    if array.dtype.kind != "f":
+        return array
+    if dtype == "bfloat16":
+        bits = array.astype(np.float32).view(np.uint32)
+        bits = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) & np.uint32(0xFFFF0000)
+        return bits.view(np.float32).astype(np.float64)
+    return array.astype(dtype).astype(np.float64)
+
+
+def step_cases(dtype: str = "float64") -> Iterator[Case]:
+    """Every algorithm on all of its architectures, modifications and variants on two, every optimizer on one."""
+    for r in ROWS:
+        architectures = list(CHAINS if r.inverses else GRADIENT)
+        if r.wrappers or r.name in ("backprop-noise-delta", "weight-mirror-turns"):
+            architectures = ["FC", "LC" if "manhattan" in r.name else "conv"]
+        elif r.name.endswith("-alternating"):
+            architectures = ["FC"]
+        decays = r.label in ("KP", "FA") or r.module in SIGNS or r.auxiliary
+        optimizer = "sgd" if decays else "adam"
+        for architecture in architectures:
+            yield Case(f"{r.name}/{architecture}", r.name, architecture, optimizer, dtype)
+    for name in SQUARE:
+        yield Case(f"{name}/square", name, "square", "sgd", dtype)
+    for optimizer in OPTIMIZERS:
+        yield Case(f"kolen-pollack/FC/{optimizer}", "kolen-pollack", "FC", optimizer, dtype)
+
+
+def select(cases: Iterator[Case], wanted: Callable[[Case], bool]) -> tuple[Case, ...]:
+    """The cases that are wanted."""
+    return tuple(case for case in cases if wanted(case))
+
+
+def names(tree) -> tuple[str, ...]:
+    """The paths of a tree's leaves."""
+    return tuple(name for name, _ in named_leaves(tree))

@@ -1,0 +1,287 @@
+"""The command `ref-bioplaus conformance`. Exit codes: 0 sound · 1 not · 2 not understood, or cannot be done as asked.
+
+Libraries are imported when a command needs them, so that help comes at once.
+"""
+
+import datetime
+import errno
+import os
+import re
+import sys
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from ref_bioplaus.conformance.exchange_command import exchange_app
+
+if TYPE_CHECKING:
+    from ref_bioplaus.backends import Backend
+    from ref_bioplaus.conformance.records import Check, Report
+
+LEVELS = (0, 1, 2, 3, 4)
+PIPE_WIDTH = 160  # columns, where no terminal says how wide it is
+ENOUGH = 20  # sentences of one kind
+
+conformance_app = typer.Typer(no_args_is_help=True, help="Check a backend, or an implementation of your own.")
+
+
+class Asked(NamedTuple):
+    """One report to make."""
+
+    backend: str
+    dtype: str
+    precision: str
+
+
+@conformance_app.command()
+def run(
+    backend: Annotated[
+        list[str] | None,
+        typer.Option(help='A backend by name or as "module:object"; repeatable, or several with commas between.'),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help='"cpu", "cuda", "cuda:1"; the backend\'s usual one if left out.')
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="float32, float64, bfloat16, with commas between.")] = "float32",
+    precision: Annotated[
+        str, typer.Option(help="Of float32 products: ieee, tf32, bf16, with commas between.")
+    ] = "ieee",
+    mode: Annotated[
+        str, typer.Option(help="eager, compiled, donating, with commas between.")
+    ] = "eager,compiled,donating",
+    level: Annotated[str, typer.Option(help='0 to 4, as "0-2" or "0,2". Level 4 takes long.')] = "0-3",
+    case: Annotated[str, typer.Option(help='Only checks whose id matches, as "1/kolen-pollack/*".')] = "*",
+    json: Annotated[Path | None, typer.Option(help="Write the report here, see conformance/schema.json.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here, for continuous integration.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page to look at here.")] = None,
+    deviations: Annotated[
+        Path | None, typer.Option(help="The folder with <backend>.toml, what is known to differ; ours if left out.")
+    ] = None,
+) -> None:
+    """Run the checks on a backend, judge every tensor, and say where the first one departs."""
+    from ref_bioplaus.conformance import deviations as known
+    from ref_bioplaus.conformance import records, runner
+    from ref_bioplaus.conformance.report import ASKED, sound, verdict
+
+    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    try:
+        files = check_files({"--json": json, "--junit": junit, "--html": html})
+        modes = choose(mode, records.MODES, "--mode")
+        levels = parse_levels(level)
+        wanted = combinations(split(backend or ()), dtype, precision)
+        if deviations is not None and not deviations.is_dir():
+            raise ValueError(f"{deviations} is not a folder: name one with --deviations, or leave it out")
+        subjects = [(asked, start(asked, device)) for asked in wanted]
+        rows = [known.load(b.name, deviations or known.FOLDER) for _, b in subjects]
+        checks = select(levels, case, modes)
+        others = left_out(checks) if any(rows) else []
+    except ValueError as error:
+        fail(f"{error}.")
+    reports = []
+    for (asked, made), mine in zip(subjects, rows):
+        with Bar(console, f"{asked.backend} {asked.dtype} {asked.precision}", runner.planned(checks, modes)) as bar:
+            report = runner.run(records.Subject(made), checks, modes, bar.advance)
+        report.environment |= driver(report.device) | (
+            {ASKED: asked.backend} if asked.backend != report.backend else {}
+        )
+        known.apply(report, mine, datetime.date.today(), others)
+        reports.append(report)
+        show(report, console)
+    write(reports, files)
+    console.print(Text(verdict(reports), style="green" if sound(reports) else "bold red"), soft_wrap=True)
+    raise typer.Exit(0 if sound(reports) else 1)
+
+
+conformance_app.registered_commands += exchange_app.registered_commands
+
+
+# What was asked for
+
+
+def parse_levels(text: str) -> tuple[int, ...]:
+    """Levels as "0-2", "0,2" or both, ascending. Raises ValueError, one sentence."""
+    found: set[int] = set()
+    for part in text.split(","):
+        ends = re.fullmatch(r"\s*([0-4])\s*(?:-\s*([0-4])\s*)?", part)
+        if not ends or int(ends[1]) > int(ends[2] or ends[1]):
+            raise ValueError(f'--level is "{text}", expected levels from 0 to 4 such as 0-2 or 0,2')
+        found |= set(range(int(ends[1]), int(ends[2] or ends[1]) + 1))
+    return tuple(sorted(found))
+
+
+def split(texts: Sequence[str]) -> list[str]:
+    """Names with commas between, each once."""
+    return list(dict.fromkeys(name.strip() for text in texts for name in text.split(",") if name.strip()))
+
+
+def choose(text: str, known: Sequence[str], option: str) -> tuple[str, ...]:
+    """Some of the known names. Raises ValueError for another, and for none."""
+    names = split([text])
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise ValueError(f'{option} is "{unknown[0] if unknown else text}", expected some of {", ".join(known)}')
+    return tuple(name for name in known if name in names)
+
+
+def combinations(backends: Sequence[str], dtype: str, precision: str) -> list[Asked]:
+    """Every report that is asked for. Raises ValueError for an unknown dtype or precision, or one without the other."""
+    from ref_bioplaus.conformance.rounding import PRECISIONS
+
+    if not backends:
+        raise ValueError("nothing is named to be checked: name a backend with --backend, as in --backend numpy")
+    dtypes = choose(dtype, list(dict.fromkeys(d for d, _ in PRECISIONS)), "--dtype")
+    precisions = choose(precision, list(dict.fromkeys(p for _, p in PRECISIONS)), "--precision")
+    for name in dtypes:
+        if not any((name, p) in PRECISIONS for p in precisions):
+            raise ValueError(f"--dtype {name} has no precision {', '.join(precisions)}: leave --precision out")
+    return [Asked(b, d, p) for b in backends for d in dtypes for p in precisions if (d, p) in PRECISIONS]
+
+
+def start(asked: Asked, device: str | None) -> "Backend":
+    """The backend. Raises ValueError, one sentence, whatever its own code raises."""
+    from ref_bioplaus import backends
+
+    try:
+        return backends.get(asked.backend, device=device, dtype=asked.dtype, precision=asked.precision)
+    except backends.BackendError as error:
+        raise ValueError(error) from error
+    except Exception as error:
+        why = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+        raise ValueError(f'backend "{asked.backend}" did not start: {why}') from error
+
+
+def select(levels: Sequence[int], case: str, modes: Sequence[str]) -> "tuple[Check, ...]":
+    """The checks to run. Raises ValueError where there are none."""
+    from ref_bioplaus.conformance import levels as suite
+
+    chosen = tuple(c for c in suite.checks(levels) if fnmatchcase(c.id, case) and set(modes) & set(c.modes))
+    if not chosen:
+        raise ValueError(
+            f'no check of level {", ".join(map(str, levels))} in mode {", ".join(modes)} matches --case "{case}"'
+        )
+    return chosen
+
+
+def left_out(chosen: "Sequence[Check]") -> list[str]:
+    """The ids of all other checks."""
+    from ref_bioplaus.conformance import levels as suite
+
+    ids = {check.id for check in chosen}
+    return [c.id for c in suite.checks(LEVELS) if c.id not in ids]
+
+
+def driver(device: str) -> dict[str, str]:
+    """{"driver": the NVIDIA driver's version} of a GPU, where the system tells."""
+    place = Path("/proc/driver/nvidia/version")
+    if not re.search("cuda|gpu", device.lower()) or not place.is_file():
+        return {}
+    found = re.search(r"\d+\.\d+(\.\d+)?", place.read_text())
+    return {"driver": found[0]} if found else {}
+
+
+# What comes of it
+
+
+def check_files(files: dict[str, Path | None]) -> dict[str, Path]:
+    """The files that are asked for. Raises ValueError where one cannot be written. Makes nothing."""
+    named = {option: file for option, file in files.items() if file is not None}
+    for option, file in named.items():
+        nearest = next(place for place in (file, *file.absolute().parents) if place.exists())
+        wrong = 0
+        if file.is_dir():
+            wrong = errno.EISDIR
+        elif nearest != file and not nearest.is_dir():
+            wrong = errno.ENOTDIR
+        elif not os.access(nearest, os.W_OK):
+            wrong = errno.EACCES
+        if wrong:
+            raise ValueError(f"{file} cannot be written ({os.strerror(wrong)}): name another file with {option}")
+    if len({file.absolute() for file in named.values()}) < len(named):
+        raise ValueError(f"{' and '.join(named)} name one file: give each its own")
+    return named
+
+
+def write(reports: "Sequence[Report]", files: dict[str, Path]) -> None:
+    """Write the files that are asked for."""
+    from ref_bioplaus.conformance import report
+
+    makers = {
+        "--json": lambda: report.as_text(report.to_json(reports)) + "\n",
+        "--junit": lambda: report.to_junit(reports),
+        "--html": lambda: report.to_html(reports),
+    }
+    for option, file in files.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(makers[option](), encoding="utf-8", errors="replace")
+
+
+class Bar:
+    """A bar that counts outcomes and names the last; without a terminal, one line."""
+
+    def __init__(self, console: Console, name: str, total: int):
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+                   TextColumn("{task.fields[at]}", markup=False))  # fmt: skip
+        self.rich = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self.task = self.rich.add_task(name, total=total, at="")
+        if not console.is_terminal:
+            console.print(Text(f"{name}: {total:,} outcomes"))
+
+    def __enter__(self) -> "Bar":
+        self.rich.start()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.rich.stop()
+
+    def advance(self, outcome) -> None:
+        """One more is there."""
+        self.rich.update(self.task, advance=1, at=f"{outcome.id} ({outcome.mode})")
+
+
+def show(report: "Report", console: Console) -> None:
+    """Print a report: a table, then what is wrong, a sentence each."""
+    from ref_bioplaus.conformance.records import STATES
+    from ref_bioplaus.conformance.report import largest, title
+
+    table = Table(title=f"{title(report)}; limit {report.limit:g}", title_justify="left", box=None, pad_edge=False)
+    for heading in ("level", *STATES, "largest score"):
+        table.add_column(heading, justify="right")
+    for l in sorted({o.level for o in report.outcomes}):
+        mine = [o for o in report.outcomes if o.level == l]
+        counts = {state: sum(o.state == state for o in mine) for state in STATES}
+        score = largest(mine)
+        table.add_row(str(l), *(f"{n:,}" if n else "" for n in counts.values()),
+                      "" if score is None else f"{score:.3g}",
+                      style="red" if counts["fail"] or counts["error"] else None)  # fmt: skip
+    console.print(table)
+    words = {"fail": "fails", "error": "raised an error", "deviates": "deviates"}
+    for state, style in (("fail", "red"), ("error", "red"), ("deviates", "")):
+        found = [o for o in report.outcomes if o.state == state]
+        for o in found[:ENOUGH]:
+            say(console, f"{o.id} ({o.mode}) {words[state]}: {o.reason}", style)
+        if len(found) > ENOUGH:
+            say(console, f"... and {len(found) - ENOUGH:,} more; --html or --json name them all.", style)
+    for problem in report.problems:
+        say(console, problem, "red")
+    console.print()
+
+
+def say(console: Console, sentence: str, style: str = "") -> None:
+    """One line, whatever is in it."""
+    from ref_bioplaus.conformance.report import printable
+
+    sentence = printable(" ".join(sentence.split()))
+    console.print(Text(sentence, style=style), soft_wrap=True)
+
+
+def fail(sentence: str) -> NoReturn:
+    """Print one sentence to stderr and stop with exit code 2."""
+    say(Console(stderr=True), sentence, "red")
+    raise typer.Exit(2)

@@ -1,0 +1,81 @@
+"""Running a step of the subject in one of the modes, and looking at what comes out."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+from array_api_compat import device
+
+from ref_bioplaus.conformance.cases import Case
+from ref_bioplaus.conformance.decisions import recorded
+from ref_bioplaus.conformance.judge import in_order
+from ref_bioplaus.conformance.records import Subject
+from ref_bioplaus.tree import leaves, named_leaves, tree_map
+from ref_bioplaus.types import Batch, State
+
+
+class Prepared:
+    """One mode of a case's algorithm on the subject, ready to be run from stored states."""
+
+    def __init__(self, subject: Subject, case: Case, step: str, mode: str):
+        self.backend = subject.backend
+        self.case, self.eager = case, mode == "eager"
+        self.pure = pure = subject.algorithm(case).modes[step]
+        self.run: Callable = (
+            self.backend.eager(pure) if mode == "eager" else self.backend.compile(pure, donate=mode == "donating")
+        )
+
+    def inputs(self, start: State, x: np.ndarray, y: np.ndarray) -> tuple[State, Batch]:
+        """The stored state and batch on the device, copied: a step under test may do anything to them."""
+        state = tree_map(lambda a: self.backend.asarray(np.array(a)), start)
+        return state, self.backend.batch(np.array(x), np.array(y))
+
+    def __call__(self, start: State, x: np.ndarray, y: np.ndarray) -> dict[str, Any]:
+        """Every tensor of one step by name, on the device, in order of computation."""
+        state, info = self.run(*self.inputs(start, x, y))
+        return in_order(info, state)
+
+    def with_decisions(self, start: State, x: np.ndarray, y: np.ndarray) -> tuple[dict[str, Any], list[np.ndarray]]:
+        """Every tensor of one step by name, and what it decided: the same code, its decisions beside its results."""
+        step = recorded(self.pure)
+        state, info, decisions = (self.backend.eager if self.eager else self.backend.wrap)(step)(
+            *self.inputs(start, x, y)
+        )
+        return in_order(info, state), [self.backend.to_numpy(d) for d in decisions]
+
+    def on_host(self, start: State, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
+        """The same as NumPy arrays."""
+        return {name: self.backend.to_numpy(leaf) for name, leaf in self(start, x, y).items()}
+
+
+def misplaced(subject: Subject, start: State, x: np.ndarray, y: np.ndarray, tensors: dict[str, Any]) -> str:
+    """A sentence on the first tensor of another library, dtype or device than it should have; "" for none."""
+    like = subject.backend.batch(x, y).x
+    integer = {f"state/{name}" for name, leaf in named_leaves(start) if leaf.dtype.kind in "iu"}
+    for name, leaf in tensors.items():
+        wanted = "int32" if name in integer else subject.dtype
+        found = str(leaf.dtype).rpartition(".")[2]
+        if type(leaf) is not type(like):
+            return f"{name} is a {type(leaf).__name__}, expected {type(like).__name__}"
+        if found != wanted:
+            return f"{name} has dtype {found}, expected {wanted}"
+        if device(leaf) != device(like):
+            return f"{name} is on {device(leaf)}, expected {device(like)}"
+    return ""
+
+
+def changed(before: list[np.ndarray], after: Any, to_numpy: Callable) -> bool:
+    """Whether any array of a tree differs from the copy made before."""
+    return any(not np.array_equal(a, to_numpy(b)) for a, b in zip(before, leaves(after), strict=True))
+
+
+def copies(tree: Any, to_numpy: Callable) -> list[np.ndarray]:
+    """Copies of a tree's arrays on the host."""
+    return [np.array(to_numpy(leaf)) for leaf in leaves(tree)]
+
+
+@cache
+def stored(case: Case, seed: int) -> State:
+    """A case's stored state, made once."""
+    return case.start(seed)

@@ -1,0 +1,126 @@
+"""The judge: how far a result lies from the reference, in standard deviations of what a correct one may err.
+
+A comparison is one tensor. Its score is its largest error over the standard deviation that `rounding` allows that
+element, divided by what the largest of so many normal errors comes to, sqrt(2 ln n). LIMIT separates correct from
+wrong: correct backends stay below it (reports/calibration.json), the suite's wrong ones lie far above.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from ref_bioplaus.conformance.cases import Case, as_held
+from ref_bioplaus.conformance.rounding import PRECISIONS, Rounded, Rounding
+from ref_bioplaus.tree import named_leaves, tree_map
+from ref_bioplaus.types import Batch, Info, State
+
+LIMIT = 10.0
+
+
+@dataclass(frozen=True)
+class Score:
+    """The judgement of one tensor, at its worst element."""
+
+    tensor: str
+    score: float
+    index: tuple[int, ...] = ()
+    expected: float = 0.0
+    got: float = 0.0
+    allowed: float = 0.0  # one standard deviation
+
+
+class Expected(NamedTuple):
+    """What a correct implementation computes: every tensor in order of computation, and its undecidable decisions."""
+
+    tensors: dict[str, Rounded]
+    undecidable: int
+    tiny: float
+    wrong_decisions: int = 0
+
+
+def expect(
+    case: Case, mode: str, start: State, x: np.ndarray, y: np.ndarray, precision: str = "ieee", decisions=None
+) -> Expected:
+    """One step of a case, run on the namespace that knows its rounding errors.
+
+    decisions: those of the implementation under test, in order (see decisions.py), taken where they are undecidable.
+    """
+    space = Rounding(PRECISIONS[case.dtype, precision], case.dtype, decisions)
+    step = case.build().modes[mode]
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        state, info = step(tree_map(space.exact, start), Batch(space.exact(x), space.exact(y)))
+    return Expected(in_order(info, state), space.undecidable, space.precision.tiny, space.wrong_decisions)
+
+
+def in_order(info: Info, state: State) -> dict:
+    """Every tensor of a step by name, in order of computation: up the layers, down again, then what they change."""
+    parts = info._asdict()
+    ordered: dict = {}
+    for field in ("h", "output", "loss", "targets"):
+        ordered |= {f"info/{field}{'/' if name else ''}{name}": leaf for name, leaf in named_leaves(parts[field])}
+    deltas = list(enumerate(parts["delta"] or ()))
+    ordered |= {f"info/delta/{l}": d for l, d in reversed(deltas) if d is not None}
+    for field in ("grads", "feedback_grads"):
+        ordered |= dict(named_leaves(parts[field], f"info/{field}"))
+    return ordered | dict(named_leaves(state, "state"))
+
+
+def score(name: str, expected: Rounded, got: np.ndarray, tiny: float) -> Score:
+    """The score of one tensor: inf for another shape, another integer, or a number that is not finite."""
+    if tuple(got.shape) != tuple(expected.shape):
+        return Score(name, math.inf, (), math.prod(expected.shape), math.prod(got.shape))
+    if expected.v.size == 0:
+        return Score(name, 0.0)
+    if expected.s is None:
+        wrong = np.asarray(got != expected.v)
+        allowed, errors = np.ones(expected.shape), np.where(wrong, np.inf, 0.0)
+    else:
+        allowed = np.sqrt(expected.s) + tiny
+        with np.errstate(invalid="ignore"):
+            errors = np.abs(got.astype(np.float64) - expected.v) / allowed
+        errors = np.where(np.isfinite(errors), errors, np.inf)
+    worst = np.unravel_index(int(np.argmax(errors)), expected.shape)
+    largest = math.sqrt(max(1.0, 2.0 * math.log(expected.v.size)))
+    place = tuple(int(i) for i in worst)
+    values = (float(a[worst]) for a in (expected.v, got, allowed))
+    return Score(name, float(errors[worst]) / largest, place, *values)
+
+
+def named(scores: list[Score], prefix: str) -> list[Score]:
+    """The scores with a prefix on the names of their tensors."""
+    return [replace(s, tensor=f"{prefix}: {s.tensor}") for s in scores]
+
+
+def bounded(tensor: Rounded) -> Rounded:
+    """The tensor with variances that make an error of its rigorous bound score exactly LIMIT."""
+    largest = math.sqrt(max(1.0, 2.0 * math.log(max(tensor.v.size, 1))))
+    return (
+        tensor if tensor.s is None else Rounded(tensor.space, tensor.v, (tensor.b / (LIMIT * largest)) ** 2, tensor.b)
+    )
+
+
+def judge(expected: Expected, got: Mapping[str, np.ndarray]) -> list[Score]:
+    """The scores of all tensors, in order of computation; one that only one side has scores inf."""
+    scores = [
+        score(name, tensor, got[name], expected.tiny) if name in got else Score(name, math.inf)
+        for name, tensor in expected.tensors.items()
+    ]
+    return scores + [Score(name, math.inf) for name in got if name not in expected.tensors]
+
+
+def first_departure(scores: list[Score], limit: float = LIMIT) -> Score | None:
+    """The first tensor, in order of computation, that no correct implementation gives."""
+    return next((s for s in scores if not s.score <= limit), None)
+
+
+def worst(scores: list[Score]) -> Score:
+    """The tensor with the largest score."""
+    return max(scores, key=lambda s: s.score)
+
+
+def held(tree, dtype: str):
+    """A tree of NumPy arrays with every float rounded to what a dtype holds."""
+    return tree_map(lambda a: as_held(np.asarray(a), dtype), tree)

@@ -1,0 +1,26 @@
+"""All checks, by level.
+
+0 primitives · 1 one step from a stored state · 2 trajectories, shadowed and free · 3 truths that need no reference, and
+what a step owes its caller · 4 convergence over seeds.
+"""
+
+from collections.abc import Iterable
+
+from ref_bioplaus.conformance import convergence, primitives, steps, truths
+from ref_bioplaus.conformance.records import Check
+
+LEVELS = (0, 1, 2, 3, 4)
+
+
+def checks(levels: Iterable[int] = LEVELS[:-1]) -> tuple[Check, ...]:
+    """The checks of some levels. Raises ValueError for a level that does not exist."""
+    wanted = set(levels)
+    unknown = wanted - set(LEVELS)
+    if unknown:
+        raise ValueError(f"level {min(unknown)} does not exist, expected {LEVELS[0]} to {LEVELS[-1]}")
+    found: list[Check] = []
+    found += primitives.checks() if 0 in wanted else ()
+    found += steps.checks(wanted)
+    found += truths.checks() if 3 in wanted else ()
+    found += convergence.checks() if 4 in wanted else ()
+    return tuple(found)

@@ -1,0 +1,94 @@
+"""What a run of the suite is given, and what it finds."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ref_bioplaus.backends import Backend
+from ref_bioplaus.conformance.cases import Case
+from ref_bioplaus.conformance.judge import Score
+from ref_bioplaus.kernels import Kernels
+from ref_bioplaus.types import Algorithm
+
+STATES = ("pass", "fail", "deviates", "unsupported", "error", "not run")
+MODES = ("eager", "compiled", "donating")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is under test: a backend, and the algorithms as somebody implemented them (ours, unless said otherwise)."""
+
+    backend: Backend
+    build: Callable[[Case, Kernels], Algorithm] = Case.build
+
+    @property
+    def dtype(self) -> str:
+        """Of its parameters."""
+        return self.backend.dtype
+
+    def algorithm(self, case: Case) -> Algorithm:
+        """A case's algorithm, with the backend's kernels."""
+        return self.build(case, self.backend.kernels)
+
+
+class Finding(NamedTuple):
+    """What a check found: scores in order of computation, and a sentence where something else is wrong."""
+
+    scores: tuple[Score, ...] = ()
+    problem: str = ""  # "" where nothing but scores decides
+    undecidable: int = 0
+    unsupported: str = ""  # why the subject cannot be asked this
+
+
+class Check(NamedTuple):
+    """One question to a subject, in one mode of execution."""
+
+    id: str  # "1/kolen-pollack/FC/learn/6/0": level, what, on what, how many samples, seed
+    level: int
+    group: str  # an algorithm's name in the registry, or a family of primitives: a row of the report's matrix
+    run: Callable[[Subject, str], Finding]  # subject, mode -> finding
+    modes: tuple[str, ...] = MODES
+
+
+@dataclass
+class Outcome:
+    """The answer to one check in one mode."""
+
+    id: str
+    level: int
+    group: str
+    mode: str
+    state: str
+    score: float = 0.0  # the largest, in units of judge.LIMIT's scale
+    comparisons: int = 0
+    undecidable: int = 0
+    departure: Score | None = None  # the first, in order of computation
+    reason: str = ""
+    seconds: float = 0.0
+    scores: tuple[float, ...] = field(default=(), repr=False)  # one per tensor, for the histogram of margins
+
+
+@dataclass
+class Report:
+    """A run of the suite on one subject."""
+
+    backend: str
+    device: str
+    dtype: str
+    precision: str  # as asked for
+    probed: str  # as found by multiplying; "" where the dtype has no such policy
+    kernels: str
+    versions: dict[str, str]
+    environment: dict[str, str]
+    limit: float
+    outcomes: list[Outcome]
+    problems: list[str] = field(default_factory=list)  # deviations that are out of date, checks that matched nothing
+
+    def count(self, state: str) -> int:
+        """How many outcomes are in a state."""
+        return sum(outcome.state == state for outcome in self.outcomes)
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing failed and every deviation is in order."""
+        return not self.problems and not self.count("fail") and not self.count("error")

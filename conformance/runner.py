@@ -1,0 +1,108 @@
+"""Runs checks on a subject, one after the other, and says what came of each."""
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+
+from ref_bioplaus import __version__
+from ref_bioplaus.conformance import judge
+from ref_bioplaus.conformance.records import Check, Finding, Outcome, Report, Subject
+
+
+def run(
+    subject: Subject,
+    checks: Sequence[Check],
+    modes: Sequence[str] = ("eager", "compiled", "donating"),
+    progress: Callable[[Outcome], None] = lambda outcome: None,
+) -> Report:
+    """Every check in every mode that it has. An exception is an outcome ("error"), not the end."""
+    outcomes = []
+    for outcome in outcomes_of(subject, checks, modes):
+        outcomes.append(outcome)
+        progress(outcome)
+    backend = subject.backend
+    return Report(
+        backend=backend.name,
+        device=str(backend.device),
+        dtype=backend.dtype,
+        precision=backend.precision,
+        probed=backend.probe() if backend.dtype == "float32" else "",
+        kernels=backend.kernels.name,
+        versions=backend.versions() | {"ref_bioplaus": __version__},
+        environment=environment(),
+        limit=judge.LIMIT,
+        outcomes=outcomes,
+    )
+
+
+def planned(checks: Iterable[Check], modes: Sequence[str]) -> int:
+    """How many outcomes a run will have."""
+    return sum(mode in check.modes for check in checks for mode in modes)
+
+
+def outcomes_of(subject: Subject, checks: Sequence[Check], modes: Sequence[str]) -> Iterator[Outcome]:
+    """One outcome per check and mode."""
+    for check in checks:
+        for mode in modes:
+            if mode in check.modes:
+                yield outcome_of(subject, check, mode)
+
+
+def outcome_of(subject: Subject, check: Check, mode: str) -> Outcome:
+    """Ask one question."""
+    began = time.perf_counter()
+    outcome = Outcome(check.id, check.level, check.group, mode, "pass")
+    try:
+        finding = check.run(subject, mode)
+    except Exception as error:  # whatever a stranger's backend raises is a result
+        outcome.state, outcome.reason = "error", f"{type(error).__name__}: {error}"
+    else:
+        settle(outcome, finding)
+    outcome.seconds = time.perf_counter() - began
+    return outcome
+
+
+def settle(outcome: Outcome, finding: Finding) -> None:
+    """From what a check found to pass, fail, unsupported or not run."""
+    outcome.scores = tuple(s.score for s in finding.scores)
+    outcome.comparisons, outcome.undecidable = len(finding.scores), finding.undecidable
+    outcome.score = max(outcome.scores, default=0.0)
+    outcome.departure = judge.first_departure(list(finding.scores))
+    if finding.unsupported:
+        outcome.state, outcome.reason = "unsupported", finding.unsupported
+    elif finding.problem:
+        outcome.state, outcome.reason = "fail", finding.problem
+    elif finding.undecidable and not finding.scores:
+        outcome.state = "not run"
+        outcome.reason = f"{finding.undecidable} decisions are undecidable in this precision"
+    elif outcome.departure is not None:
+        outcome.state, outcome.reason = "fail", sentence(outcome.departure)
+
+
+def sentence(departure: judge.Score) -> str:
+    """Where the first departure is, in words."""
+    d = departure
+    if not np.isfinite(d.score):
+        return (
+            f"{d.tensor} departs first: another shape, a missing tensor, a wrong integer or a number that is not finite"
+        )
+    place = f"[{', '.join(map(str, d.index))}]" if d.index else ""
+    return (
+        f"{d.tensor}{place} departs first: {d.got:.9g}, expected {d.expected:.9g} to within {d.allowed:.2g}; "
+        f"score {d.score:.3g}, limit {judge.LIMIT:.3g}"
+    )
+
+
+def environment() -> dict[str, str]:
+    """The machine, and the settings that change what libraries compute."""
+    variables = ("OMP_NUM_THREADS", "OPENBLAS_CORETYPE", "MKL_CBWR", "NVIDIA_TF32_OVERRIDE", "CUPY_TF32", "XLA_FLAGS")
+    return {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cores": str(os.cpu_count()),
+    } | {name: os.environ[name] for name in variables if name in os.environ}

@@ -1,0 +1,174 @@
+"""Levels 1 and 2: one step of every algorithm from a stored state, every intermediate by name; and trajectories."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from ref_bioplaus.conformance import judge
+from ref_bioplaus.conformance.cases import Case, as_held, step_cases
+from ref_bioplaus.conformance.execution import Prepared, misplaced, stored
+from ref_bioplaus.conformance.judge import Score, expect
+from ref_bioplaus.conformance.records import Check, Finding, Subject
+from ref_bioplaus.random import normal
+from ref_bioplaus.tree import leaves, named_leaves, tree_map, unflatten
+from ref_bioplaus.types import State
+
+SEEDS = (0, 1, 2)
+SHADOWED = 3  # steps of a shadowed trajectory
+FREE = 40  # steps of a free run
+REPLICAS = 6  # of the reference, with noise of one rounding a step, that say how far a free run may drift
+RESIDUAL = {
+    f"{row}/ResNet, BN after ReLU"
+    for row in ("backprop", "feedback-alignment", "dfa", "dense-fa", "sn", "kolen-pollack", "weight-mirror")
+}
+ALONE = {f"{row}/{a}" for row in ("backprop", "kolen-pollack", "weight-mirror") for a in ("FC", "conv")} | {"dtp/LC"}
+SMOOTH = ("backprop", "feedback-alignment", "kolen-pollack", "weight-mirror", "dtp", "sdtp")
+
+
+def one_step(case: Case, step: str, n: int) -> Check:
+    """One step of one mode of an algorithm, from states in mid-learning, over seeds."""
+
+    def run(subject: Subject, mode: str) -> Finding:
+        here = case._replace(dtype=subject.dtype)
+        prepared = Prepared(subject, here, step, mode)
+        scores: list[Score] = []
+        undecidable = 0
+        for seed in SEEDS:
+            start, (x, y) = stored(here, seed), here.batch(seed, n)
+            tensors, expected = answered(subject, prepared, step, start, x, y)
+            undecidable += expected.undecidable
+            problem = misplaced(subject, start, x, y, tensors) or wrongly_decided(expected)
+            if problem:
+                return Finding(tuple(scores), problem)
+            scores += judged(expected, subject, tensors, f"seed {seed}")
+        return Finding(tuple(scores), undecidable=undecidable)
+
+    return Check(f"1/{case.id}/{step}/{n}", 1, case.row, run)
+
+
+def answered(subject: Subject, prepared: Prepared, step: str, start: State, x, y) -> tuple[dict, judge.Expected]:
+    """A step's tensors and what is expected of them; of undecidable decisions, those that the subject took."""
+    precision = subject.backend.precision
+    expected = expect(prepared.case, step, start, x, y, precision)
+    if not expected.undecidable:
+        return prepared(start, x, y), expected
+    tensors, decisions = prepared.with_decisions(start, x, y)
+    return tensors, expect(prepared.case, step, start, x, y, precision, decisions)
+
+
+def wrongly_decided(expected: judge.Expected) -> str:
+    """A sentence where the subject decided otherwise than every correct implementation; "" where it did not."""
+    n = expected.wrong_decisions
+    return f"{n} decisions (a comparison, a sign, a largest element) differ where they are decidable" if n else ""
+
+
+def judged(expected: judge.Expected, subject: Subject, tensors: dict, prefix: str) -> list[Score]:
+    """The scores of a step's tensors, named after where they were computed."""
+    arrays = {name: subject.backend.to_numpy(tensor) for name, tensor in tensors.items()}
+    return judge.named(judge.judge(expected, arrays), prefix)
+
+
+def shadowed(case: Case) -> Check:
+    """Steps along the reference's trajectory, each started from the state stored there: memories, counts, schedules."""
+
+    def run(subject: Subject, mode: str) -> Finding:
+        here = case._replace(dtype=subject.dtype)
+        algorithm = here.build()
+        prepared = {step: Prepared(subject, here, step, mode) for step in algorithm.modes}
+        scores: list[Score] = []
+        start, undecidable = stored(here, 0), 0
+        for i in range(SHADOWED):
+            x, y = here.batch(i)
+            for step in algorithm.schedule(i, 0):
+                tensors, expected = answered(subject, prepared[step], step, start, x, y)
+                undecidable += expected.undecidable
+                if wrongly_decided(expected):
+                    return Finding(tuple(scores), wrongly_decided(expected))
+                scores += judged(expected, subject, tensors, f"step {i}, {step}")
+                start = next_state(start, expected, here.dtype)
+        return Finding(tuple(scores), undecidable=undecidable)
+
+    return Check(f"2/shadow/{case.id}", 2, case.row, run)
+
+
+def next_state(start: State, expected: judge.Expected, dtype: str) -> State:
+    """The reference's state after a step, rounded to what the dtype holds."""
+    names = [f"state/{name}" for name, _ in named_leaves(start)]
+    return unflatten(start, [as_held(expected.tensors[name].v, dtype) for name in names])
+
+
+def free_run(case: Case) -> Check:
+    """A trajectory of many steps, nowhere set right, of smooth units: as near as a rounding of every step allows.
+
+    How far it may drift is found by letting the reference drift: replicas whose state gets noise of one unit round-off
+    after every step.
+    """
+
+    def run(subject: Subject, mode: str) -> Finding:
+        here = case._replace(dtype=subject.dtype)
+        exact, drift, tiny = drifts(here, subject.backend.precision)
+        algorithm = subject.algorithm(here)
+        prepared = {step: Prepared(subject, here, step, mode) for step in algorithm.modes}
+        state, batches = tree_map(subject.backend.asarray, stored(here, 0)), schedule(here, algorithm)
+        for step, x, y in batches:
+            state, _ = prepared[step].run(state, subject.backend.batch(x, y))
+        scores = []
+        for (name, leaf), expected, allowed in zip(named_leaves(state), leaves(exact), leaves(drift), strict=True):
+            got = subject.backend.to_numpy(leaf)
+            error = float(np.max(np.abs(got.astype(np.float64) - expected), initial=0.0)) / (float(allowed) + tiny)
+            scores.append(Score(f"after {len(batches)} steps: {name}", error if np.isfinite(error) else np.inf))
+        return Finding(tuple(scores))
+
+    return Check(f"2/free/{case.id}", 2, case.row, run, ("compiled", "donating"))
+
+
+def schedule(case: Case, algorithm) -> list:
+    """(mode, x, y) of every step of a free run."""
+    return [(step, *case.batch(i % 7)) for i in range(FREE) for step in algorithm.schedule(i, i)]
+
+
+def drifts(case: Case, precision: str):
+    """The reference's free run, and per tensor the largest distance of its replicas; and the smallest normal number."""
+    unit = judge.PRECISIONS[case.dtype, precision]
+    reference = case._replace(dtype="float64").build()
+    steps = schedule(case, reference)
+
+    def go(replica):
+        state = stored(case, 0)
+        for i, (step, x, y) in enumerate(steps):
+            state, _ = reference.modes[step](state, judge.Batch(x, y))
+            if replica is not None:
+                state = stirred(state, (state.key, "replica", replica, "step", i), max(unit.array, unit.operand))
+        return state
+
+    exact = go(None)
+    gaps = [tree_map(lambda a, b: np.max(np.abs(a - b), initial=0.0), exact, go(r)) for r in range(REPLICAS)]
+    return exact, tree_map(lambda *g: np.max(g), *gaps), unit.tiny
+
+
+def stirred(state: State, address: tuple, unit: float) -> State:
+    """A state with every float multiplied by 1 + unit N(0, 1)."""
+    moved = [
+        np.asarray(a) * (1.0 + unit * normal((*address, name), np.shape(a), np.float64))
+        if np.asarray(a).dtype.kind == "f"
+        else a
+        for name, a in named_leaves(state)
+    ]
+    return unflatten(state, moved)
+
+
+def checks(levels: Iterable[int]) -> tuple[Check, ...]:
+    """Levels 1 and 2, those of them that are asked for."""
+    found: list[Check] = []
+    cases = list(step_cases())
+    if 1 in levels:
+        for case in cases:
+            if case.architecture in ("FC", "LC", "conv", "square") or case.id in RESIDUAL:
+                found += [one_step(case, step, 6) for step in case.build().modes]
+            if case.id in ALONE:
+                found += [one_step(case, step, 1) for step in case.build().modes]
+    if 2 in levels:
+        found += [shadowed(case) for case in cases if case.architecture in ("FC", "ResNet, BN before ReLU")]
+        smooth = {f"{row}/{architecture}" for row in SMOOTH for architecture in ("FC", "LC")}
+        found += [free_run(case) for case in cases if case.id in smooth]
+    return tuple(found)

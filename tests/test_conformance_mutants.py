@@ -1,0 +1,55 @@
+"""The suite is tested: every wrong backend and algorithm fails, at its level, for its reason; the right ones pass."""
+
+from fnmatch import fnmatch
+from unittest import mock
+
+import array_api_compat.numpy as compat
+import numpy as np
+import pytest
+
+from ref_bioplaus.conformance import judge, levels, runner
+from ref_bioplaus.conformance.mutants import MUTANTS
+from ref_bioplaus.conformance.records import Subject
+from tests.conftest import get
+
+CHECKS = levels.checks((0, 1, 2, 3))
+
+
+def asked(mutant):
+    found = [check for check in CHECKS if fnmatch(check.id, mutant.checks) and mutant.mode in check.modes]
+    assert found, f"no check matches {mutant.checks}"
+    assert {check.level for check in found} == {mutant.level}
+    return found
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.name)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_every_mistake_is_found_at_its_level_for_its_reason(mutant):
+    checks = asked(mutant)
+    with mock.patch.multiple(compat, **mutant.namespace) if mutant.namespace else mock.patch.dict({}):
+        report = runner.run(mutant.subject(), checks, (mutant.mode,))
+    reasons = [o.reason for o in report.outcomes if o.state == "fail"]
+    assert [r for r in reasons if mutant.reason in r], [(o.id, o.state, o.reason) for o in report.outcomes]
+    assert not report.sound
+    right = runner.run(Subject(get("numpy", mutant.dtype)), checks, (mutant.mode,))
+    assert right.sound
+    assert max((o.score for o in right.outcomes), default=0.0) < judge.LIMIT
+
+
+def test_there_are_enough_mistakes_and_no_two_of_one_name():
+    assert len({m.name for m in MUTANTS}) == len(MUTANTS) >= 25
+
+
+def test_mistakes_are_far_outside_the_limit_and_right_results_inside():
+    """The margin: the smallest score of a mistake found by a score, against the limit."""
+    scores = []
+    for mutant in MUTANTS:
+        with (
+            np.errstate(all="ignore"),
+            mock.patch.multiple(compat, **mutant.namespace) if mutant.namespace else mock.patch.dict({}),
+        ):
+            report = runner.run(mutant.subject(), asked(mutant), (mutant.mode,))
+        found = [o for o in report.outcomes if o.departure is not None]
+        scores += [max(o.score for o in found)] if found else []
+    assert len(scores) > 20
+    assert min(scores) > 1.5 * judge.LIMIT
