@@ -533,7 +533,7 @@ def test_the_pages_backend_runs(shell, tmp_path):
     code, line = blocks("python")[0], blocks("sh")[0].strip()
     (tmp_path / "my_backend.py").write_text(code)
     assert len(code.splitlines()) < 45
-    assert line == "PYTHONPATH=. ref-bioplaus conformance run --backend my_backend:backend --level 0-1"
+    assert line == "ref-bioplaus conformance run --backend my_backend:backend --level 0-1"
     shell(f'{line} --case "1/feedback-alignment/conv/*"', tmp_path)
     (tmp_path / "my_backend.py").write_text(code.replace("patches(x, window)", "1.00001 * patches(x, window)"))
     said = shell(f'{line} --case "1/feedback-alignment/conv/*"', tmp_path, code=1)

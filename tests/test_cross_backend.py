@@ -3,64 +3,28 @@
 import numpy as np
 import pytest
 
-from ref_bioplaus import losses
 from ref_bioplaus.conformance import agreement
-from ref_bioplaus.conformance.architectures import CHAINS, CLASSES, GRADIENT, batch
-from ref_bioplaus.experiments.registry import ROWS, row, task_loss
-from ref_bioplaus.optimizers import adam, sgd
+from ref_bioplaus.conformance.architectures import CHAINS, GRADIENT, batch
+from ref_bioplaus.conformance.cases import Case, step_cases
+from ref_bioplaus.experiments.registry import ROWS
 from tests.conftest import get
 
-WRAPPED = [r.name for r in ROWS if r.wrappers or r.name in ("backprop-noise-delta", "weight-mirror-turns")]
-ALTERNATING = [r.name for r in ROWS if r.name.endswith("-alternating")]
-PLAIN = [r.name for r in ROWS if r.name not in WRAPPED and r.name not in ALTERNATING]
+VARIANTS = ("backprop-noise-delta", "weight-mirror-turns")
 SIZES = (6, 6, 6, 1)  # a last partial batch, of one
-
-
-def cases():
-    """(row, architecture): every algorithm on all of its architectures, modifications on two."""
-    for r in ROWS:
-        architectures = list(CHAINS if r.inverses else GRADIENT)
-        if r.name in WRAPPED:
-            architectures = ["FC", "LC" if "manhattan" in r.name else "conv"]
-        elif r.name in ALTERNATING:
-            architectures = ["FC"]
-        for architecture in architectures:
-            yield r.name, architecture
-
-
-def network_of(chosen, architecture):
-    if chosen.inverses:
-        return CHAINS[architecture](CLASSES + 3 if chosen.auxiliary else CLASSES)
-    return GRADIENT[architecture]()
+CASES = {(c.row, c.architecture): c for c in step_cases() if c.id == f"{c.row}/{c.architecture}"}
+CASES = {key: case for key, case in CASES.items() if case.architecture != "square"}
 
 
 def maker(name, architecture):
-    """A function backend -> algorithm; KP has its decay, E/I freezes in between.
-
-    Under softmax the errors of the classes sum to 0, so that a unit whose feedback weights are all alike (uSF, SN) gets
-    nothing but rounding noise. Adam and Batch Manhattan would blow that up to a full step: the sign rules learn by SGD
-    here, and Batch Manhattan another loss, and without BatchNorm, under which a filter's gradient cancels.
-    """
-    chosen = row(name)
-    manhattan = any(n == "batch-manhattan" for n, _ in chosen.wrappers)
-    loss = losses.squared_error() if manhattan else task_loss(chosen, losses.cross_entropy(), CLASSES)
-    plain = chosen.label in ("KP", "FA") or chosen.module == "sign_symmetry"
-    optimizer = sgd(0.05, momentum=0.9, decay=0.01) if plain else adam(1e-3)
-    wrappers = tuple((n, {"start": 2} if n == "fixed-signs" else dict(options)) for n, options in chosen.wrappers)
-
-    def make(backend):
-        network = network_of(chosen, architecture).with_kernels(backend.kernels)
-        return chosen._replace(wrappers=wrappers).build(network, loss, optimizer, sgd(1e-2))
-
-    return make
+    """A function backend -> algorithm."""
+    return lambda backend: CASES[name, architecture].build(backend.kernels)
 
 
 def batches(name, architecture):
-    network = network_of(row(name), architecture)
+    network = CASES[name, architecture].network()
     return [batch(network, n, seed) for seed, n in enumerate(SIZES)]
 
 
-CASES = list(cases())
 REFERENCES: dict[tuple[str, str], tuple] = {}
 
 
@@ -91,6 +55,15 @@ def test_backends_agree_after_four_steps(name, architecture, backend_name):
             for m in maker(name, architecture)(backend).schedule(i, 0):
                 shapes[m].add(n)
         assert {m: found.traces[m] for m in used} == {m: len(shapes[m]) for m in used}
+
+
+def test_every_algorithm_is_tried_on_every_architecture():
+    for row in ROWS:
+        tried = {architecture for name, architecture in CASES if name == row.name}
+        variant = row.wrappers or row.name.endswith("-alternating") or row.name in VARIANTS
+        assert tried == set(CHAINS if row.inverses else GRADIENT) or (variant and tried), row.name
+    assert {case.row for case in step_cases()} == {row.name for row in ROWS}
+    assert isinstance(CASES["backprop", "FC"], Case)
 
 
 @pytest.mark.parametrize("backend_name", ["numpy", "array-api-strict", "torch", "jax"])
