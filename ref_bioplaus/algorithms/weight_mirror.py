@@ -13,13 +13,13 @@ In mirror mode the neurons of layer l fire noise, and the feedback path learns f
 so that E[Delta B_{l+1}] = eta_B sigma^2 phi' W_{l+1}^T (11); with decay B -> (eta_B sigma^2 phi' / lambda_B) W^T.
 
 State: feedback.params[l].W is B_l, in the layout of W_l (our B is the paper's B^T).
-Choices: (7) is averaged over the batch and over the positions where a shared weight reads a pixel, so that (11) holds in
-    layers as it stands. The response is that of a layer's own synapses, bias and nonlinearity: BatchNorm, dropout,
-    pooling and joins take no part, and BatchNorm's statistics do not move. With bias_blocking (12) the bias is left out
-    too. Layers mirror at once, each from noise of its own, or in turns ("mirror_2", "mirror_3", ...: one mode a layer).
-    Norm control is weight decay lambda_B or, with norm=f, synaptic scaling to ||B_l|| = f(linear map of l). The batch
-    lends mirror mode its size and dtype. eta_B, lambda_B, sigma and the schedule are ours: the paper's appendix D.1 is
-    missing.
+Choices: (7) is averaged over the batch and over the positions where a shared weight reads a pixel, so that (11) holds
+    in convolutional layers as it stands. The response is that of a layer's own synapses, bias and nonlinearity:
+    BatchNorm, dropout, pooling and joins take no part, and BatchNorm's statistics do not move. With bias_blocking (12)
+    the bias is left out too. Layers mirror at once, each from noise of its own, or in turns ("mirror_2", "mirror_3",
+    ...: one mode a layer). Norm control is weight decay lambda_B or, with norm=f, synaptic scaling to ||B_l|| =
+    f(linear map of l). The batch lends mirror mode its size and dtype. eta_B, lambda_B, sigma and the schedule are ours:
+    the paper's appendix D.1 is missing.
 """
 
 from ..credit import backward, per_synapse
