@@ -18,8 +18,8 @@ Choices: (7) is averaged over the batch and over the positions where a shared we
     BatchNorm, dropout, pooling and joins take no part, and BatchNorm's statistics do not move. With bias_blocking (12)
     the bias is left out too. Layers mirror at once, each from noise of its own, or in turns ("mirror_2", "mirror_3",
     ...: one mode a layer). Norm control is weight decay lambda_B or, with norm=f, synaptic scaling to ||B_l|| =
-    f(linear map of l). The batch lends mirror mode its size and dtype. eta_B, lambda_B, sigma and the schedule are ours:
-    the paper's appendix D.1 is missing.
+    f(linear map of l). The batch lends mirror mode its size and dtype. eta_B, lambda_B, sigma and the schedule are
+    ours: the paper's appendix D.1 is missing.
 """
 
 from ..credit import backward, per_synapse
