@@ -542,7 +542,11 @@ def test_an_image_too_small_is_refused():
 @pytest.mark.parametrize("name", [name for name in SMALL if name.startswith(("bartunov2018", "lee2015"))])
 def test_target_propagation_takes_these(name):
     """Chains with synapses in every layer."""
-    algorithms.sdtp(SMALL[name](), cross_entropy(), optimizers.sgd(0.1), optimizers.sgd(0.1))
+    network = SMALL[name]()
+    algorithm = algorithms.sdtp(network, cross_entropy(), optimizers.sgd(0.1), optimizers.sgd(0.1))
+    state = algorithm.init(np.array([0, 1], np.int32))
+    inverted = [l for l, p in enumerate(state.feedback.params) if p.W is not None]
+    assert inverted == list(range(2, network.L + 1))
 
 
 # Small versions, run
