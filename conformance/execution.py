@@ -20,11 +20,11 @@ class Prepared:
 
     def __init__(self, subject: Subject, case: Case, step: str, mode: str):
         self.backend = subject.backend
-        self.case, self.eager = case, mode == "eager"
-        self.pure = pure = subject.algorithm(case).modes[step]
-        self.run: Callable = (
-            self.backend.eager(pure) if mode == "eager" else self.backend.compile(pure, donate=mode == "donating")
-        )
+        self.case = case
+        pure = subject.algorithm(case).modes[step]
+        wrap = self.backend.eager if mode == "eager" else self.backend.wrap
+        self.run: Callable = wrap(pure) if mode == "eager" else self.backend.compile(pure, donate=mode == "donating")
+        self.recording: Callable = wrap(recorded(pure))  # compiled once, where decisions are asked for at all
 
     def inputs(self, start: State, x: np.ndarray, y: np.ndarray) -> tuple[State, Batch]:
         """The stored state and batch on the device, copied: a step under test may do anything to them."""
@@ -38,10 +38,7 @@ class Prepared:
 
     def with_decisions(self, start: State, x: np.ndarray, y: np.ndarray) -> tuple[dict[str, Any], list[np.ndarray]]:
         """Every tensor of one step by name, and what it decided: the same code, its decisions beside its results."""
-        step = recorded(self.pure)
-        state, info, decisions = (self.backend.eager if self.eager else self.backend.wrap)(step)(
-            *self.inputs(start, x, y)
-        )
+        state, info, decisions = self.recording(*self.inputs(start, x, y))
         return in_order(info, state), [self.backend.to_numpy(d) for d in decisions]
 
     def on_host(self, start: State, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:

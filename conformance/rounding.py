@@ -388,16 +388,17 @@ class Rounding:
         return Rounded(self, *kept)
 
     def argmax(self, x, axis=None, keepdims=False):
-        """As in the standard: the first of several."""
+        """As in the standard: the first of several. Its rival is the entry likeliest to be put above it by an error."""
         index = np.argmax(x.v, axis=axis, keepdims=True)
-        others = np.where(
-            np.arange(x.v.shape[axis]).reshape((-1,) + (1,) * (x.v.ndim - axis - 1)) == index, -np.inf, x.v
-        )
-        second = np.argmax(others, axis=axis, keepdims=True)
-        with np.errstate(invalid="ignore"):
-            margin = np.take_along_axis(x.v, index, axis) - np.take_along_axis(x.v, second, axis)
-        s = np.take_along_axis(x.s, index, axis) + np.take_along_axis(x.s, second, axis)
-        index = self.decide(index, np.where(np.isfinite(margin), margin, 1.0), s)
+        places = np.arange(x.v.shape[axis]).reshape((-1,) + (1,) * (x.v.ndim - axis - 1))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            gap = np.take_along_axis(x.v, index, axis) - x.v
+            s = np.take_along_axis(x.s, index, axis) + x.s
+            ratio = np.where((places == index) | (s == 0.0) | ~np.isfinite(gap), np.inf, gap / np.sqrt(s))
+        rival = np.argmin(ratio, axis=axis, keepdims=True)
+        alone = ~np.isfinite(np.min(ratio, axis=axis, keepdims=True))
+        margin = np.where(alone, np.inf, np.take_along_axis(gap, rival, axis))
+        index = self.decide(index, margin, np.take_along_axis(s, rival, axis))
         return Rounded(self, index if keepdims else np.squeeze(index, axis=axis))
 
     # Moving data

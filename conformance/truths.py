@@ -53,7 +53,8 @@ def is_backprop_when_symmetric(row: str, step: str, architecture: str) -> Check:
         own, (x, y) = stored(case, 0), case.batch(0)
         start = symmetric(own, case)
         plain = stored(bp, 0)._replace(forward=start.forward, stats=start.stats)
-        expected = [expect(c, s, st, x, y) for c, s, st in ((case, step, start), (bp, "learn", plain))]
+        precision = subject.backend.precision
+        expected = [expect(c, s, st, x, y, precision) for c, s, st in ((case, step, start), (bp, "learn", plain))]
         if any(e.undecidable for e in expected):
             return Finding(undecidable=sum(e.undecidable for e in expected))
         prepared = Prepared(subject, case, step, mode)
@@ -83,7 +84,7 @@ def kolen_pollack_shrinks(architecture: str, optimizer: str, factor: float) -> C
     def run(subject: Subject, mode: str) -> Finding:
         case = case_of("kolen-pollack", architecture, subject.dtype, optimizer)
         start, (x, y) = at_rest(stored(case, 1)), case.batch(1)
-        expected = expect(case, "learn", start, x, y)
+        expected = expect(case, "learn", start, x, y, subject.backend.precision)
         if expected.undecidable:
             return Finding(undecidable=expected.undecidable)
         found = Prepared(subject, case, "learn", mode).on_host(start, x, y)
@@ -106,7 +107,7 @@ def batch_order(row: str, step: str, architecture: str) -> Check:
     def run(subject: Subject, mode: str) -> Finding:
         case = case_of(row, architecture, subject.dtype)
         start, (x, y) = stored(case, 2), case.batch(2)
-        expected = expect(case, step, start, x, y)
+        expected = expect(case, step, start, x, y, subject.backend.precision)
         if expected.undecidable:
             return Finding(undecidable=expected.undecidable)
         prepared, order = Prepared(subject, case, step, mode), np.array([3, 0, 5, 1, 4, 2])

@@ -36,6 +36,30 @@ def test_every_mistake_is_found_at_its_level_for_its_reason(mutant):
     assert max((o.score for o in right.outcomes), default=0.0) < judge.LIMIT
 
 
+@pytest.mark.parametrize(("precision", "bits"), [("tf32", 10), ("bf16", 7)])
+def test_right_products_of_a_lower_precision_pass_where_they_are_claimed(precision, bits, monkeypatch):
+    """Operands rounded to nearest: at home in their own precision at every level, and found out as ieee."""
+
+    def rounded(a):
+        if np.asarray(a).dtype != np.float32:
+            return a
+        words = np.ascontiguousarray(a).view(np.uint32).astype(np.uint64)
+        drop = 23 - bits
+        words = words + (1 << (drop - 1)) - 1 + ((words >> drop) & 1)
+        return ((words >> drop) << drop).astype(np.uint32).view(np.float32)
+
+    backend = get("numpy", "float32")
+    monkeypatch.setattr(compat, "matmul", lambda x, y: np.matmul(rounded(x), rounded(y)))
+    backend.precision = precision
+    checks = [c for c in CHECKS if c.id.startswith(("0/products", "0/synapses", "1/", "2/shadow", "3/"))]
+    report = runner.run(Subject(backend), checks, ("compiled",))
+    assert [(o.id, o.reason) for o in report.outcomes if o.state not in ("pass", "not run")] == []
+    assert report.count("pass") > 0.9 * len(report.outcomes)
+    backend.precision = "ieee"
+    claimed = runner.run(Subject(backend), [c for c in checks if "/FC" in c.id or c.level == 0], ("compiled",))
+    assert claimed.count("fail") > 30
+
+
 def test_there_are_enough_mistakes_and_no_two_of_one_name():
     assert len({m.name for m in MUTANTS}) == len(MUTANTS) >= 25
 

@@ -81,15 +81,12 @@ def weight_mirror(
                 response = mirror_response(network[l], params[l], y, biases=not bias_blocking)  # (6)
                 Delta[l] = linear.position_mean(linear.correlate(y, response)) / N  # (7)
 
-            def moved(B, Delta):
-                return (1.0 - lambda_B) * B + eta_B * Delta if norm is None else B + eta_B * Delta
+            def moved(l):
+                if norm is None:
+                    return (1.0 - lambda_B) * B[l].W + eta_B * Delta[l]
+                return scaled_to(B[l].W + eta_B * Delta[l], norm(network[l].linear))
 
-            new = [B[l]._replace(W=moved(B[l].W, Delta[l])) if l in mirrored else B[l] for l in range(len(network))]
-            if norm is not None:
-                new = [
-                    b._replace(W=scaled_to(b.W, norm(network[l].linear))) if l in mirrored else b
-                    for l, b in enumerate(new)
-                ]
+            new = [B[l]._replace(W=moved(l)) if l in mirrored else B[l] for l in range(len(network))]
             info = Info(feedback_grads=per_synapse(network, Delta))
             return state._replace(t=state.t + 1, feedback=state.feedback._replace(params=tuple(new))), info
 
