@@ -56,7 +56,8 @@ def get(
 
     name: one of `names()`, or "module:function". device: None for the library's usual one, or "cpu", "cuda", "cuda:1".
     dtype: "float32", "float64" or "bfloat16". precision: of float32 products, "ieee", "tf32" or "bf16", read back by a
-    probe. kernels: "portable". Raises BackendError, one sentence saying what to install or choose.
+    probe. kernels: "portable", the definition, or "native", the library's own. Raises BackendError, one sentence saying
+    what to install or choose.
     """
     backend = loader(name)(device, dtype, precision, kernels)
     backend.check()

@@ -29,10 +29,11 @@ class Backend:
             raise BackendError(f'backend "{self.name}" has no dtype "{dtype}": choose one of {", ".join(self.dtypes)}')
         if precision not in ("ieee", "tf32", "bf16"):
             raise BackendError(f'precision "{precision}" is unknown: choose one of ieee, tf32, bf16')
-        if kernels != "portable":
-            raise BackendError(f'backend "{self.name}" has no "{kernels}" kernels: choose "portable"')
+        if kernels not in ("portable", "native"):
+            raise BackendError(f'kernels "{kernels}" are unknown: choose "portable" or "native"')
         self.xp, self.device, self.dtype, self.precision = xp, device, dtype, precision
-        self.kernels: Kernels = PORTABLE._replace(normal_table=self.asarray(normal_table()))
+        self.kernels: Kernels = PORTABLE if kernels == "portable" else self.native_kernels()
+        self.kernels = self.kernels._replace(normal_table=self.asarray(normal_table()))
 
     def __repr__(self) -> str:
         return f"<{self.name} on {self.device}, {self.dtype}, {self.precision}, {self.kernels.name} kernels>"
@@ -53,6 +54,10 @@ class Backend:
     def versions(self) -> dict[str, str]:
         """The library's version and the device's name."""
         return {self.name: getattr(self.xp, "__version__", ""), "device": str(self.device)}
+
+    def native_kernels(self) -> Kernels:
+        """The library's own forms of the portable kernels. Raises BackendError where there are none."""
+        raise BackendError(f'backend "{self.name}" has no native kernels: choose kernels="portable"')
 
     def eager(self, step: Callable) -> Callable:
         """`step` run operation by operation, on this device and in this precision."""
@@ -103,7 +108,7 @@ class Backend:
         """
         n = 256
         ones = self.asarray(np.ones((n, n), np.float32), "float32")
-        product = self.wrap(lambda a, b: self.xp.matmul(a, b))
+        product = self.wrap(lambda a, b: self.kernels.dense_transport(b, a))
 
         def survives(value):
             factor = self.asarray(np.full((n, n), value, np.float32), "float32")

@@ -3,8 +3,10 @@
 An algorithm answers one question: what error do the feedback synapses of layer l deliver to that layer's inputs?
 """
 
+import math
 from collections.abc import Callable
 
+from .linear import LinearMap
 from .network import Network, Trace, layer_backward
 from .tree import tree_map
 from .types import NO_PARAMS, Array, LayerParams, Params, Tree
@@ -33,13 +35,15 @@ def backward(
     """
     at_h = {network.L: error}  # error at each layer's output
     delta: Deltas = {}
-    sums = {l: LayerParams(None, ({},) * len(layer.local)) for l, layer in enumerate(network.layers)}
+    grads = {l: LayerParams(None, ({},) * len(layer.local)) for l, layer in enumerate(network.layers)}
+    N = error.shape[0]
     for l in sorted(network.learning, reverse=True):
         layer = network[l]
         if population and l in network.populations:
             at_h[l] = population(l, delta, at_h.get(l))
         delta[l], local = layer_backward(layer, params[l], trace.cache[l], at_h.pop(l))
-        sums[l] = LayerParams(layer.linear.correlate(trace.x[l], delta[l]) if layer.linear else None, local)
+        dW = mean_correlation(layer.linear, trace.x[l], delta[l]) if layer.linear else None
+        grads[l] = LayerParams(dW, batch_mean(N, local))
         below = [k for k in layer.inputs if k in network.learning]
         if not below or (layer.linear and feedback is None):
             continue
@@ -47,7 +51,15 @@ def backward(
         for k in below:
             at_h[k] = at_h[k] + arriving if k in at_h else arriving
     order = range(len(network))
-    return tuple(delta.get(l) for l in order), batch_mean(error.shape[0], tuple(sums[l] for l in order))
+    return tuple(delta.get(l) for l in order), tuple(grads[l] for l in order)
+
+
+def mean_correlation(linear: LinearMap, x: Array, delta: Array) -> Array:
+    """delta x^T averaged over the batch; what is divided by N is the smaller of the signal and the product."""
+    N = x.shape[0]
+    if math.prod(delta.shape) <= math.prod(linear.weight_shape):
+        return linear.correlate(x, delta / N)
+    return linear.correlate(x, delta) / N
 
 
 def batch_mean(count: int, sums: Tree) -> Tree:

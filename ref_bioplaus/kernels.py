@@ -18,6 +18,9 @@ class Kernels(NamedTuple):
     """Plain functions of arrays, and the table of normal quantiles (None: the package's own, put on the device)."""
 
     name: str
+    dense_apply: Callable
+    dense_transport: Callable
+    dense_correlate: Callable
     conv_apply: Callable
     conv_transport: Callable
     conv_correlate: Callable
@@ -28,10 +31,33 @@ class Kernels(NamedTuple):
     max_pool_backward: Callable
     batch_norm: Callable
     batch_norm_backward: Callable
+    activation: Callable
+    activation_backward: Callable
+    channel_sum: Callable
     sgd: Callable
     adam: Callable
     random_words: Callable
     normal_table: Array | None = None
+
+
+# Dense. W: (n_out, n_in). x: (N, n_in). u: (N, n_out).
+
+
+def dense_apply(W: Array, x: Array) -> Array:
+    """u = x W^T"""
+    xp = array_namespace(W, x)
+    return xp.matmul(x, xp.matrix_transpose(W))
+
+
+def dense_transport(B: Array, u: Array) -> Array:
+    """x = u B"""
+    return array_namespace(B, u).matmul(u, B)
+
+
+def dense_correlate(x: Array, u: Array) -> Array:
+    """W: the sum over samples of signal times input, u^T x."""
+    xp = array_namespace(x, u)
+    return xp.matmul(xp.matrix_transpose(u), x)
 
 
 # Convolution. W: (kernel height, kernel width, C, O). x: (N, H, W, C). u: (N, height, width, O).
@@ -149,6 +175,21 @@ def batch_norm_backward(cache: tuple, gamma: Array, dy: Array) -> tuple[Array, A
     return dx, dgamma, dbeta
 
 
+def activation(nonlinearity, x: Array) -> Array:
+    """y = function(x), elementwise. nonlinearity: a local.Nonlinearity; a native form knows the usual ones by name."""
+    return nonlinearity.function(x)
+
+
+def activation_backward(nonlinearity, y: Array, dy: Array) -> Array:
+    """dy * derivative(y): the slope as a function of the output."""
+    return dy * nonlinearity.derivative(y)
+
+
+def channel_sum(dy: Array, axes: tuple[int, ...]) -> Array:
+    """The sum over the leading axes: samples, and positions that share a bias."""
+    return array_namespace(dy).sum(dy, axis=axes)
+
+
 # Optimizers. p, g, m, v, keep are lists with one entry per tensor; `keep` scales p before the step (see optimizers.py),
 # eta is a number or an array ().
 
@@ -233,6 +274,7 @@ def signed(word: int) -> int:
 
 
 PORTABLE = Kernels(
-    "portable", conv_apply, conv_transport, conv_correlate, local_apply, local_transport, local_correlate, max_pool,
-    max_pool_backward, batch_norm, batch_norm_backward, sgd, adam, random_words,
+    "portable", dense_apply, dense_transport, dense_correlate, conv_apply, conv_transport, conv_correlate, local_apply,
+    local_transport, local_correlate, max_pool, max_pool_backward, batch_norm, batch_norm_backward, activation,
+    activation_backward, channel_sum, sgd, adam, random_words,
 )  # fmt: skip

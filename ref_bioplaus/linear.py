@@ -73,17 +73,15 @@ class Dense:
 
     def apply(self, W, x):
         """(n_out, n_in), (N, n_in) -> (N, n_out)"""
-        xp = array_namespace(W, x)
-        return xp.matmul(x, xp.matrix_transpose(W))
+        return self.kernels.dense_apply(W, x)
 
     def transport(self, B, u):
         """(n_out, n_in), (N, n_out) -> (N, n_in)"""
-        return array_namespace(B, u).matmul(u, B)
+        return self.kernels.dense_transport(B, u)
 
     def correlate(self, x, u):
         """(N, n_in), (N, n_out) -> (n_out, n_in)"""
-        xp = array_namespace(x, u)
-        return xp.matmul(xp.matrix_transpose(u), x)
+        return self.kernels.dense_correlate(x, u)
 
     def position_mean(self, sums):
         """No weight is shared: the sums themselves."""

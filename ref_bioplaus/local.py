@@ -63,15 +63,16 @@ class Nonlinearity(LocalOperation):
     name: str
     function: Callable[[Array], Array]
     derivative: Callable[[Array], Array]
+    kernels: Kernels = PORTABLE
 
     def forward(self, params, stats, x, key, train):
         """y, and y as the cache."""
-        y = self.function(x)
+        y = self.kernels.activation(self, x)
         return y, stats, y
 
     def backward(self, params, cache, dy):
         """dy * derivative(y)"""
-        return dy * self.derivative(cache), {}
+        return self.kernels.activation_backward(self, cache, dy), {}
 
 
 def nonlinearity(name: str, function: Callable[[Array], Array], derivative: Callable[[Array], Array]) -> Part:
@@ -112,6 +113,7 @@ class Bias(LocalOperation):
     """y = x + b, b of b_shape: the last axes of x."""
 
     b_shape: tuple[int, ...]
+    kernels: Kernels = PORTABLE
 
     parameter_shapes = property(lambda self: {"b": self.b_shape})
 
@@ -126,7 +128,7 @@ class Bias(LocalOperation):
     def backward(self, params, cache, dy):
         """The bias learns from the error itself, summed over what shares it."""
         axes = tuple(range(dy.ndim - len(self.b_shape)))
-        return dy, {"b": array_namespace(dy).sum(dy, axis=axes)}
+        return dy, {"b": self.kernels.channel_sum(dy, axes)}
 
 
 bias = Part("bias", lambda in_shape: Bias(in_shape, in_shape[-1:]))  # one b per channel, shared over positions

@@ -134,16 +134,14 @@ def test_the_probe_reads_the_precision(name, monkeypatch):
     cut = {"tf32": np.uint32(0xFFFFE000), "bf16": np.uint32(0xFFFF0000)}
     for precision, mask in cut.items():  # a library that drops bits of its operands is found out
 
-        class Rounded:
-            def matmul(self, a, b, mask=mask):
-                a, b = (
-                    backend.asarray((backend.to_numpy(v).copy().view(np.uint32) & mask).view(np.float32))
-                    for v in (a, b)
-                )
-                return backend.xp.matmul(a, b)
+        def dense_transport(B, u, mask=mask):
+            B, u = (
+                backend.asarray((backend.to_numpy(v).copy().view(np.uint32) & mask).view(np.float32)) for v in (B, u)
+            )
+            return backend.xp.matmul(u, B)
 
         rounded = get(name, "float32")
-        monkeypatch.setattr(rounded, "xp", Rounded())
+        monkeypatch.setattr(rounded, "kernels", rounded.kernels._replace(dense_transport=dense_transport))
         monkeypatch.setattr(rounded, "wrap", lambda step: step)
         assert rounded.probe() == precision
         with pytest.raises(BackendError, match=f'in {precision}, not in ieee: choose precision="{precision}"'):
@@ -164,7 +162,8 @@ def test_the_probe_reads_the_precision(name, monkeypatch):
         ({"name": "numpy", "dtype": "bfloat16"}, 'no dtype "bfloat16": choose one of float32, float64'),
         ({"name": "numpy", "precision": "fp8"}, 'precision "fp8" is unknown: choose one of ieee, tf32, bf16'),
         ({"name": "numpy", "precision": "tf32"}, 'in ieee, not in tf32: choose precision="ieee"'),
-        ({"name": "numpy", "kernels": "fast"}, 'choose "portable"'),
+        ({"name": "numpy", "kernels": "fast"}, 'choose "portable" or "native"'),
+        ({"name": "array-api-strict", "kernels": "native"}, 'has no native kernels: choose kernels="portable"'),
         ({"name": "no_such_module:backend"}, "cannot be imported .*: install what provides no_such_module"),
         ({"name": "ref_bioplaus.tree:backend"}, 'module ref_bioplaus.tree has no "backend"'),
     ],

@@ -26,7 +26,7 @@ Choices: algorithm 1 misprints indices; f carries theta_l and L_l compares with 
 
 from array_api_compat import array_namespace
 
-from ..credit import backward, batch_mean
+from ..credit import backward, batch_mean, mean_correlation
 from ..initializers import draw, glorot_normal, new_state
 from ..inverses import mirrored_inverse
 from ..modifications import frozen_units
@@ -140,11 +140,11 @@ def target_propagation(
             error = 2.0 * (rebuilt - reconstructed(h[l - 1], htilde))  # the gradient of L_l^inv at g
             error = array_namespace(error).reshape(error, (error.shape[0], *layer.out_shape))
             delta, local = layer_backward(layer, lam[l], cache, error)
-            grads[l] = LayerParams(layer.linear.correlate(above, delta), local)
-        grads = batch_mean(h[0].shape[0], tuple(grads))
+            grads[l] = LayerParams(mean_correlation(layer.linear, above, delta), batch_mean(delta.shape[0], local))
+        gradient = tuple(grads)
         if not g_layer:
-            return state.feedback, grads
-        return Pathway(*inverse_optimizer.update(grads, state.feedback.memory, lam, network.kernels)), grads
+            return state.feedback, gradient
+        return Pathway(*inverse_optimizer.update(gradient, state.feedback.memory, lam, network.kernels)), gradient
 
     def learn_forward(state, batch, trace, h):
         params, lam, u = state.forward.params, state.feedback.params, trace.h[-1]
