@@ -230,7 +230,9 @@ def test_sub_packages_are_those_of_the_tree():
     found = {"ref_bioplaus", "ref_bioplaus.backends", "ref_bioplaus.conformance"}
     for folder, prefix in ((ROOT / "ref_bioplaus", "ref_bioplaus"), (ROOT / "conformance", "ref_bioplaus.conformance"),
                            (ROOT / "backends", "ref_bioplaus.backends")):  # fmt: skip
-        found |= {f"{prefix}.{p.parent.name}" for p in folder.glob("*/__init__.py") if not p.parent.is_symlink()}
+        inner = [p.parent for p in (*folder.glob("*/__init__.py"), *folder.glob("*/*/__init__.py"))]
+        outside = [p for p in folder.iterdir() if p.is_symlink()]
+        found |= {".".join((prefix, *p.relative_to(folder).parts)) for p in inner if not {p, p.parent} & {*outside}}
     assert listed == found
     for link in ("backends", "conformance"):
         assert (ROOT / "ref_bioplaus" / link).is_symlink()
