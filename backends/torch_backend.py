@@ -1,4 +1,4 @@
-"""PyTorch: eager, without autograd, on a CPU or a GPU."""
+"""PyTorch: without autograd, on a CPU or a GPU; eager, or with native kernels as a captured step."""
 
 from contextlib import contextmanager
 from functools import wraps
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ref_bioplaus.backends.base import Backend, BackendError
+from ref_bioplaus.kernels import Kernels
 
 
 class TorchBackend(Backend):
@@ -18,14 +19,15 @@ class TorchBackend(Backend):
     dtypes = ("float32", "float64", "bfloat16")
 
     def asarray(self, array, dtype=None):
-        """A tensor on the device."""
+        """A tensor on the device: a copy, since a donated state is written to."""
         array = np.asarray(array)
-        return torch.as_tensor(array).to(device=self.device, dtype=getattr(torch, self.target_dtype(array, dtype)))
+        dtype = getattr(torch, self.target_dtype(array, dtype))
+        return torch.as_tensor(array).to(device=self.device, dtype=dtype, copy=True)
 
     def to_numpy(self, array):
-        """A NumPy array; bfloat16, which NumPy lacks, as float32."""
-        array = array.detach().cpu()
-        return (array.float() if array.dtype == torch.bfloat16 else array).numpy()
+        """A copy as a NumPy array; bfloat16, which NumPy lacks, as float32."""
+        dtype = torch.float32 if array.dtype == torch.bfloat16 else array.dtype
+        return array.detach().to(device="cpu", dtype=dtype, copy=True).numpy()
 
     def synchronize(self):
         """Wait for the GPU."""
@@ -38,12 +40,43 @@ class TorchBackend(Backend):
         name = torch.cuda.get_device_name(self.device) if cuda else "cpu"
         return {"torch": torch.__version__, "device": name} | ({"cuda": str(torch.version.cuda)} if cuda else {})
 
+    def native_kernels(self) -> Kernels:
+        """torch's own forms of the kernels."""
+        from ref_bioplaus.backends.torch_kernels import native_kernels
+
+        return native_kernels(self.device, self.dtype, self.precision)
+
+    def wrap(self, step):
+        """Portable kernels: eager. Native ones: captured once per shape, and run as a straight line of torch calls."""
+        return self.captured(step, donating=False) if self.native else self.eager(step)
+
+    def wrap_donating(self, step):
+        """The same; a captured step updates the state, its first argument, in place."""
+        return self.captured(step, donating=True) if self.native else self.eager(step)
+
+    def captured(self, step, donating):
+        """The step as a straight line of torch calls."""
+        from ref_bioplaus.backends.torch_capture import Captured
+
+        return Captured(step, lambda: products_in(self.policy), donating)
+
+    @property
+    def native(self) -> bool:
+        """Whether the kernels are torch's own."""
+        return self.kernels.name == "native"
+
+    @property
+    def policy(self) -> str:
+        """What torch is asked for: native kernels round operands themselves, but to TF32 on GPUs."""
+        rounds = self.native and not (self.device.type == "cuda" and self.precision == "tf32")
+        return "ieee" if rounds else self.precision
+
     def eager(self, step):
         """No gradients are recorded, and float32 products have the backend's precision for as long as the step runs."""
 
         @wraps(step)
         def run(*arguments):
-            with torch.no_grad(), products_in(self.precision):
+            with torch.no_grad(), products_in(self.policy):
                 return step(*arguments)
 
         return run
