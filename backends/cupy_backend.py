@@ -4,6 +4,7 @@ import array_api_compat.cupy as xp
 import cupy
 import numpy as np
 
+from ref_bioplaus.backends import cupy_kernels
 from ref_bioplaus.backends.base import Backend, BackendError
 
 
@@ -30,6 +31,10 @@ class CupyBackend(Backend):
         """CuPy, CUDA and the device's name."""
         name = cupy.cuda.runtime.getDeviceProperties(self.device.id)["name"].decode()
         return {"cupy": cupy.__version__, "cuda": str(cupy.cuda.runtime.runtimeGetVersion()), "device": name}
+
+    def native_kernels(self):
+        """Chunked convolutions by cuBLAS, fused optimizers."""
+        return cupy_kernels.native(cupy)
 
     def eager(self, step):
         """The step, on this device."""

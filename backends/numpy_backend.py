@@ -3,6 +3,7 @@
 import array_api_compat.numpy as xp
 import numpy as np
 
+from ref_bioplaus.backends import numpy_kernels
 from ref_bioplaus.backends.base import Backend, BackendError
 from ref_bioplaus.tree import tree_map
 
@@ -20,6 +21,10 @@ class NumpyBackend(Backend):
     def to_numpy(self, array):
         """The array itself."""
         return np.asarray(array)
+
+    def native_kernels(self):
+        """Blocks that stay in the cache, products by BLAS, and results in memory that is used again."""
+        return numpy_kernels.native()
 
     def eager(self, step):
         """NumPy turns arrays () into scalars: here they stay arrays."""

@@ -1,0 +1,115 @@
+"""CuPy's own forms of the kernels: windows gathered in chunks and multiplied by cuBLAS, optimizers in fused kernels.
+
+The code here has been run on NumPy arrays only, never on a GPU: nothing is known of its speed there. What CuPy alone
+can do is the fusing of elementwise kernels, which `fused` asks for and which changes no result's meaning.
+"""
+
+import math
+from typing import Any
+
+from ref_bioplaus import kernels as portable
+from ref_bioplaus.kernels import PORTABLE, Kernels
+from ref_bioplaus.windows import Window, pad
+
+COLUMNS = 1 << 28  # bytes of windows gathered for one product
+
+
+class CupyKernels:
+    """Kernels on a namespace: cupy, or numpy where the logic of the arrays is tested."""
+
+    def __init__(self, xp: Any, columns: int = COLUMNS):
+        self.xp, self.bytes = xp, columns
+        fused = getattr(xp, "fuse", lambda: lambda function: function)()
+        self.adam_step, self.momentum_step = fused(adam_step), fused(momentum_step)
+
+    def windows(self, x, window: Window):
+        """(N, height, width, kernel height, kernel width, C), a view of the padded images."""
+        (height, width), (kh, kw), (sh, sw) = window.out_size, window.kernel, window.stride
+        x = self.xp.ascontiguousarray(pad(pad(x, 1, *window.padding[0]), 2, *window.padding[1]))
+        n, row, pixel, number = x.strides
+        shape = (x.shape[0], height, width, kh, kw, x.shape[3])
+        return self.xp.lib.stride_tricks.as_strided(x, shape, (n, sh * row, sw * pixel, row, pixel, number))
+
+    def samples(self, x, window: Window) -> list[slice]:
+        """Parts of the batch whose windows fill a chunk."""
+        K = math.prod(window.out_size) * math.prod(window.kernel) * window.in_shape[2] * x.dtype.itemsize
+        step = max(1, self.bytes // K)
+        return [slice(n, min(n + step, x.shape[0])) for n in range(0, x.shape[0], step)]
+
+    def conv_apply(self, W, x, window):
+        """u: every window's pixels times the one filter bank."""
+        O = W.shape[3]
+        u = self.xp.empty((x.shape[0], *window.out_size, O), dtype=x.dtype)
+        F = W.reshape(-1, O)
+        for part in self.samples(x, window):
+            c = self.windows(x[part], window).reshape(-1, len(F))
+            u[part] = (c @ F).reshape(-1, *window.out_size, O)
+        return u
+
+    def conv_transport(self, B, u, window):
+        """x: the exact transpose of conv_apply, each window's pixels added back in place."""
+        (H, W, C), (kh, kw) = window.in_shape, window.kernel
+        (top, bottom), (left, right) = window.padding
+        x = self.xp.zeros((u.shape[0], top + H + bottom, left + W + right, C), dtype=u.dtype)
+        F = B.reshape(-1, B.shape[3]).T
+        for part in self.samples(u, window):
+            p = (u[part].reshape(-1, B.shape[3]) @ F).reshape(-1, *window.out_size, kh, kw, C)
+            for i in range(kh):
+                for j in range(kw):
+                    rows, columns = entry_pixels(window, i, j)
+                    x[part, rows, columns] += p[:, :, :, i, j]
+        return x[:, top : top + H, left : left + W]
+
+    def conv_correlate(self, x, u, window):
+        """W: the sum over chunks of the pixels' transpose times the signal."""
+        K, O = math.prod(window.kernel) * window.in_shape[2], u.shape[3]
+        W = self.xp.zeros((K, O), dtype=x.dtype)
+        for part in self.samples(x, window):
+            W += self.windows(x[part], window).reshape(-1, K).T @ u[part].reshape(-1, O)
+        return W.reshape(*window.kernel, window.in_shape[2], O)
+
+    def sgd(self, p, g, v, keep, eta, momentum, nesterov):
+        """v <- momentum v + g;  p <- keep p - eta v, or keep p - eta (g + momentum v) with Nesterov's."""
+        if not momentum or nesterov:
+            return portable.sgd(p, g, v, keep, eta, momentum, nesterov)
+        moved = [self.momentum_step(*arrays, eta, momentum) for arrays in zip(p, g, v, keep, strict=True)]
+        new_p, new_v = zip(*moved, strict=True)
+        return list(new_p), list(new_v)
+
+    def adam(self, p, g, m, v, keep, eta, correction, b1, b2, epsilon, form):
+        """m, v <- moving averages of g, g^2;  p <- keep p - eta m_hat / (sqrt(v_hat) + epsilon), or the "hat" form."""
+        c1, c2 = correction
+        root = self.xp.sqrt(c2)
+        size, scale = (eta / c1, 1.0 / root) if form == "paper" else (eta * root / c1, 1.0)
+        moved = [
+            self.adam_step(*arrays, size, scale, b1, 1.0 - b1, b2, 1.0 - b2, epsilon)
+            for arrays in zip(p, g, m, v, keep, strict=True)
+        ]
+        new_p, new_m, new_v = zip(*moved, strict=True)
+        return list(new_p), list(new_m), list(new_v)
+
+
+def entry_pixels(window: Window, i: int, j: int) -> tuple[slice, slice]:
+    """The rows and columns of padded images that entry (i, j) of the windows reads."""
+    (height, width), (sh, sw) = window.out_size, window.stride
+    return slice(i, i + sh * (height - 1) + 1, sh), slice(j, j + sw * (width - 1) + 1, sw)
+
+
+def momentum_step(p, g, v, keep, eta, momentum):
+    """One tensor's gradient descent with momentum: new p and v."""
+    v = momentum * v + g
+    return keep * p - eta * v, v
+
+
+def adam_step(p, g, m, v, keep, size, scale, b1, rest1, b2, rest2, epsilon):
+    """One tensor's step of Adam: new p, m and v. The square root is v ** 0.5: the same function on any namespace."""
+    m = b1 * m + rest1 * g
+    v = b2 * v + rest2 * (g * g)
+    return keep * p - size * m / (scale * v**0.5 + epsilon), m, v
+
+
+def native(xp: Any) -> Kernels:
+    """CuPy's kernels; what CuPy has no better form of is portable."""
+    own = CupyKernels(xp)
+    names = [name for name in Kernels._fields if hasattr(own, name)]
+    return PORTABLE._replace(name="native", **{name: getattr(own, name) for name in names})
