@@ -5,6 +5,7 @@ import jax.numpy as xp
 import numpy as np
 
 from ref_bioplaus.backends.base import Backend, BackendError
+from ref_bioplaus.backends.jax_kernels import native_kernels
 
 PRECISIONS = {"ieee": "highest", "tf32": "tensorfloat32", "bf16": "bfloat16"}
 
@@ -34,6 +35,10 @@ class JaxBackend(Backend):
         """JAX and the device's kind."""
         return {"jax": jax.__version__, "device": self.device.device_kind}
 
+    def native_kernels(self):
+        """JAX's forms for the device (see jax_kernels.py)."""
+        return native_kernels(self.device.platform, self.dtype, self.precision)
+
     def wrap(self, step):
         """The whole step under jit."""
         return self.jit(step)
@@ -43,8 +48,16 @@ class JaxBackend(Backend):
         return self.jit(step, donate_argnums=0)
 
     def jit(self, step, **options):
-        """jit, with products in the backend's precision."""
-        return self.eager(jax.jit(step, **options))
+        """jit, with products in the backend's precision: set while tracing, so that a call costs nothing more.
+
+        It runs where its arguments are: whatever the backend makes stays on its device.
+        """
+
+        def precise(*arguments):
+            with jax.default_matmul_precision(PRECISIONS[self.precision]):
+                return step(*arguments)
+
+        return jax.jit(precise, **options)
 
     def eager(self, step):
         """Products have the backend's precision for as long as the step runs."""

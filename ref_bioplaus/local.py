@@ -151,8 +151,8 @@ class BatchNorm(LocalOperation):
 
     def init(self, key, dtype):
         """gamma = 1, beta = 0; mean = 0, var = 1."""
-        zeros, ones = (full(key, self.in_shape[-1:], value, dtype) for value in (0.0, 1.0))
-        return {"gamma": ones, "beta": zeros}, {"mean": zeros, "var": ones}
+        gamma, beta, mean, var = (full(key, self.in_shape[-1:], value, dtype) for value in (1.0, 0.0, 0.0, 1.0))
+        return {"gamma": gamma, "beta": beta}, {"mean": mean, "var": var}
 
     def forward(self, params, stats, x, key, train):
         """In training the batch's own statistics; in test the running ones, which then have no backward pass."""

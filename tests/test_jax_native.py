@@ -1,0 +1,155 @@
+"""JAX's native kernels: each against the portable one in NumPy float64, and all of them by the conformance judge."""
+
+import math
+
+import numpy as np
+import pytest
+
+from ref_bioplaus import backends, kernels
+from ref_bioplaus.conformance import primitives, runner
+from ref_bioplaus.conformance.records import Subject
+from ref_bioplaus.windows import Window, window
+
+jax = pytest.importorskip("jax")
+jax_kernels = pytest.importorskip("ref_bioplaus.backends.jax_kernels")
+
+OUT = 4
+WINDOWS = {
+    "same": window((7, 5, 3), 3),
+    "stride 2, odd pixel after": window((7, 5, 3), (2, 3), stride=2),
+    "wide stride": window((7, 5, 3), 3, stride=(1, 3)),
+    "tall": window((7, 5, 3), (4, 2), stride=(3, 1)),
+    "valid": window((7, 5, 3), (3, 2), padding="valid"),
+    "much padding": window((7, 5, 3), 3, stride=2, padding=(2, 1)),
+    "more before than after": Window((7, 5, 3), (3, 2), (2, 1), ((2, 0), (1, 0))),
+    "pixels never read": window((7, 6, 2), (2, 1), stride=3, padding="valid"),
+    "1x1": window((7, 5, 3), 1, padding="valid"),
+    "1x1 with padding": window((6, 5, 2), 1, padding=1),
+    "one pixel": window((1, 1, 5), 3),
+}
+FACES = {"conv": (jax_kernels.TILED, jax_kernels.CONVOLUTION), "local": (jax_kernels.LOCAL,)}
+
+
+def drawn(*shape):
+    a = np.random.default_rng(math.prod(shape)).standard_normal(shape)
+    a.reshape(-1)[0] = 0.0
+    return a
+
+
+def operands(kind, geometry, n):
+    """W, x, u"""
+    taps = math.prod(geometry.kernel) * geometry.in_shape[2]
+    W = (*geometry.kernel, geometry.in_shape[2], OUT) if kind == "conv" else (*geometry.out_size, taps, OUT)
+    return drawn(*W), drawn(n, *geometry.in_shape), drawn(n, *geometry.out_size, OUT)
+
+
+def assert_close(got, wanted, dtype):
+    assert got.shape == wanted.shape
+    assert got.dtype == dtype
+    unit = np.finfo(dtype).eps
+    assert np.allclose(got, wanted, rtol=50 * unit, atol=50 * unit * max(np.max(np.abs(wanted)), 1.0))
+
+
+@pytest.mark.parametrize(("dtype", "n"), [("float32", 5), ("float64", 1)])
+@pytest.mark.parametrize("name", WINDOWS)
+@pytest.mark.parametrize("kind", FACES)
+def test_the_faces_of_windowed_synapses(kind, name, n, dtype):
+    backend, geometry = backends.get("jax", dtype=dtype, kernels="native"), WINDOWS[name]
+    W, x, u = operands(kind, geometry, n)
+
+    def faces_of(kernel):
+        def compute(W, x, u):
+            pairs = {"apply": (W, x), "transport": (W, u), "correlate": (x, u)}
+            return [kernel(face)(*pair, geometry) for face, pair in pairs.items()]
+
+        return compute
+
+    wanted = faces_of(lambda face: getattr(kernels, f"{kind}_{face}"))(W, x, u)
+    for family in FACES[kind]:
+        compute = faces_of(lambda face, family=family: family[f"{kind}_{face}"])
+        for got, array in zip(backend.wrap(compute)(*map(backend.asarray, (W, x, u))), wanted, strict=True):
+            assert_close(backend.to_numpy(got), array, dtype)
+
+
+def test_pixels_never_read_get_exactly_0():
+    backend, geometry = backends.get("jax", kernels="native"), WINDOWS["pixels never read"]
+    W, _, u = map(backend.asarray, operands("conv", geometry, 2))
+    for faces in FACES["conv"]:
+        x = backend.to_numpy(backend.wrap(lambda W, u, f=faces: f["conv_transport"](W, u, geometry))(W, u))
+        assert not x[:, 2].any()
+        assert not x[:, :, 1].any()
+        assert not x[:, :, 4:].all()
+
+
+@pytest.mark.parametrize("samples", [1, 3, 4, 8])
+def test_tiles_of_the_batch_add_up_to_the_whole(samples, monkeypatch):
+    """With a last partial tile of 1 (3), of 3 (4), without one (1), and in one tile (8)."""
+    backend, geometry = backends.get("jax", kernels="native"), WINDOWS["same"]
+    W, x, u = (np.rint(4.0 * a) for a in operands("conv", geometry, 7))  # whole numbers: any order gives the same sum
+    monkeypatch.setattr(jax_kernels, "samples_per_tile", lambda x, window: samples)
+    for face, pair in {"apply": (W, x), "transport": (W, u), "correlate": (x, u)}.items():
+        kernel = jax_kernels.TILED[f"conv_{face}"]
+        got = backend.wrap(lambda a, b, kernel=kernel: kernel(a, b, geometry))(*map(backend.asarray, pair))
+        assert np.array_equal(backend.to_numpy(got), getattr(kernels, f"conv_{face}")(*pair, geometry))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("n", [1, 6])
+def test_the_faces_of_dense_synapses(n, dtype):
+    backend = backends.get("jax", dtype=dtype, kernels="native")
+    W, x, u = drawn(4, 7), drawn(n, 7), drawn(n, 4)
+    for face, pair in {"apply": (W, x), "transport": (W, u), "correlate": (x, u)}.items():
+        got = backend.wrap(getattr(backend.kernels, f"dense_{face}"))(*map(backend.asarray, pair))
+        assert_close(backend.to_numpy(got), getattr(kernels, f"dense_{face}")(*pair), dtype)
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+@pytest.mark.parametrize("n", [1, 3])
+def test_the_first_of_equal_maxima_takes_the_error(name, n):
+    backend, geometry = backends.get("jax", kernels="native"), WINDOWS[name]
+    x = np.rint(drawn(n, *geometry.in_shape))  # many ties, many zeros
+    dy = np.rint(4.0 * drawn(n, *geometry.out_size, geometry.in_shape[2]))
+
+    def both(x, dy):
+        y, cache = backend.kernels.max_pool(x, geometry)
+        return y, backend.kernels.max_pool_backward(cache, dy, geometry)
+
+    y, first = kernels.max_pool(x, geometry)
+    for run in (backend.eager(both), backend.wrap(both)):
+        got = [backend.to_numpy(a) for a in run(backend.asarray(x), backend.asarray(dy))]
+        assert np.array_equal(got[0], y)
+        assert np.array_equal(got[1], kernels.max_pool_backward(first, dy, geometry))
+
+
+@pytest.mark.parametrize(("precision", "bits"), [("bf16", 7), ("tf32", 10)])
+def test_a_lower_precision_rounds_the_operands_and_nothing_else(precision, bits):
+    """Products of small whole numbers are exact; 1 + 2^-(bits + 2) is rounded to 1 in every face."""
+    backend = backends.get("jax", precision=precision, kernels="native")
+    assert backend.probe() == precision
+    geometry, rounded, kept = WINDOWS["1x1"], 1.0 + 2.0 ** -(bits + 2), 1.0 + 2.0**-bits
+    for kind in ("dense", "conv", "local"):
+        shapes = [(OUT, 3), (2, 3), (2, OUT)] if kind == "dense" else [a.shape for a in operands(kind, geometry, 2)]
+        rest = () if kind == "dense" else (geometry,)
+        for face, pair in {"apply": (0, 1), "transport": (0, 2), "correlate": (1, 2)}.items():
+            kernel = getattr(backend.kernels, f"{kind}_{face}")
+            for value, survives in ((rounded, 1.0), (kept, kept)):
+                for a_value, b_value in ((value, 1.0), (1.0, value)):
+                    a, b = np.full(shapes[pair[0]], a_value), np.full(shapes[pair[1]], b_value)
+                    got = backend.wrap(lambda a, b, k=kernel: k(a, b, *rest))(backend.asarray(a), backend.asarray(b))
+                    terms = getattr(kernels, f"{kind}_{face}")(np.ones(a.shape), np.ones(b.shape), *rest)
+                    assert np.array_equal(backend.to_numpy(got), np.float32(survives) * terms.astype(np.float32))
+                    assert got.dtype == backend.xp.float32
+
+
+@pytest.mark.parametrize(
+    ("dtype", "precision"),
+    [("float32", "ieee"), ("float32", "bf16"), ("bfloat16", "ieee")],
+)
+def test_conformance_of_the_kernels(dtype, precision):
+    """Level 0's checks that reach a kernel, compiled."""
+    subject = Subject(backends.get("jax", dtype=dtype, precision=precision, kernels="native"))
+    groups = ("synapses", "max_pool")
+    checks = [check for check in primitives.checks() if check.group in groups]
+    report = runner.run(subject, checks, ("compiled",))
+    assert {o.id: o.reason for o in report.outcomes if o.state != "pass"} == {}
+    assert len(report.outcomes) == len(checks) > 20
