@@ -1,8 +1,8 @@
-# Two commands set up everything they need, in .venv: `make demo` and `make test`.
+# Every command sets up what it needs, in .venv: `make demo`, `make test`, `make bench`, `make bench-report`.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types clean
+.PHONY: demo test lint types bench bench-report clean
 
 demo: .venv/ready
 	$(BIN)/ref-bioplaus demo
@@ -17,9 +17,18 @@ lint: .venv/ready
 types: .venv/ready
 	$(BIN)/mypy
 
+# A smoke pass: everything once, nothing long.
+bench: .venv/ready
+	$(BIN)/python -m asv_bench.report --workloads W1,W3 --algorithms BP,FA,DFA --parts native,algorithms,kernels,start \
+		--seconds 1 --no-compiled --fresh --out .asv/smoke
+
+# Hours on two cores; REPORT="--workloads W1 --backends torch" measures a part and completes what is there.
+bench-report: .venv/ready
+	$(BIN)/python -m asv_bench.report $(REPORT)
+
 .venv/ready: pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e ".[torch,jax,test]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e ".[torch,jax,bench,test]"
 	touch $@
 
 clean:

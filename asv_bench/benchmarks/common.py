@@ -1,0 +1,25 @@
+"""Backends for benchmarks."""
+
+from asv_bench.native import on_gpu
+from asv_bench.workloads import WORKLOADS, Workload
+from ref_bioplaus import backends
+from ref_bioplaus.backends import Backend, BackendError
+
+BACKENDS = ("numpy", "torch", "jax", "cupy")
+SECONDS = 5.0  # of a contest
+
+
+def backend_for(name: str, workload: str | None = None) -> Backend:
+    """A backend with native kernels. Raises NotImplementedError, which asv skips, where it or its GPU is missing."""
+    try:
+        backend = backends.get(name, kernels="native")
+    except BackendError as error:
+        raise NotImplementedError(str(error)) from error
+    if workload is not None and WORKLOADS[workload].needs_gpu and not on_gpu(backend):
+        raise NotImplementedError(f"{workload} is for a GPU")
+    return backend
+
+
+def workload(name: str) -> Workload:
+    """A workload by name."""
+    return WORKLOADS[name]

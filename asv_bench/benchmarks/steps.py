@@ -1,0 +1,100 @@
+"""One training step: time, throughput, compilation, memory, and the ratios that survive a noisy machine."""
+
+from asv_bench import memory
+from asv_bench.cases import native, steps
+from asv_bench.flops import step_flops
+from asv_bench.measure import interleaved, peaks, warm_up
+from asv_bench.native import native_forms, on_gpu
+from asv_bench.workloads import METHODS, WORKLOADS, Training, methods_of
+
+from .common import BACKENDS, SECONDS, backend_for, workload
+
+
+class Steps:
+    """Every algorithm on every workload and backend."""
+
+    params = (BACKENDS, tuple(WORKLOADS), tuple(METHODS))
+    param_names = ("backend", "workload", "algorithm")
+    warmup_time = 0.0
+
+    def setup(self, backend, name, method):
+        """Compile and warm up."""
+        if method not in methods_of(workload(name)):
+            raise NotImplementedError(f"{method} is not timed on {name}")
+        self.backend = backend_for(backend, name)
+        self.training = Training(workload(name), method, self.backend)
+        self.compile_seconds = warm_up(self.training)
+
+    def time_step(self, backend, name, method):
+        """One step."""
+        self.training()
+        self.training.wait()
+
+    def track_examples_per_second(self, backend, name, method):
+        """Examples."""
+        median = interleaved({method: self.training}, SECONDS / 2).median(method)
+        return workload(name).batch / median
+
+    track_examples_per_second.unit = "1/s"  # type: ignore[attr-defined]
+
+    def track_compile_time(self, backend, name, method):
+        """What the first step took longer than the second."""
+        return self.compile_seconds
+
+    track_compile_time.unit = "s"  # type: ignore[attr-defined]
+
+    def track_fraction_of_peak(self, backend, name, method):
+        """Counted operations over a product's or convolution's peak, measured here."""
+        median = interleaved({method: self.training}, SECONDS / 2).median(method)
+        peak = max(peaks(device="cuda" if on_gpu(self.backend) else "cpu").values())
+        return step_flops(self.training.network, method, workload(name).batch) / median / peak
+
+    def track_ratio_to_backprop(self, backend, name, method):
+        """Time over backpropagation's, interleaved."""
+        (*_, last) = steps(workload(name), self.backend, (method,), SECONDS)
+        return last["ratio"]["value"] if method != "BP" else 1.0
+
+
+class Memory:
+    """Peak memory, in a process of its own."""
+
+    params = (BACKENDS, tuple(WORKLOADS), tuple(METHODS))
+    param_names = ("backend", "workload", "algorithm")
+
+    def setup(self, backend, name, method):
+        """See whether it can be had."""
+        if method not in methods_of(workload(name)):
+            raise NotImplementedError(f"{method} is not timed on {name}")
+        backend_for(backend, name)
+
+    def track_peak_memory(self, backend, name, method):
+        """Bytes above what the libraries take."""
+        return memory.peak_bytes(name, backend, "native", method)
+
+    track_peak_memory.unit = "bytes"  # type: ignore[attr-defined]
+
+
+class Native:
+    """Backpropagation against the strongest native form."""
+
+    params = (BACKENDS, tuple(WORKLOADS))
+    param_names = ("backend", "workload")
+    timeout = 1200
+
+    def setup(self, backend, name):
+        """See whether both can be had."""
+        self.backend = backend_for(backend, name)
+        native_forms(workload(name), backend, compiled=False)
+
+    def track_ratio_to_native(self, backend, name):
+        """Native's time over ours, interleaved; which form was the strongest is printed."""
+        (record,) = native(workload(name), self.backend, SECONDS, compiled=True)
+        print(f"{name} on {backend}: the strongest native form is {record['strongest']}, {record['forms']}")
+        return 1.0 / record["ratio"]["value"]
+
+    def track_native_peak_memory(self, backend, name):
+        """Bytes of the native form."""
+        form = native_forms(workload(name), backend, compiled=False)[0]
+        return memory.peak_bytes(name, backend, "native", f"form: {form}")
+
+    track_native_peak_memory.unit = "bytes"  # type: ignore[attr-defined]

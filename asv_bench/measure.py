@@ -1,0 +1,147 @@
+"""Times that can be compared: subjects take turns in one process, and what counts is the ratio of their medians.
+
+A turn is one step that is not timed, which brings code and data back into the caches, then as many timed steps as fill
+the turn. The order turns round from round to round, the garbage collector rests, and every time ends with the device.
+"""
+
+import gc
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+TURN = 0.02  # seconds that a turn lasts at least
+RESAMPLES = 1000
+
+
+class Subject(Protocol):
+    """What can be timed."""
+
+    def __call__(self) -> None:
+        """One step."""
+
+    def wait(self) -> None:
+        """Return once the step is done."""
+
+
+class Call:
+    """A function as a subject; wait: what waits for its device."""
+
+    def __init__(self, function: Callable[[], object], wait: Callable[[], None] = lambda: None):
+        self.function, self.wait, self.result = function, wait, None
+
+    def __call__(self) -> None:
+        """Call it, and keep what it returns until the next call."""
+        self.result = self.function()
+
+
+class Ratio(NamedTuple):
+    """A ratio of medians; low and high: 95 % of its resampled values; spread: the scatter of its log by round."""
+
+    value: float
+    low: float
+    high: float
+    spread: float
+
+
+@dataclass
+class Timings:
+    """Seconds per step: one number for every round, by subject."""
+
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+
+    def median(self, name: str) -> float:
+        """The median over rounds."""
+        return float(np.median(self.seconds[name]))
+
+    def quartiles(self, name: str) -> tuple[float, float]:
+        """The lower and the upper quartile over rounds."""
+        low, high = np.percentile(self.seconds[name], (25, 75))
+        return float(low), float(high)
+
+    def ratio(self, name: str, against: str) -> Ratio:
+        """Time of `name` over time of `against`."""
+        a, b = np.array(self.seconds[name]), np.array(self.seconds[against])
+        rounds = np.random.default_rng(0).integers(0, len(a), (RESAMPLES, len(a)))
+        resampled = np.median(a[rounds], axis=1) / np.median(b[rounds], axis=1)
+        low, high = np.percentile(resampled, (2.5, 97.5))
+        lower, upper = np.percentile(np.log(a / b), (25, 75))
+        value = float(np.median(a) / np.median(b))
+        return Ratio(value, float(low), float(high), float(upper - lower) / 1.349)  # a normal's quartiles
+
+
+def warm_up(subject: Subject) -> float:
+    """Run a subject twice; seconds that the first step took longer than the second: compilation, mostly."""
+    first, second = step_time(subject), step_time(subject)
+    return max(first - second, 0.0)
+
+
+def step_time(subject: Subject, steps: int = 1) -> float:
+    """Seconds per step of some steps and the wait behind them."""
+    start = time.perf_counter()
+    for _ in range(steps):
+        subject()
+    subject.wait()
+    return (time.perf_counter() - start) / steps
+
+
+def interleaved(subjects: Mapping[str, Subject], seconds: float = 10.0, rounds: int = 7) -> Timings:
+    """Time warm subjects in turn, for about so many seconds, and at least so many rounds.
+
+    Raises ValueError where there is nothing to time.
+    """
+    if not subjects:
+        raise ValueError("interleaved: there are no subjects, expected at least one")
+    steps = {name: max(1, math.ceil(TURN / max(step_time(s), 1e-7))) for name, s in subjects.items()}
+    timings = Timings({name: [] for name in subjects})
+    collecting = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        end, done = time.perf_counter() + seconds, 0
+        while done < rounds or time.perf_counter() < end:
+            order = list(subjects) if done % 2 == 0 else list(reversed(subjects))
+            for name in order:
+                step_time(subjects[name])
+                timings.seconds[name].append(step_time(subjects[name], steps[name]))
+            done += 1
+    finally:
+        if collecting:
+            gc.enable()
+    return timings
+
+
+def peaks(seconds: float = 1.0, device: str = "cpu") -> dict[str, float]:
+    """Operations per second of one large product, by library, and of one convolution where torch is there."""
+    n, found = 2048, {}
+    if device == "cpu":
+        a = np.random.default_rng(0).standard_normal((n, n)).astype("float32")
+        found["numpy product"] = 2 * n**3 / fastest(lambda: a @ a, seconds)
+    try:
+        import torch
+    except ImportError:
+        return found
+    n = n if device == "cpu" else 8192
+    wait = torch.cuda.synchronize if device.startswith("cuda") else (lambda: None)
+    with torch.inference_mode():
+        m = torch.randn(n, n, device=device)
+        found["torch product"] = 2 * n**3 / fastest(lambda: m @ m, seconds, wait)
+        x = torch.randn(64, 128, 32, 32, device=device).to(memory_format=torch.channels_last)
+        w = torch.randn(128, 128, 3, 3, device=device).to(memory_format=torch.channels_last)
+        work = 2 * 64 * 32 * 32 * 128 * 128 * 9
+        run = lambda: torch.conv2d(x, w, padding=1)  # noqa: E731
+        found["torch convolution"] = work / fastest(run, seconds, wait)
+    return found
+
+
+def fastest(function: Callable[[], object], seconds: float, wait: Callable[[], None] = lambda: None) -> float:
+    """The shortest of the times that fit into so many seconds."""
+    call = Call(function, wait)
+    warm_up(call)
+    end, best = time.perf_counter() + seconds, math.inf
+    while time.perf_counter() < end:
+        best = min(best, step_time(call))
+    return best

@@ -1,0 +1,59 @@
+"""The strongest native form of a workload, for each of our backends: what ours is compared with."""
+
+from typing import Any
+
+from ref_bioplaus import algorithms, losses
+from ref_bioplaus.backends import Backend, get
+
+from .workloads import Workload, without_dropout
+
+
+def library(backend_name: str) -> str:
+    """The library whose native form a backend is compared with: JAX's own for JAX, else PyTorch's."""
+    return "jax" if backend_name == "jax" else "torch"
+
+
+def native_forms(workload: Workload, backend_name: str, compiled: bool = True) -> tuple[str, ...]:
+    """Names of the forms to try. Raises NotImplementedError where the library is not installed."""
+    network = workload.network()
+    try:
+        if library(backend_name) == "jax":
+            from . import native_jax
+
+            return native_jax.forms(network)
+        from . import native_torch
+
+        return native_torch.forms(network, compiled)
+    except ImportError as error:
+        raise NotImplementedError(f"{backend_name} is compared with a library that is missing ({error})") from error
+
+
+def native_training(workload: Workload, form: str, backend: Backend, dropout: bool = True, state=None) -> Any:
+    """A native training of a workload on the backend's device, from `state` or from the backend's own first state.
+
+    It is called as workloads.Training is.
+    """
+    network = workload.network().with_dtype(backend.dtype)
+    network = network if dropout else without_dropout(network)
+    if state is None:
+        start = get(library(backend.name), device=device_name(backend), dtype=backend.dtype)
+        algorithm = algorithms.backprop(network, losses.cross_entropy(), workload.optimizer())
+        state = algorithm.init(start.key(0))
+    params = state.forward.params
+    if library(backend.name) == "jax":
+        from .native_jax import JaxTraining
+
+        return JaxTraining(workload, network, params, form, backend.device, backend.dtype, backend.precision)
+    from .native_torch import TorchTraining
+
+    return TorchTraining(workload, network, params, form, device_name(backend), backend.dtype, backend.precision)
+
+
+def device_name(backend: Backend) -> str:
+    """The kind of device, as torch and JAX both name it: "cpu" or "cuda"."""
+    return "cuda" if on_gpu(backend) else "cpu"
+
+
+def on_gpu(backend: Backend) -> bool:
+    """Whether a backend computes on a GPU."""
+    return any(word in str(backend.device).lower() for word in ("cuda", "gpu"))

@@ -1,0 +1,289 @@
+"""Tables and plots of the results: index.html, which needs no other file, RESULTS.md, and results.json."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from ref_bioplaus.experiments.pictures import COLOURS, HEIGHT, STYLE, WIDTH, svg
+
+from .workloads import METHODS, WORKLOADS
+
+PAGE, TEXT, DATA = "index.html", "RESULTS.md", "results.json"
+SCHEMA = "ref_bioplaus.benchmarks/1"
+GOALS = {  # native's time over ours, BP, float32 on two cores: above 1 is faster than native
+    "torch": {"W1": 1.8, "W2": 1.8, "W3": 1.15, "W4": 1.05, "W5": 2.2, "W6": 1.08},
+    "jax": {"W1": 1.1, "W2": 1.05, "W3": 2.2, "W4": 1.6, "W5": 3.9, "W6": 1.4},
+    "numpy": {"W1": 1.0, "W2": 1.0, "W3": 0.75, "W4": 0.65, "W5": 2.0, "W6": 0.65},
+}
+LIMITS = {"FA": 1.03, "SN": 1.08, "KP": 1.08}  # an algorithm's time over BP's; on NumPy 0.1 more
+DIRECT_LIMIT = 0.90  # of DFA on W1 to W4
+TARGET_LIMIT = 3.2  # of DTP on W1
+NUMPY_MORE = 0.1
+
+
+class Cell(NamedTuple):
+    """A number with the goal beside it."""
+
+    text: str
+    goal: str = ""
+    missed: bool = False
+
+
+class Table(NamedTuple):
+    """A table: its columns' names, and rows of a name and cells."""
+
+    title: str
+    note: str
+    columns: list[str]
+    rows: list[tuple[str, list[Cell]]]
+
+
+def write(folder: Path, records: Sequence[dict[str, Any]], environment: dict[str, str]) -> None:
+    """Write the three files into the folder."""
+    data = {"schema": SCHEMA, "environment": environment, "records": list(records)}
+    (folder / DATA).write_text(json.dumps(data, indent=1), encoding="utf-8")
+    found = tables(records)
+    (folder / TEXT).write_text(as_markdown(found, environment, has_gpu(records)), encoding="utf-8")
+    template = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    ).get_template("report.html")  # fmt: skip
+    page = template.render(
+        tables=found, pictures=pictures(records), environment=environment, gpu=has_gpu(records), workloads=WORKLOADS,
+        methods=METHODS,
+    )  # fmt: skip
+    (folder / PAGE).write_text(page, encoding="utf-8")
+
+
+def has_gpu(records: Sequence[dict[str, Any]]) -> bool:
+    """Whether something was measured on a GPU."""
+    return any(r.get("device") == "cuda" for r in records)
+
+
+def place(r: dict[str, Any]) -> str:
+    """A record's backend, with its device, precision and kernels where they are not the usual ones."""
+    usual = ("cpu", "ieee", "native")
+    more = [r[name] for name in ("device", "precision", "kernels") if name in r and r[name] not in usual]
+    return ", ".join([r["backend"], *[word for word in more if word != r["backend"]]])
+
+
+def tables(records: Sequence[dict[str, Any]]) -> list[Table]:
+    """Every table that there is something for."""
+    kinds: dict[str, list[dict[str, Any]]] = {}
+    for r in records:
+        kinds.setdefault(r["kind"], []).append(r)
+    made = [
+        *native_tables(kinds.get("native", [])),
+        *algorithm_tables(kinds.get("step", [])),
+        *memory_tables(kinds.get("memory", [])),
+        *feedback_tables(kinds.get("feedback", [])),
+        *kernel_tables(kinds.get("kernel", [])),
+        *start_tables(kinds.get("start", [])),
+    ]
+    return [table for table in made if table.rows]
+
+
+def native_tables(records) -> list[Table]:
+    """Ours against native, and every form's time."""
+    workloads = [w for w in WORKLOADS if any(r["workload"] == w for r in records)]
+    found = {(place(r), r["workload"]): r for r in records}
+    rows, forms = [], []
+    for name in dict.fromkeys(place(r) for r in records):
+        cells = []
+        for w in workloads:
+            r = found.get((name, w))
+            if r is None:
+                cells.append(Cell(""))
+                continue
+            ratio, goal = r["ratio"], GOALS.get(r["backend"], {}).get(w)
+            if r.get("device") == "cuda":
+                goal = 1.0
+            value = 1.0 / ratio["value"]
+            text = f"{value:.2f} ({1 / ratio['high']:.2f}–{1 / ratio['low']:.2f})"
+            cells.append(Cell(text, f"goal {goal:g}" if goal else "", goal is not None and value < goal))
+            times = [("ours", r["seconds"]), *r["forms"].items()]
+            forms.append((f"{w}, {name}", [
+                Cell(r["strongest"]), Cell(", ".join(f"{form} {1e3 * s:.2f}" for form, s in times)),
+                Cell("; ".join(f"{form}: {why}" for form, why in r["failed"].items())),
+            ]))  # fmt: skip
+        rows.append((name, cells))
+    note = "Time of the strongest native form over ours, backpropagation; above 1 ours is faster (95 % interval)."
+    return [
+        Table("Against native", note, workloads, rows),
+        Table("Native forms", "Milliseconds a step.", ["strongest", "all", "failed"], forms),
+    ]
+
+
+def algorithm_tables(records) -> list[Table]:
+    """For every backend: ratios to backpropagation, throughput, and the share of the peak."""
+    made = []
+    for name in dict.fromkeys(place(r) for r in records):
+        mine = [r for r in records if place(r) == name]
+        found = {(r["workload"], r["method"]): r for r in mine}
+        workloads = [w for w in WORKLOADS if any(r["workload"] == w for r in mine)]
+        methods = [m for m in METHODS if any(r["method"] == m for r in mine)]
+
+        def rows(cell, found=found, workloads=workloads, methods=methods):
+            return [(m, [cell(found[w, m]) if (w, m) in found else Cell("") for w in workloads]) for m in methods]
+
+        made += [
+            Table(f"Algorithms on {name}", "Time over backpropagation's; below 1 is faster.", workloads,
+                  rows(to_backprop)),
+            Table(f"Throughput on {name}", "Milliseconds a step; examples a second.", workloads,
+                  rows(lambda r: Cell(f"{1e3 * r['seconds']:.2f}", f"{r['examples_per_second']:,.0f}/s"))),
+            Table(f"Share of the peak on {name}", "Counted operations over the best product or convolution of the run.",
+                  workloads, rows(lambda r: Cell(f"{r['flops_per_second'] / r['peak']:.0%}" if "peak" in r else ""))),
+            Table(f"Compilation on {name}", "Seconds that the first step took longer.", workloads,
+                  rows(lambda r: Cell(f"{r['compile_seconds']:.1f}"))),
+        ]  # fmt: skip
+    return made
+
+
+def to_backprop(r) -> Cell:
+    """An algorithm's time over backpropagation's, and the limit."""
+    if "ratio" not in r:
+        return Cell("1")
+    limit = LIMITS.get(r["method"])
+    if r["method"] == "DFA" and r["workload"] in ("W1", "W2", "W3", "W4"):
+        limit = DIRECT_LIMIT
+    if r["method"] == "DTP" and r["workload"] == "W1":
+        limit = TARGET_LIMIT
+    if limit is not None and r["backend"] == "numpy":
+        limit += NUMPY_MORE
+    value = r["ratio"]["value"]
+    goal = "" if limit is None else f"at most {limit:.2f}"
+    return Cell(f"{value:.2f} ({r['ratio']['low']:.2f}–{r['ratio']['high']:.2f})", goal,
+                limit is not None and value > limit)  # fmt: skip
+
+
+def memory_tables(records) -> list[Table]:
+    """Peak bytes of every algorithm and of the native form."""
+    found = {(r["workload"], place(r), "native" if r["subject"].startswith("form") else r["subject"]): r
+             for r in records}  # fmt: skip
+    subjects = ["native", *METHODS]
+    columns = [s for s in subjects if any(key[2] == s for key in found)]
+    rows = []
+    for w, name in dict.fromkeys(key[:2] for key in found):
+        native = found.get((w, name, "native"))
+        cells = []
+        for s in columns:
+            r = found.get((w, name, s))
+            judged = s == "BP" and native is not None and name.startswith("torch")
+            missed = bool(judged and r and r["bytes"] > native["bytes"])
+            cells.append(Cell(megabytes(r["bytes"]) if r else "", "at most native's" if judged else "", missed))
+        rows.append((f"{w}, {name}", cells))
+    return [Table("Peak memory", "MB above what the imported libraries take, each in its own process.", columns, rows)]
+
+
+def feedback_tables(records) -> list[Table]:
+    """DFA's feedback matrices, stored and generated."""
+    found = {(r["workload"], place(r), r["how"]): r for r in records}
+    rows = []
+    for w, name in dict.fromkeys(key[:2] for key in found):
+        pair = [found.get((w, name, how)) for how in ("stored", "generated")]
+        cells = [Cell(f"{megabytes(r['bytes'])} MB, {1e3 * r['seconds']:.2f} ms" if r else "") for r in pair]
+        rows.append((f"{w}, {name}", cells))
+    return [Table("DFA's feedback matrices", "Bytes of the feedback path, and a step.", ["stored", "generated"], rows)]
+
+
+def kernel_tables(records) -> list[Table]:
+    """Every kernel by backend."""
+    names = list(dict.fromkeys(place(r) for r in records))
+    found = {(r["primitive"], place(r)): r for r in records}
+
+    def cell(r):
+        if r is None:
+            return Cell("")
+        faster = f" ({1 / r['ratio']['value']:.2f}×)" if "ratio" in r else ""
+        return Cell(f"{1e3 * r['seconds']:.2f}{faster}")
+
+    rows = [(p, [cell(found.get((p, n))) for n in names]) for p in dict.fromkeys(r["primitive"] for r in records)]
+    return [Table("Kernels", "Milliseconds; in brackets how many times faster than the portable form.", names, rows)]
+
+
+def start_tables(records) -> list[Table]:
+    """Imports and commands."""
+    rows = [(r["name"], [Cell(f"{r['seconds']:.2f}")]) for r in records]
+    return [Table("Start", "Seconds from the shell, a process each.", ["seconds"], rows)]
+
+
+def megabytes(count: int) -> str:
+    """Bytes as MB."""
+    return f"{count / 1e6:,.1f}"
+
+
+def as_markdown(found: Sequence[Table], environment: dict[str, str], gpu: bool) -> str:
+    """The tables as text."""
+    lines = [
+        "# Benchmarks",
+        "",
+        "Made by `make bench-report`; goals stand beside what they are for, a miss is bold.",
+        "",
+    ]
+    if not gpu:
+        lines += ["There was no GPU: W7, W8 and all figures for GPUs were not measured.", ""]
+    for table in found:
+        lines += [f"## {table.title}", "", table.note, ""]
+        lines += [f"| | {' | '.join(table.columns)} |", "|" + " --- |" * (len(table.columns) + 1)]
+        for name, cells in table.rows:
+            texts = [(f"**{c.text}**" if c.missed else c.text) + (f", {c.goal}" if c.goal else "") for c in cells]
+            lines.append(
+                "| " + " | ".join([name, *(text.replace("|", "/").replace("\n", " ") for text in texts)]) + " |"
+            )
+        lines.append("")
+    lines += ["## Where this ran", ""]
+    lines += [f"- {name}: {text}" for name, text in environment.items()]
+    return "\n".join(lines) + "\n"
+
+
+def pictures(records: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """{title: SVG}: scaling in batch, width and depth, a line for every algorithm; and ratios to native with goals."""
+    found, mine = {}, [r for r in records if r["kind"] == "scaling"]
+    for name in dict.fromkeys(place(r) for r in mine):
+        for axis in dict.fromkeys(r["axis"] for r in mine):
+            members = [r for r in mine if place(r) == name and r["axis"] == axis]
+            if members:
+                title = f"W1 on {name}: {axis}"
+                found[title] = scaling_picture(members, axis, title)
+    for backend, goals in GOALS.items():
+        members = [r for r in records if r["kind"] == "native" and place(r) == backend]
+        if members:
+            title = f"{backend} against native"
+            found[title] = goal_picture(members, goals, title)
+    return found
+
+
+def scaling_picture(members, axis: str, title: str) -> str:
+    """Milliseconds a step over one size, both on logarithmic scales."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, HEIGHT + 0.5), layout="constrained")
+        axes = figure.add_subplot()
+    for i, method in enumerate(dict.fromkeys(r["method"] for r in members)):
+        points = sorted((r["value"], 1e3 * r["seconds"]) for r in members if r["method"] == method)
+        axes.plot(*zip(*points, strict=True), "o-" if i < len(COLOURS) else "o--", color=COLOURS[i % len(COLOURS)],
+                  markersize=3, label=method)  # fmt: skip
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.set_xlabel(axis)
+    axes.set_title("ms a step", loc="left", fontsize=10, color="#444444")
+    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=8.5)
+    return svg(figure, title)
+
+
+def goal_picture(members, goals: dict[str, float], title: str) -> str:
+    """A bar for every workload, a mark at its goal."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+        axes = figure.add_subplot()
+    members = sorted(members, key=lambda r: r["workload"])
+    names = [r["workload"] for r in members]
+    axes.bar(names, [1 / r["ratio"]["value"] for r in members], color=COLOURS[0], width=0.6)
+    axes.plot(names, [goals.get(name, float("nan")) for name in names], "_", color=COLOURS[1], markersize=26)
+    axes.axhline(1.0, color="#bbbbbb", linewidth=0.8, zorder=0)
+    axes.set_title("native's time over ours; marks: goals", loc="left", fontsize=10, color="#444444")
+    return svg(figure, title)

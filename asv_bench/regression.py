@@ -1,0 +1,183 @@
+"""Did something become slower? Ratios are compared, not times: a machine's mood changes all times alike.
+
+    python -m asv_bench.regression base.json new.json        exit code 1, and a sentence for each thing that slowed
+    python -m asv_bench.regression --self-check              shows that it sees a slowed kernel, and nothing else
+
+A ratio is this time over another one of the same run: ours over native, an algorithm over backpropagation, a native
+kernel over its portable form. It is worse where it grew by more than 10 % and by more than three times the scatter of
+both runs' rounds.
+"""
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+SLACK = 0.10  # growth that is never reported
+SCATTERS = 3.0
+RUNS = 10
+ROOT = Path(__file__).parent.parent
+RESULT = Path(__file__).parent / "results" / "self_check.json"
+
+
+class Change(NamedTuple):
+    """One ratio in two runs, and the growth from which on it counts."""
+
+    key: str
+    against: str
+    base: float
+    new: float
+    limit: float
+
+    @property
+    def growth(self) -> float:
+        """new / base - 1"""
+        return self.new / self.base - 1.0
+
+    def __str__(self) -> str:
+        return (
+            f"{self.key} slowed: {self.new:.3f} times {self.against}'s time, {self.base:.3f} before "
+            f"({self.growth:+.0%}; what counts is above {self.limit:+.0%})"
+        )
+
+
+def changes(base: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]) -> list[Change]:
+    """Every ratio that both runs have against the same thing."""
+    before = {r["key"]: r for r in base if r.get("ratio")}
+    found = []
+    for r in new:
+        old = before.get(r["key"])
+        # another strongest native form is another opponent: such ratios cannot be compared
+        if old is None or not r.get("ratio") or old["against"] != r["against"]:
+            continue
+        spread = math.hypot(old["ratio"]["spread"], r["ratio"]["spread"])
+        limit = max(SLACK, math.expm1(SCATTERS * spread))
+        found.append(Change(r["key"], r["against"], old["ratio"]["value"], r["ratio"]["value"], limit))
+    return found
+
+
+def slower(base: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]) -> list[Change]:
+    """The ratios that grew by more than their limit, the worst first."""
+    return sorted((c for c in changes(base, new) if c.growth > c.limit), key=lambda c: -c.growth)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The records of a results file. Raises ValueError where it is not one."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["records"]
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"{path} is no results file: expected JSON with records, as asv_bench.report writes"
+        ) from error
+
+
+def verdict(base: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]) -> tuple[list[str], bool]:
+    """Sentences, and whether something slowed."""
+    compared, worse = changes(base, new), slower(base, new)
+    if not compared:
+        return ["nothing can be compared: the two runs have no ratio in common"], False
+    return [*map(str, worse), f"{len(worse)} of {len(compared)} ratios slowed"], bool(worse)
+
+
+# The check of the check
+
+
+def small_run(slowed: bool, seconds: float, backend_name: str, kernel_kind: str) -> list[dict[str, Any]]:
+    """A few ratios: FA and DFA over BP, BP over native, two kernels over their portable form where there is another.
+
+    slowed: convolutions are done twice.
+    """
+    from ref_bioplaus import backends
+
+    from . import cases
+    from .workloads import WORKLOADS
+
+    backend = backends.get(backend_name, kernels=kernel_kind)
+    if slowed:
+        backend.kernels = with_an_extra_pass(backend.kernels)
+    W3 = replace(WORKLOADS["W3"], batch=16)
+    return [
+        *cases.steps(WORKLOADS["W1"], backend, ("FA", "DFA"), seconds),
+        *cases.native(W3, backend, seconds, compiled=False),
+        *cases.kernels(backend, seconds, ("conv_apply", "max_pool")),
+    ]
+
+
+def with_an_extra_pass(kernels):
+    """Kernels whose convolution does its forward product twice."""
+
+    def conv_apply(W, x, window):
+        return 0.5 * (kernels.conv_apply(W, x, window) + kernels.conv_apply(W, x + 0.0, window))
+
+    return kernels._replace(conv_apply=conv_apply)
+
+
+def self_check(seconds: float, backend_name: str, kernels: str, runs: int) -> tuple[list[str], bool]:
+    """Run the same thing often and once slowed, each in a process of its own: sentences, and whether all is well."""
+
+    def run(slowed):
+        command = [sys.executable, "-m", "asv_bench.regression", "--small-run", "--seconds", str(seconds),
+                   "--backend", backend_name, "--kernels", kernels]  # fmt: skip
+        done = subprocess.run([*command, *["--slowed"] * slowed], cwd=ROOT, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"a run failed: {done.stderr.strip()[-500:]}")
+        return json.loads(done.stdout.splitlines()[-1])
+
+    same = [run(False) for _ in range(runs)]
+    alarms = [str(change) for i, a in enumerate(same) for b in same[i + 1 :] for change in slower(a, b)]
+    caught = slower(same[0], run(True))
+    pairs = runs * (runs - 1) // 2
+    lines = [
+        f"{runs} runs of the same code, {pairs} pairs of {len(changes(same[0], same[0]))} ratios: {len(alarms)} alarms",
+        *alarms,
+        f"the same code with a slowed convolution: {len(caught)} alarms",
+        *map(str, caught),
+    ]
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps({"lines": lines, "runs": same}, indent=1), encoding="utf-8")
+    return lines, not alarms and bool(caught)
+
+
+app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
+
+
+@app.command()
+def main(
+    base: Annotated[Path | None, typer.Argument(help="Results before.")] = None,
+    new: Annotated[Path | None, typer.Argument(help="Results after.")] = None,
+    check: Annotated[bool, typer.Option("--self-check", help="Ten equal runs, and one with a slowed kernel.")] = False,
+    seconds: Annotated[float, typer.Option(help="Of each contest of the self-check.")] = 2.0,
+    backend: Annotated[str, typer.Option(help="Of the self-check.")] = "torch",
+    kernels: Annotated[str, typer.Option(help='Of the self-check: "native" or "portable".')] = "native",
+    runs: Annotated[int, typer.Option(help="Equal runs of the self-check.")] = RUNS,
+    small: Annotated[bool, typer.Option("--small-run", hidden=True)] = False,
+    slowed: Annotated[bool, typer.Option("--slowed", hidden=True)] = False,
+) -> None:
+    """Compare two results files, or check the comparison itself."""
+    if small:
+        print(json.dumps(small_run(slowed, seconds, backend, kernels)))
+        return
+    if check:
+        lines, well = self_check(seconds, backend, kernels, runs)
+    elif base and new:
+        try:
+            lines, worse = verdict(read(base), read(new))
+        except (OSError, ValueError) as error:
+            typer.echo(str(error), err=True)
+            raise typer.Exit(2) from None
+        well = not worse
+    else:
+        typer.echo("give two results files, base and new, or --self-check", err=True)
+        raise typer.Exit(2)
+    typer.echo("\n".join(lines))
+    raise typer.Exit(0 if well else 1)
+
+
+if __name__ == "__main__":
+    app()

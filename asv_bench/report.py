@@ -1,0 +1,187 @@
+"""The measurement driver: `make bench-report`, or python -m asv_bench.report with options for a part of it.
+
+Every record is appended to results/records.jsonl as soon as it is there, so that an interruption loses nothing, and the
+tables hold the newest record of every key: parts measured one after the other, on one machine, come together.
+"""
+
+import datetime
+import json
+import os
+import platform
+import re
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from ref_bioplaus import backends
+from ref_bioplaus.backends import Backend, BackendError
+from ref_bioplaus.experiments.environment import environment
+
+from . import cases, measure, page
+from .native import device_name, on_gpu
+from .workloads import METHODS, WORKLOADS
+
+RESULTS = Path(__file__).parent / "results"
+PARTS = ("native", "algorithms", "kernels", "memory", "scaling", "start", "feedback")
+SPEED = re.compile(r"(OMP|OPENBLAS|MKL|KMP|GOMP|XLA|JAX|TORCH|CUDA|CUPY|MALLOC)_\w+|LD_PRELOAD")
+app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
+
+
+def machine(learning: dict[str, Backend]) -> dict[str, str]:
+    """What decides about speed, {name: text}: versions, processor, threads, BLAS and its environment variables."""
+    found = environment(learning)
+    found |= {"processor": processor(), "cores allowed": str(len(os.sched_getaffinity(0)) if hasattr(
+        os, "sched_getaffinity") else os.cpu_count())}  # fmt: skip
+    built: Any = np.show_config(mode="dicts")
+    blas = built["Build Dependencies"]["blas"]
+    found["numpy's BLAS"] = f"{blas.get('name')} {blas.get('version')}"
+    try:
+        from threadpoolctl import threadpool_info
+
+        found["thread pools"] = "; ".join(
+            f"{pool['internal_api']} {pool['num_threads']} threads {pool.get('architecture') or ''}".strip()
+            for pool in threadpool_info()
+        )
+    except ImportError:
+        found["thread pools"] = "not known: threadpoolctl is not installed"
+    if "torch" in learning:
+        import torch
+
+        found["torch's threads"] = str(torch.get_num_threads())
+        found["torch's parallel info"] = " ".join(torch.__config__.parallel_info().split())
+    return found | {name: value for name, value in sorted(os.environ.items()) if SPEED.fullmatch(name)}
+
+
+def processor() -> str:
+    """The processor's name."""
+    path = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*:\s*(.+)", path.read_text()) if path.exists() else []
+    return names[0] if names else platform.processor() or "unknown"
+
+
+def plan(
+    workloads: Sequence[str], learning: dict[str, Backend], methods: Sequence[str], parts: Sequence[str],
+    seconds: float, compiled: bool, device: str | None, known: dict[str, dict[str, Any]],
+) -> Iterator[tuple[str, Any]]:  # fmt: skip
+    """What is to be measured, in order: (name, function that yields records)."""
+    if "start" in parts:
+        yield "imports and commands", lambda: cases.starts(list(learning))
+    for name, backend in learning.items():
+        if "kernels" in parts:
+            yield f"kernels on {name}", partial(cases.kernels, backend, seconds / 5)
+        for w in (WORKLOADS[w] for w in workloads if on_gpu(backend) or not WORKLOADS[w].needs_gpu):
+            if "native" in parts:
+                yield f"{w.name} on {name} against native", partial(cases.native, w, backend, seconds, compiled)
+            if "algorithms" in parts:
+                yield f"{w.name} on {name}, algorithms", partial(cases.steps, w, backend, methods, seconds)
+            if "memory" in parts:
+                strongest = known.get(f"native/{w.name}/{name}", {}).get("strongest")
+                yield f"{w.name} on {name}, memory", partial(cases.peak_memory, w, backend, methods, strongest, device)
+            if "feedback" in parts and "DFA" in methods:
+                yield f"{w.name} on {name}, DFA's feedback", partial(cases.feedback, w, backend, seconds)
+        if "scaling" in parts:
+            yield f"scaling on {name}", partial(cases.scaling, backend, methods, seconds / 5)
+
+
+def merged(lines: Path) -> dict[str, dict[str, Any]]:
+    """The newest record of every key. A last line that was cut off is left out."""
+    found: dict[str, dict[str, Any]] = {}
+    for line in lines.read_text(encoding="utf-8").splitlines() if lines.exists() else []:
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        found[record["key"]] = record
+    return found
+
+
+def chosen(text: str, known: Sequence[str], what: str) -> list[str]:
+    """The names in a comma-separated option. Raises typer.BadParameter for an unknown one."""
+    names = [name for name in text.split(",") if name]
+    for name in names:
+        if name not in known:
+            raise typer.BadParameter(f'{what} "{name}" is unknown, expected some of {",".join(known)}')
+    return names
+
+
+@app.command()
+def main(
+    workloads: Annotated[str, typer.Option(help="As in W1,W3.")] = ",".join(WORKLOADS),
+    backend: Annotated[str, typer.Option("--backends", help="As in torch,jax.")] = "torch,jax,numpy,cupy",
+    algorithms: Annotated[str, typer.Option(help="As in BP,FA,KP.")] = ",".join(METHODS),
+    parts: Annotated[str, typer.Option(help="What to measure.")] = ",".join(PARTS),
+    kernels: Annotated[str, typer.Option(help='"native" or "portable".')] = "native",
+    precision: Annotated[str, typer.Option(help="Of float32 products: ieee, tf32 or bf16.")] = "ieee",
+    device: Annotated[str | None, typer.Option(help="As in cpu or cuda.")] = None,
+    seconds: Annotated[float, typer.Option(help="Of each contest.")] = 10.0,
+    minutes: Annotated[float, typer.Option(help="Begin nothing new after so many.")] = 600.0,
+    compiled: Annotated[bool, typer.Option(help="Try torch.compile too: up to a minute for each net.")] = True,
+    out: Annotated[Path, typer.Option(help="Folder of the results; what is there is kept and completed.")] = RESULTS,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what was measured before.")] = False,
+    against: Annotated[Path | None, typer.Option(help="Earlier results.json: exit code 1 where ratios grew.")] = None,
+) -> None:
+    """Measure, and write results.json, RESULTS.md and index.html."""
+    console = Console()
+    wanted, methods = chosen(workloads, list(WORKLOADS), "workload"), chosen(algorithms, list(METHODS), "algorithm")
+    what = chosen(parts, PARTS, "part")
+    learning: dict[str, Backend] = {}
+    for name in chosen(backend, backends.names(), "backend"):
+        try:
+            learning[name] = backends.get(name, device=device, precision=precision, kernels=kernels)
+        except BackendError as error:
+            console.print(f"{name} is left out: {error}", markup=False)
+    if not learning:
+        console.print("there is no backend to measure")
+        raise typer.Exit(2)
+    out.mkdir(parents=True, exist_ok=True)
+    lines, place, failures = out / "records.jsonl", machine(learning), 0
+    if fresh:
+        lines.unlink(missing_ok=True)
+    end = datetime.datetime.now() + datetime.timedelta(minutes=minutes)
+    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+    with Progress(*columns, console=console) as progress, lines.open("a", encoding="utf-8") as file:
+        stamp = {"date": place["date"], "precision": precision, "device": device_name(next(iter(learning.values())))}
+        peak = max(measure.peaks(device=stamp["device"]).values())
+
+        def keep(record):
+            suffix = [word for word in (stamp["device"], precision) if word not in ("cpu", "ieee")]
+            key = "/".join((record["key"], *suffix))
+            file.write(json.dumps(record | stamp | {"key": key, "peak": peak}) + "\n")
+            file.flush()
+
+        task = progress.add_task("")
+        for name, function in plan(wanted, learning, methods, what, seconds, compiled, device, merged(lines)):
+            if datetime.datetime.now() > end:
+                console.print(f"the time is up: {name} and what follows it were not measured", markup=False)
+                break
+            progress.update(task, description=name)
+            try:
+                for record in function():
+                    keep(record)
+                console.print(f"{name}: done", markup=False)
+            except KeyboardInterrupt:
+                console.print("interrupted: what was measured is kept")
+                break
+            except Exception as error:  # one case that fails must not cost the others
+                failures += 1
+                console.print(f"{name} failed: {type(error).__name__}: {error}", markup=False)
+    records = list(merged(lines).values())
+    page.write(out, records, place)
+    console.print(f"{len(records)} records; the page is {out / page.PAGE}", markup=False)
+    if against is not None:
+        from .regression import read, verdict
+
+        sentences, worse = verdict(read(against), records)
+        console.print("\n".join(sentences), markup=False)
+        failures += worse
+    raise typer.Exit(1 if failures else 0)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,172 @@
+"""What is timed: networks W1 to W8, their optimizers, and the algorithms, each ready to run on a backend.
+
+Batches are random numbers: speed does not depend on what is learned. W6 is the ResNet-18 that is usual on 32x32 images,
+with a 3x3 convolution in front and no pooling behind it; in all ResNets BatchNorm stands before the ReLU.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ref_bioplaus import algorithms, losses, optimizers
+from ref_bioplaus.backends import Backend
+from ref_bioplaus.linear import dense
+from ref_bioplaus.local import Dropout, LocalOperation, bias, global_average_pool, tanh
+from ref_bioplaus.models import akrout2019, bartunov2018, moskovitz2018
+from ref_bioplaus.models.residual import BATCH_NORM_BEFORE_RELU, basic_block, convolution, projection, stage
+from ref_bioplaus.models.sizes import scaled
+from ref_bioplaus.network import Builder, Network, chain
+from ref_bioplaus.types import Algorithm, Batch, Optimizer, State
+
+TARGETS = ("W1", "W2", "W5")  # workloads on which target propagation is timed
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A network, how many samples are in its batch, and how it learns."""
+
+    name: str
+    label: str
+    build: Callable[..., Network]  # takes in_shape, classes and width, by keyword
+    in_shape: tuple[int, ...]
+    batch: int = 128
+    adam: bool = True  # or gradient descent with momentum 0.9
+    eta: float = 1e-4
+    classes: int = 10
+    width: float = 1.0
+    needs_gpu: bool = False
+
+    def network(self) -> Network:
+        """The network."""
+        return self.build(in_shape=self.in_shape, classes=self.classes, width=self.width)
+
+    def optimizer(self, decay: float = 0.0) -> Optimizer:
+        """The optimizer; decay in the papers' form."""
+        if self.adam:
+            return optimizers.adam(self.eta, decay=decay)
+        return optimizers.sgd(self.eta, 0.9, decay=decay)
+
+    def data(self, dtype: str = "float32") -> tuple[np.ndarray, np.ndarray]:
+        """Inputs (N, *in_shape) and classes (N,), the same ones every time."""
+        random = np.random.default_rng(1)
+        x = random.standard_normal((self.batch, *self.in_shape)).astype(dtype)
+        return x, random.integers(0, self.classes, self.batch)
+
+    def smaller(self, in_shape: tuple[int, ...], batch: int, width: float, classes: int = 4) -> "Workload":
+        """The same layers with fewer units, on smaller images."""
+        return replace(self, in_shape=in_shape, batch=batch, width=width, classes=classes)
+
+
+def perceptron(hidden: int, depth: int, *, in_shape, classes, width=1.0) -> Network:
+    """A fully connected net of tanh units."""
+    n = scaled(width)
+    return chain(in_shape, *[(dense(n(hidden)), bias, tanh)] * depth, (dense(classes), bias))
+
+
+def small_image_resnet18(*, in_shape, classes, width=1.0) -> Network:
+    """ResNet-18 for small images."""
+    n, net = scaled(width), Builder(in_shape)
+    x = net.add(convolution(n(64), 3), *BATCH_NORM_BEFORE_RELU.unit)
+    for channels, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
+        x = stage(net, x, 2, n(channels), stride, basic_block, BATCH_NORM_BEFORE_RELU, projection)
+    net.add(global_average_pool)
+    net.add(dense(classes), bias)
+    return net.build()
+
+
+RESNETS: dict[str, Any] = {"adam": False, "eta": 0.1}
+LARGE: dict[str, Any] = RESNETS | {"classes": 1000, "needs_gpu": True}
+WORKLOADS = {
+    workload.name: workload
+    for workload in (
+        Workload("W1", "MLP 784-256×5-10, tanh", partial(perceptron, 256, 5), (784,)),
+        Workload("W2", "MLP 3072-1024×3-10, tanh", partial(perceptron, 1024, 3), (3072,)),
+        Workload("W3", "Moskovitz CIFAR-10 model 1", moskovitz2018.cifar10_model1, (24, 24, 3)),
+        Workload("W4", "Moskovitz CIFAR-10 model 2", moskovitz2018.cifar10_model2, (32, 32, 3)),
+        Workload("W5", "Bartunov CIFAR-10, locally connected", bartunov2018.cifar_lc, (32, 32, 3)),
+        Workload("W6", "ResNet-18, 32×32", small_image_resnet18, (32, 32, 3), 64, **RESNETS),
+        Workload("W7", "ResNet-18, 224×224",
+                 partial(akrout2019.resnet18, batch_norm_after_relu=False), (224, 224, 3), **LARGE),
+        Workload("W8", "ResNet-50, 224×224",
+                 partial(akrout2019.resnet50, batch_norm_after_relu=False), (224, 224, 3), **LARGE),
+    )
+}  # fmt: skip
+
+
+def without_dropout(network: Network) -> Network:
+    """The same network with the identity in place of dropout."""
+
+    def kept(op):
+        return LocalOperation(op.in_shape) if isinstance(op, Dropout) else op
+
+    layers = tuple(replace(layer, local=tuple(map(kept, layer.local))) for layer in network.layers)
+    return replace(network, layers=layers)
+
+
+class Method(NamedTuple):
+    """An algorithm and the mode that is timed."""
+
+    label: str
+    mode: str
+    build: Callable[[Network, Workload], Algorithm]
+
+
+def _simple(make, **options):
+    return lambda network, w: make(network, losses.cross_entropy(), w.optimizer(), **options)
+
+
+def _kolen_pollack(network, w):
+    return algorithms.kolen_pollack(network, losses.cross_entropy(), w.optimizer(decay=1e-4))
+
+
+def _targets(make):
+    return lambda network, w: make(network, losses.cross_entropy(), w.optimizer(), w.optimizer())
+
+
+METHODS = {
+    "BP": Method("backpropagation", "learn", _simple(algorithms.backprop)),
+    "FA": Method("feedback alignment", "learn", _simple(algorithms.feedback_alignment)),
+    "SN": Method("sign-symmetry, strict norm", "learn", _simple(algorithms.sign_symmetry)),
+    "KP": Method("Kolen-Pollack", "learn", _kolen_pollack),
+    "WM": Method("weight mirror, engaged", "engaged", _simple(algorithms.weight_mirror)),
+    "WM-mirror": Method("weight mirror, mirroring", "mirror", _simple(algorithms.weight_mirror)),
+    "DFA": Method("direct feedback alignment", "learn", _simple(algorithms.direct_feedback_alignment)),
+    "DTP": Method("difference target propagation, parallel", "parallel", _targets(algorithms.dtp)),
+    "SDTP": Method("simplified DTP, parallel", "parallel", _targets(algorithms.sdtp)),
+}
+
+
+def methods_of(workload: Workload) -> tuple[str, ...]:
+    """The algorithms that are timed on a workload."""
+    return tuple(name for name in METHODS if name not in ("DTP", "SDTP") or workload.name in TARGETS)
+
+
+class Training:
+    """One algorithm learning one workload on one backend: call it for one step, `wait` for the device."""
+
+    def __init__(
+        self, workload: Workload, method: str, backend: Backend, dropout: bool = True,
+        build: Callable[[Network, Workload], Algorithm] | None = None,
+    ):  # fmt: skip
+        network = workload.network()
+        network = network if dropout else without_dropout(network)
+        self.network = network.with_kernels(backend.kernels).with_dtype(backend.dtype)
+        algorithm = (build or METHODS[method].build)(self.network, workload)
+        self.backend = backend
+        self.state: State = algorithm.init(backend.key(0))
+        x, labels = workload.data()
+        self.batch: Batch = backend.batch(x, np.eye(workload.classes, dtype="float32")[labels])
+        self.step = backend.compile(algorithm.modes[METHODS[method].mode], donate=True, keep=("loss",))
+        self.loss: Any = None
+
+    def __call__(self) -> None:
+        """One step."""
+        self.state, info = self.step(self.state, self.batch)
+        self.loss = info.loss
+
+    def wait(self) -> None:
+        """Return once the device has done the step; NumPy and torch on a CPU have by then."""
+        self.backend.synchronize()

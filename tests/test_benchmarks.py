@@ -1,0 +1,391 @@
+"""The benchmarks' opponents compute what ours compute, counts are right, and the regression check sees what it should.
+
+Nothing here is timed.
+"""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from asv_bench import cases, measure, memory, native, page, primitives, regression, report
+from asv_bench.flops import step_flops
+from asv_bench.workloads import METHODS, WORKLOADS, Training, methods_of, without_dropout
+from ref_bioplaus import backends
+from ref_bioplaus.kernels import PORTABLE
+from ref_bioplaus.network import forward
+from ref_bioplaus.tree import leaves, tree_map
+from tests.conftest import get
+
+SMALL = {
+    "W1": WORKLOADS["W1"].smaller((9,), 5, 5 / 256),
+    "W2": WORKLOADS["W2"].smaller((11,), 1, 7 / 1024),
+    "W3": WORKLOADS["W3"].smaller((10, 8, 3), 5, 1 / 16),
+    "W4": WORKLOADS["W4"].smaller((9, 6, 3), 5, 1 / 32),
+    "W5": WORKLOADS["W5"].smaller((9, 6, 3), 5, 1 / 32),
+    "W6": WORKLOADS["W6"].smaller((9, 6, 3), 5, 1 / 16),
+    "W7": WORKLOADS["W7"].smaller((40, 33, 3), 3, 1 / 32),
+    "W8": WORKLOADS["W8"].smaller((40, 33, 3), 3, 1 / 32),
+}
+FORMS = [
+    (name, library, form)
+    for name in SMALL
+    for library, found in (
+        ("torch", ["eager, bmm", "eager, einsum"] if name == "W5" else
+         ["eager"] if name in ("W1", "W2") else ["eager", "eager, channels-last"]),
+        ("jax", ["jit"]),
+    )
+    for form in found
+    if library == "torch" or name in ("W1", "W3", "W5", "W6")  # W6 stands for the ResNets, which take long to compile
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "library", "form"), FORMS)
+def test_native_forms_learn_what_ours_learn(name, library, form):
+    """float64, the same start: equal losses in three steps, and equal parameters after them."""
+    backend, workload = get(library), replace(SMALL[name], eta=1e-3)
+    ours = Training(workload, "BP", backend, dropout=False)
+    start = ours.state
+    copied = start._replace(forward=tree_map(lambda a: backend.asarray(backend.to_numpy(a).copy()), start.forward))
+    theirs = native.native_training(workload, form, backend, dropout=False, state=copied)
+    for _ in range(3):
+        ours()
+        theirs()
+        loss = np.mean(backend.to_numpy(ours.loss))
+        assert loss == pytest.approx(float(theirs.loss), rel=1e-9)
+    # the parameters we reached, in the opponent's layout, against its own
+    reached = native.native_training(workload, form, backend, dropout=False, state=ours.state)
+    pairs = list(zip(parameters(reached), parameters(theirs), strict=True))
+    first = parameters(native.native_training(workload, form, backend, dropout=False, state=copied))
+    assert len(pairs) == len(leaves(ours.state.forward.params))
+    assert any(not np.array_equal(a, b) for a, b in zip(first, parameters(theirs), strict=True))
+    for a, b in pairs:
+        # Adam divides by sqrt(v) + epsilon: where a gradient is 1e-12 of the others its rounding shows
+        np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-9)
+
+
+def parameters(training):
+    """What a native training learns, as NumPy arrays."""
+    if hasattr(training, "tensors"):
+        return [t.detach().numpy().copy() for t in training.tensors]
+    import jax
+
+    return [np.array(a) for a in jax.tree.leaves(training.state[0])]
+
+
+@pytest.mark.parametrize("library", ["torch", "jax"])
+def test_native_dropout_drops(library):
+    """With dropout two runs of the opponent differ in their first loss only by the masks: they are not the mean."""
+    backend = get(library)
+    with_, without = (native.native_training(SMALL["W4"], native.native_forms(SMALL["W4"], library, False)[0], backend,
+                                             dropout=dropout) for dropout in (True, False))  # fmt: skip
+    with_()
+    without()
+    assert float(with_.loss) != pytest.approx(float(without.loss), rel=1e-6)
+
+
+def test_batch_norms_native_statistics_move_as_ours():
+    backend = get("torch")
+    ours = Training(SMALL["W6"], "BP", backend)
+    theirs = native.native_training(SMALL["W6"], "eager", backend, state=ours.state)
+    ours()
+    theirs()
+    mine = [s for layer in ours.state.stats for s in layer if s]
+    assert len(mine) == len(theirs.statistics) > 0
+    for s, (mean, var) in zip(mine, theirs.statistics, strict=True):
+        np.testing.assert_allclose(s["mean"], mean, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(s["var"], var, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_method_runs_on_every_workload(name):
+    backend = get("numpy")
+    for method in methods_of(WORKLOADS[name]):
+        if name in ("W7", "W8") and method != "DFA":
+            continue
+        training = Training(SMALL[name], method, backend)
+        before = [np.array(a) for a in leaves(training.state)]
+        training()
+        training.wait()
+        assert any(not np.array_equal(a, b) for a, b in zip(before, leaves(training.state), strict=True))
+    assert ("DTP" in methods_of(WORKLOADS[name])) == (name in ("W1", "W2", "W5"))
+
+
+def counting(kernels, count):
+    """Kernels that add up the operations of their products, from the arrays that they are given."""
+
+    def dense(function):
+        def run(a, b):
+            result = function(a, b)
+            shapes = {*a.shape, *b.shape, *result.shape}
+            count.append(2 * math.prod(shapes) if len(shapes) == 3 else None)
+            return result
+
+        return run
+
+    return kernels._replace(
+        dense_apply=dense(PORTABLE.dense_apply), dense_transport=dense(PORTABLE.dense_transport),
+        dense_correlate=dense(PORTABLE.dense_correlate),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_operations_are_those_of_the_products_made(method):
+    """A perceptron of widths that all differ: every dense product is seen, with its three sizes."""
+    from ref_bioplaus.linear import dense
+    from ref_bioplaus.local import bias, tanh
+    from ref_bioplaus.network import chain
+
+    def build(in_shape, classes, width):
+        return chain(in_shape, (dense(7), bias, tanh), (dense(5), bias, tanh), (dense(classes), bias))
+
+    workload = replace(SMALL["W1"], build=build, in_shape=(11,), classes=3, batch=2)
+    backend, count = get("numpy"), []
+    backend.kernels = counting(backend.kernels, count)
+    training = Training(workload, method, backend)
+    count.clear()
+    training()
+    direct = 2 * 2 * 3 * (7 + 5) if method == "DFA" else 0  # its feedback is a product of its own
+    assert sum(count) + direct == step_flops(training.network, method, workload.batch)
+
+
+def test_operations_of_convolutions():
+    network = WORKLOADS["W3"].network()
+    faces = [24 * 24 * 75 * 64, 12 * 12 * 1600 * 64, 2304 * 384, 384 * 192, 192 * 10]
+    assert step_flops(network, "BP", 128) == 128 * 2 * (3 * sum(faces) - faces[0])
+    with pytest.raises(KeyError):
+        step_flops(network, "XX", 128)
+
+
+def test_dropout_can_be_left_out():
+    workload, backend = SMALL["W4"], get("numpy")
+    network = without_dropout(workload.network()).with_dtype("float64")
+    assert network.parameter_shapes == workload.network().parameter_shapes
+    state = Training(workload, "BP", backend).state
+    x = backend.asarray(workload.data()[0], "float64")
+    trains, _ = forward(network, state.forward.params, state.stats, x, (state.key,), train=True)
+    tests, _ = forward(network, state.forward.params, state.stats, x, train=False)
+    np.testing.assert_array_equal(trains.h[-1], tests.h[-1])
+
+
+# Measuring, without a clock
+
+
+def timings(a, b):
+    return measure.Timings({"a": a, "b": b})
+
+
+def test_a_ratio_is_that_of_medians_and_its_interval_holds_it():
+    ratio = timings([2.0, 2.2, 1.8, 100.0, 2.0], [1.0, 1.1, 0.9, 1.0, 1.0]).ratio("a", "b")
+    assert ratio.value == 2.0
+    assert ratio.low <= ratio.value <= ratio.high
+    assert timings([2.0] * 3, [4.0] * 3).ratio("a", "b") == (0.5, 0.5, 0.5, 0.0)
+
+
+def test_subjects_take_turns_and_all_are_waited_for():
+    calls = []
+
+    class Subject:
+        def __init__(self, name):
+            self.name = name
+
+        def __call__(self):
+            calls.append(self.name)
+
+        def wait(self):
+            calls.append(f"{self.name} done")
+
+    subjects = {"a": Subject("a"), "b": Subject("b")}
+    found = measure.interleaved(subjects, seconds=0.0, rounds=4)
+    assert [len(found.seconds[name]) for name in "ab"] == [4, 4]
+    order = [c[0] for c in calls if c.endswith("done")][2:]  # the first two say how many steps fill a turn
+    assert "".join(order) == "aabbbbaaaabbbbaa"
+    with pytest.raises(ValueError, match="no subjects"):
+        measure.interleaved({})
+
+
+@pytest.mark.parametrize("name", primitives.NAMES)
+def test_every_primitive_is_bound_to_arrays_that_fit(name, monkeypatch):
+    monkeypatch.setattr(primitives, "N", 2)
+    monkeypatch.setattr(primitives, "UNITS", 6)
+    monkeypatch.setattr(primitives, "WORDS", 5)
+    backend = get("numpy", "float32")
+    result = primitives.primitive(name, backend, PORTABLE)()
+    assert all(np.all(np.isfinite(np.asarray(a))) for a in leaves(result))
+
+
+def test_peak_memory_of_another_process():
+    """W1's parameters, gradients and Adam's two memories alone are 8 MB; ten times that would be a leak."""
+    found = memory.peak_bytes("W1", "numpy", "portable", "BP")
+    assert 4 * 4 * 480_000 < found < 200e6
+    with pytest.raises(RuntimeError, match="W9"):
+        memory.peak_bytes("W9", "numpy", "portable", "BP")
+
+
+# Regression, on numbers made up
+
+
+def ratio_record(value, spread=0.01, key="step/W1/torch/FA", against="BP"):
+    return {"key": key, "against": against, "ratio": {"value": value, "low": value, "high": value, "spread": spread}}
+
+
+@pytest.mark.parametrize(
+    ("base", "new", "alarms"),
+    [
+        (ratio_record(1.0), ratio_record(1.0), 0),
+        (ratio_record(1.0), ratio_record(1.09), 0),  # below the slack
+        (ratio_record(1.0), ratio_record(1.2), 1),
+        (ratio_record(1.2), ratio_record(1.0), 0),  # faster
+        (ratio_record(1.0, 0.1), ratio_record(1.2, 0.1), 0),  # within the scatter
+        (ratio_record(1.0, 0.1), ratio_record(2.0, 0.1), 1),
+        (ratio_record(1.0), ratio_record(2.0, against="other"), 0),  # another opponent
+        (ratio_record(1.0), ratio_record(2.0, key="other"), 0),
+        ({"key": "step/W1/torch/BP", "seconds": 1.0}, {"key": "step/W1/torch/BP", "seconds": 9.0}, 0),  # no ratio
+    ],
+)
+def test_a_ratio_that_grew_is_seen(base, new, alarms):
+    assert len(regression.slower([base], [new])) == alarms
+
+
+def test_equal_runs_with_noise_do_not_alarm_and_a_slowed_one_does():
+    """Ten runs of 30 ratios, of 15 rounds with 5 % noise; then one of them half as slow again."""
+    random = np.random.default_rng(0)
+
+    def run(slowed=1.0):
+        records = []
+        for i in range(30):
+            a, b = (np.exp(0.05 * random.standard_normal(15)) for _ in range(2))
+            a = a * (slowed if i == 7 else 1.0)
+            found = timings(list(a), list(b)).ratio("a", "b")
+            records.append({"key": str(i), "against": "b", "ratio": found._asdict()})
+        return records
+
+    runs = [run() for _ in range(10)]
+    assert not [c for i, a in enumerate(runs) for b in runs[i + 1 :] for c in regression.slower(a, b)]
+    assert [c.key for c in regression.slower(runs[0], run(1.6))] == ["7"]
+
+
+def test_the_slowed_kernel_computes_the_same():
+    slowed = regression.with_an_extra_pass(PORTABLE)
+    random = np.random.default_rng(0)
+    x, W = random.standard_normal((2, *primitives.STRIDED.in_shape)), random.standard_normal((3, 3, 64, 5))
+    expected = PORTABLE.conv_apply(W, x, primitives.STRIDED)
+    np.testing.assert_allclose(slowed.conv_apply(W, x, primitives.STRIDED), expected, rtol=1e-12)
+
+
+def test_the_regression_command(tmp_path):
+    for name, value in (("base", 1.0), ("same", 1.02), ("slow", 1.5)):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"records": [ratio_record(value)]}))
+    (tmp_path / "broken.json").write_text("[]")
+
+    def run(*files):
+        return CliRunner().invoke(regression.app, [str(tmp_path / f"{f}.json") for f in files])
+
+    assert run("base", "same").exit_code == 0
+    slow = run("base", "slow")
+    assert slow.exit_code == 1
+    assert "step/W1/torch/FA slowed: 1.500 times BP's time, 1.000 before (+50%" in slow.output
+    assert run("base", "broken").exit_code == run("base", "missing").exit_code == run().exit_code == 2
+
+
+# The driver
+
+
+def run_driver(folder, *options):
+    return CliRunner().invoke(
+        report.app, ["--kernels", "portable", "--backends", "numpy", "--seconds", "0", "--out", str(folder), *options]
+    )
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Small workloads and no search for the peak."""
+    for module in (cases, report, memory):
+        monkeypatch.setattr(module, "WORKLOADS", SMALL)
+    monkeypatch.setattr(measure, "peaks", lambda **_: {"product": 1e12})
+
+
+def test_the_driver_completes_what_is_there(tmp_path, quick):
+    first = run_driver(tmp_path, "--workloads", "W1", "--algorithms", "FA", "--parts", "algorithms")
+    assert first.exit_code == 0, first.output
+    second = run_driver(tmp_path, "--workloads", "W1,W3", "--algorithms", "FA,DFA", "--parts", "native,algorithms",
+                        "--no-compiled")  # fmt: skip
+    assert second.exit_code == 0, second.output
+    data = json.loads((tmp_path / page.DATA).read_text())
+    keys = {r["key"] for r in data["records"]}
+    assert keys == {"native/W1/numpy", "native/W3/numpy"} | {
+        f"step/{w}/numpy/{m}" for w in ("W1", "W3") for m in ("BP", "FA", "DFA")
+    }
+    assert data["environment"]["processor"]
+    assert len((tmp_path / "records.jsonl").read_text().splitlines()) == 2 + 8
+    text, html = (tmp_path / page.TEXT).read_text(), (tmp_path / page.PAGE).read_text()
+    for written in (text, html):
+        assert "There was no GPU" in written
+        assert "at most 1.13" in written  # FA's limit on NumPy
+    assert "<script" not in html and "http://" not in html.replace("http://www.w3.org", "")
+    with (tmp_path / "records.jsonl").open("a") as file:
+        file.write('{"key": "cut of')
+    assert len(report.merged(tmp_path / "records.jsonl")) == len(keys)
+
+
+def test_a_case_that_fails_costs_no_other(tmp_path, quick, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no luck")
+        yield
+
+    monkeypatch.setattr(cases, "native", fail)
+    done = run_driver(tmp_path, "--workloads", "W1", "--algorithms", "BP", "--parts", "native,algorithms")
+    assert done.exit_code == 1
+    assert "no luck" in done.output
+    assert [r["key"] for r in json.loads((tmp_path / page.DATA).read_text())["records"]] == ["step/W1/numpy/BP"]
+
+
+def test_the_driver_refuses_what_it_does_not_know(tmp_path):
+    for option, value in (("--workloads", "W9"), ("--algorithms", "XX"), ("--backends", "numpi"), ("--parts", "all")):
+        done = run_driver(tmp_path, option, value)
+        assert done.exit_code == 2
+        assert value in done.output
+
+
+def test_goals_that_are_missed_are_marked():
+    step = {"kind": "step", "key": "", "backend": "torch", "kernels": "native", "device": "cpu", "precision": "ieee",
+            "workload": "W1", "method": "FA", "seconds": 1.0, "examples_per_second": 1.0, "flops_per_second": 1.0,
+            "compile_seconds": 0.0}  # fmt: skip
+    for value, missed in ((1.02, False), (1.05, True)):
+        (table, *_) = page.tables([step | ratio_record(value)])
+        assert [cell.missed for cell in table.rows[0][1]] == [missed]
+    ours = {"kind": "native", "backend": "torch", "kernels": "native", "device": "cpu", "precision": "ieee",
+            "workload": "W3", "seconds": 1.0, "forms": {"eager": 1.2}, "failed": {}, "strongest": "eager"}  # fmt: skip
+    for value, missed in ((1 / 1.2, False), (1 / 1.1, True)):
+        (table, *_) = page.tables([ours | ratio_record(value)])
+        assert [cell.missed for cell in table.rows[0][1]] == [missed]
+        assert table.rows[0][1][0].goal == "goal 1.15"
+
+
+def test_benchmarks_are_what_asv_expects():
+    """Every benchmark takes its class's parameters, and skips by NotImplementedError what is not there."""
+    import importlib
+    import inspect
+
+    found = 0
+    for module in ("steps", "kernels", "start"):
+        for _, class_ in inspect.getmembers(importlib.import_module(f"asv_bench.benchmarks.{module}"), inspect.isclass):
+            for name, method in inspect.getmembers(class_, inspect.isfunction):
+                if class_.__module__.startswith("asv_bench.benchmarks.") and name.startswith(("time_", "track_")):
+                    assert (
+                        len(inspect.signature(method).parameters)
+                        == 1 + len(class_.params)
+                        == 1 + len(class_.param_names)
+                    )
+                    found += 1
+    assert found >= 10
+    from asv_bench.benchmarks.steps import Steps
+
+    if "cupy" not in backends.installed():
+        with pytest.raises(NotImplementedError):
+            Steps().setup("cupy", "W1", "BP")
+    with pytest.raises(NotImplementedError):
+        Steps().setup("numpy", "W3", "DTP")
