@@ -15,6 +15,7 @@ from rich.text import Text
 
 from . import __version__
 from .conformance.command import conformance_app
+from .experiments import commands, reproduce_commands
 
 
 class Program(typer.Typer):
@@ -33,6 +34,9 @@ app = Program(no_args_is_help=True, add_completion=False, pretty_exceptions_show
 catalogue_app = typer.Typer(no_args_is_help=True, help="What there is: algorithms, models, backends, modifications.")
 app.add_typer(catalogue_app, name="list")
 app.add_typer(conformance_app, name="conformance")
+for command in (commands.train, commands.resume, commands.evaluate):
+    app.command()(command)
+reproduce_commands.mount(app, catalogue_app)
 
 PIPE_WIDTH = 160  # columns, where no terminal says how wide it is
 

@@ -1,1 +1,23 @@
-"""The program around the library: data, training and comparison."""
+"""The program around the library: data, experiments, training, pages. `train` and its kin come when they are asked for.
+
+from ref_bioplaus.experiments import Experiment, train
+"""
+
+from typing import Any
+
+PLACES = {
+    "Experiment": "experiment",
+    "ExperimentError": "experiment",
+    "train": "training",
+    "resume": "training",
+    "evaluate": "training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """What a name of PLACES stands for, its module imported now."""
+    from importlib import import_module
+
+    if name in PLACES:
+        return getattr(import_module(f".{PLACES[name]}", __name__), name)
+    raise AttributeError(f"module {__name__} has no attribute {name}")

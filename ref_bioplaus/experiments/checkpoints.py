@@ -1,0 +1,189 @@
+"""Checkpoints: safetensors files with a JSON header, which a kill at any moment leaves whole.
+
+A file is written under a temporary name in its own folder, synced, and renamed; then the folder is synced. The two
+newest are kept, and the best. The header's checksum covers the header and every tensor. bfloat16 is stored as float32,
+which holds it exactly.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..backends import Backend
+from ..tree import named_leaves, unflatten
+from ..types import State
+
+KEPT = 2
+BEST = "best.safetensors"
+TEMPORARY = ".tmp"
+FORMAT = 1
+ENTRY = "ref_bioplaus"  # of the safetensors metadata
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be read or written; the message is one sentence that says what to do."""
+
+
+class Checkpoint(NamedTuple):
+    """What a file holds: the state's tensors by their path in the tree, and the header."""
+
+    path: Path
+    header: dict[str, Any]
+    tensors: dict[str, np.ndarray]
+
+
+def name_at(step: int) -> str:
+    """The file name of a step's checkpoint."""
+    return f"step-{step:012d}.safetensors"
+
+
+def found(folder: Path) -> list[Path]:
+    """A folder's checkpoints, the newest first; the best, which is a copy of one of them, is not among them."""
+    return sorted(folder.glob("step-*.safetensors"), reverse=True)
+
+
+def save(folder: Path, step: int, header: dict[str, Any], tensors: dict[str, np.ndarray], best: bool = False) -> Path:
+    """Write a checkpoint, and the best one too where this is it; then delete all others but the newest before it.
+
+    Raises CheckpointError where the disk does not take it.
+    """
+    content = encoded(header, tensors)
+    path = folder / name_at(step)
+    try:
+        write_whole(path, content)
+        if best:
+            write_whole(folder / BEST, content)
+        older = [other for other in found(folder) if other < path][: KEPT - 1]
+        for other in found(folder):
+            if other != path and other not in older:
+                os.unlink(other)
+    except OSError as error:
+        raise CheckpointError(
+            f"The checkpoint {path} cannot be written ({error.strerror}): make room, then continue with "
+            f"`ref-bioplaus resume {folder}`."
+        ) from error
+    return path
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is there with its whole content or not at all. Raises OSError."""
+    temporary = path.with_name(path.name + TEMPORARY)
+    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[os.write(file, rest) :]
+        os.fsync(file)
+    finally:
+        os.close(file)
+    os.replace(temporary, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Let a rename in a folder reach the disk, where the system can be asked to."""
+    if os.name == "posix":
+        directory = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def encoded(header: dict[str, Any], tensors: dict[str, np.ndarray]) -> bytes:
+    """The content of a checkpoint's file."""
+    from safetensors.numpy import save as serialized
+
+    whole = header | {"format": FORMAT, "checksum": checksum(header | {"format": FORMAT}, tensors)}
+    return serialized(tensors, {ENTRY: json.dumps(whole, sort_keys=True)})
+
+
+def checksum(header: dict[str, Any], tensors: dict[str, np.ndarray]) -> str:
+    """SHA-256 of the header without its checksum and of every tensor with its name, dtype and shape."""
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"\0{name}\0{tensor.dtype.str}\0{tensor.shape}\0".encode())
+        digest.update(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def load(path: Path) -> Checkpoint:
+    """A checkpoint from its file. Raises CheckpointError where it is missing, truncated or altered.
+
+    The sentence names the checkpoint before it, where there is one.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load as deserialized
+
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"The checkpoint {path} cannot be read ({error.strerror}).") from error
+    try:
+        size = int.from_bytes(content[:8], "little")
+        header = json.loads(json.loads(content[8 : 8 + size])["__metadata__"][ENTRY])
+        tensors = deserialized(content)
+        expected = header.pop("checksum")
+        whole = checksum(header, tensors) == expected
+    except (SafetensorError, ValueError, KeyError, TypeError, MemoryError, RecursionError):
+        whole = False
+    if not whole:
+        raise CheckpointError(f"The checkpoint {path} is truncated or altered: {before(path)}.")
+    if header["format"] != FORMAT:
+        raise CheckpointError(f"The checkpoint {path} has format {header['format']}, expected {FORMAT}.")
+    return Checkpoint(path, header, tensors)
+
+
+def before(path: Path) -> str:
+    """What to do instead of reading a damaged checkpoint."""
+    older = (
+        [other for other in found(path.parent) if other.name < path.name] if path.name != BEST else found(path.parent)
+    )
+    if not older:
+        return "there is none before it, so start again in another folder"
+    return f"the one before it is {older[0].name}, continue from it with --checkpoint {older[0].name}"
+
+
+def latest(folder: Path, name: str | None = None) -> Checkpoint:
+    """A folder's newest checkpoint, or the one of that file name ("best" for the best). Raises CheckpointError."""
+    if name is not None:
+        wanted = folder / (BEST if name == "best" else Path(name).name)
+        if not wanted.exists():
+            there = [p.name for p in found(folder)] + ([BEST] if (folder / BEST).exists() else [])
+            raise CheckpointError(
+                f'The folder {folder} has no checkpoint "{name}": it has {", ".join(there) if there else "none"}.'
+            )
+        return load(wanted)
+    newest = found(folder)
+    if not newest:
+        raise CheckpointError(f"The folder {folder} has no checkpoint: start with `ref-bioplaus train --out {folder}`.")
+    return load(newest[0])
+
+
+def tensors_of(backend: Backend, state: State) -> dict[str, np.ndarray]:
+    """A state's tensors on the host, by their path in the tree."""
+    return {name: np.array(backend.to_numpy(leaf), order="C") for name, leaf in named_leaves(state)}
+
+
+def state_of(backend: Backend, checkpoint: Checkpoint, like: State) -> State:
+    """The state of a checkpoint on a backend, in the tree of `like`. Raises CheckpointError where it does not fit."""
+    shapes = {name: tuple(leaf.shape) for name, leaf in named_leaves(like)}
+    stored = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
+    for name in sorted(shapes.keys() | stored.keys()):
+        if shapes.get(name) != stored.get(name):
+            raise CheckpointError(
+                f"The checkpoint {checkpoint.path} does not fit its experiment: {name} has shape {stored.get(name)}, "
+                f"expected {shapes.get(name)}."
+            )
+    return unflatten(like, [backend.asarray(checkpoint.tensors[name]) for name in shapes])
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Delete what a kill left half written."""
+    for path in folder.glob(f"*{TEMPORARY}"):
+        path.unlink()

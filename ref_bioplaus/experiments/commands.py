@@ -1,0 +1,226 @@
+"""The commands `train`, `resume` and `evaluate`. Libraries are imported when a command needs them.
+
+Exit codes: 0 done · 1 the loss is not finite · 2 not understood, or cannot be done as asked · 130 and 143 stopped by
+Ctrl-C or SIGTERM, with a checkpoint.
+"""
+
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+from rich.text import Text
+
+PIPE_WIDTH = 160  # columns, where no terminal says how wide it is
+
+BackendName = Annotated[str | None, typer.Option(help='The array library, as in `list backends`, or "module:object".')]
+DeviceName = Annotated[str | None, typer.Option(help='"cpu", "cuda", "cuda:1". Default: the library\'s usual one.')]
+DataFolder = Annotated[Path | None, typer.Option(help="A folder with the images, in the layout of Hugging Face's hub.")]
+CheckpointName = Annotated[str | None, typer.Option(help='A checkpoint\'s file name, or "best". Default: the newest.')]
+Kernels = Annotated[str | None, typer.Option(help='"native", the library\'s own, or "portable", the definition.')]
+Epochs = Annotated[int | None, typer.Option(help="How often to go through the training images.")]
+Steps = Annotated[int | None, typer.Option(help="Batches after which to stop, wherever in an epoch.")]
+WithTensorBoard = Annotated[
+    bool, typer.Option("--tensorboard", help="Write what TensorBoard shows to OUT/tensorboard.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="A field of the experiment, as optimizer.eta=0.01; repeatable. Comes last."),
+]
+
+
+def train(
+    out: Annotated[Path, typer.Option(help="The folder that gets the experiment, the log and the checkpoints.")],
+    experiment: Annotated[Path | None, typer.Option(help="A TOML file to start from.")] = None,
+    algorithm: Annotated[str | None, typer.Option(help="As in `list algorithms`, or a label, as KP.")] = None,
+    model: Annotated[str | None, typer.Option(help="As in `list models`.")] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help='An id of Hugging Face\'s hub, or "embedded". Default: what the model is made for.'),
+    ] = None,
+    data: DataFolder = None,
+    backend: BackendName = None,
+    device: DeviceName = None,
+    dtype: Annotated[str | None, typer.Option(help='"float32", "float64" or "bfloat16".')] = None,
+    precision: Annotated[str | None, typer.Option(help='Of float32 products: "ieee", "tf32" or "bf16".')] = None,
+    kernels: Kernels = None,
+    batch: Annotated[int | None, typer.Option(help="Images in a batch.")] = None,
+    epochs: Epochs = None,
+    steps: Steps = None,
+    seed: Annotated[int | None, typer.Option(help="Of initial weights, noise and batches.")] = None,
+    held_out: Annotated[int | None, typer.Option(help="Training images kept for validation.")] = None,
+    augmentation: Annotated[str | None, typer.Option(help="How training images are cropped and flipped.")] = None,
+    setting: Settings = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue what OUT holds, where it holds anything.")] = False,
+    tensorboard: WithTensorBoard = False,
+) -> None:
+    """An algorithm learns a dataset: any algorithm, model, dataset and backend."""
+    named = {
+        "algorithm": algorithm, "model": model, "dataset": dataset, "data": None if data is None else str(data),
+        "backend": backend, "device": device, "dtype": dtype, "precision": precision, "kernels": kernels,
+        "batch": batch, "epochs": epochs, "steps": steps, "seed": seed, "held_out": held_out,
+        "augmentation": augmentation,
+    }  # fmt: skip
+
+    def work(reporter):
+        from dataclasses import replace
+
+        from . import training
+        from .experiment import Experiment, overridden, read
+
+        chosen = Experiment() if experiment is None else read(experiment)
+        chosen = overridden(replace(chosen, **given(named)), setting or ())
+        return training.train(chosen, out, resume=resume, reporter=reporter, tensorboard=tensorboard)
+
+    carry_out(work)
+
+
+def resume(
+    out: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    checkpoint: CheckpointName = None,
+    data: DataFolder = None,
+    backend: BackendName = None,
+    device: DeviceName = None,
+    kernels: Kernels = None,
+    epochs: Epochs = None,
+    steps: Steps = None,
+    tensorboard: WithTensorBoard = False,
+) -> None:
+    """Continue a run that was stopped, bit for bit on the same backend, or on another one."""
+    changes: dict[str, Any] = {
+        "data": None if data is None else str(data), "backend": backend, "device": device, "kernels": kernels,
+        "epochs": epochs, "steps": steps,
+    }  # fmt: skip
+
+    def work(reporter):
+        from . import training
+
+        return training.resume(out, checkpoint, reporter=reporter, tensorboard=tensorboard, **given(changes))
+
+    carry_out(work)
+
+
+def evaluate(
+    out: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    checkpoint: CheckpointName = None,
+    data: DataFolder = None,
+    backend: BackendName = None,
+    device: DeviceName = None,
+) -> None:
+    """Loss and errors of a checkpoint on every split, as one line of JSON."""
+    import json
+
+    changes = {"data": None if data is None else str(data), "backend": backend, "device": device}
+
+    def measure():
+        from . import training
+
+        return training.evaluate(out, checkpoint, **given(changes))
+
+    print(json.dumps(sentences(measure)))
+
+
+def given(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that were named."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def carry_out(work: Callable) -> None:
+    """Run, showing how it goes, and stop with the run's exit code."""
+    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    with bars(console) as reporter:
+        run = sentences(lambda: work(reporter))
+    last = run.records[-1] if run.records else {}
+    if run.finished:
+        say(console, f"Done: {line(last)}. The log is {run.out / 'log.jsonl'}.")
+        return
+    say(console, f"Stopped after step {run.step}, with a checkpoint: continue with `ref-bioplaus resume {run.out}`.")
+    raise typer.Exit(128 + signal.Signals[run.stopped_by])
+
+
+def sentences(work: Callable) -> Any:
+    """What `work` returns; what it raises for a user to read becomes a sentence and an exit code."""
+    from ..backends import BackendError
+    from .checkpoints import CheckpointError
+    from .experiment import ExperimentError
+    from .training import NotFinite
+
+    expected: tuple[type[Exception], ...] = (BackendError, CheckpointError, ExperimentError, ImportError)
+    with suppress(ImportError):
+        from .datasets import DataError
+
+        expected = (*expected, DataError)
+    try:
+        return work()
+    except NotFinite as error:
+        fail(str(error), 1)
+    except expected as error:
+        sentence = str(error)
+        fail(sentence if sentence.endswith((".", "?")) else f"{sentence}.", 2)
+
+
+def fail(sentence: str, code: int) -> NoReturn:
+    """Print one sentence to stderr and stop."""
+    Console(stderr=True).print(Text(sentence, style="red"), soft_wrap=True)
+    raise typer.Exit(code)
+
+
+def say(console: Console, sentence: str) -> None:
+    """One line, whatever is in it."""
+    console.print(Text(sentence), soft_wrap=True)
+
+
+def line(record: dict[str, Any]) -> str:
+    """A record's numbers that fit in a line."""
+    shown = [f"epoch {record.get('epoch', 0)}, step {record.get('step', 0)}"]
+    for name in ("train_loss", "train_error", "validation_error", "test_loss", "test_error"):
+        if record.get(name) is not None:
+            unit = " %" if name.endswith("error") else ""
+            shown.append(f"{name.replace('_', ' ')} {record[name]:.4g}{unit}")
+    if record.get("images_per_second"):
+        shown.append(f"{record['images_per_second']:,.0f} images/s")
+    return ", ".join(shown)
+
+
+def bars(console: Console):
+    """A reporter with a bar in a terminal, and a line for every record."""
+    from .training import Reporter
+
+    class Bars(Reporter):
+        """The run in a terminal."""
+
+        def __init__(self) -> None:
+            columns = (
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+                TimeRemainingColumn(),
+            )  # fmt: skip
+            self.rich = RichProgress(*columns, console=console, transient=True, disable=not console.is_terminal)
+            self.task = self.rich.add_task("step")
+
+        def __enter__(self):
+            self.rich.start()
+            return self
+
+        def __exit__(self, *error):
+            self.rich.stop()
+
+        def note(self, sentence):
+            say(console, sentence)
+
+        def start(self, steps, done):
+            self.rich.update(self.task, total=steps, completed=done)
+
+        def progress(self, step, loss):
+            described = "step" if loss is None else f"loss {loss:.4g}"
+            self.rich.update(self.task, completed=step, description=described)
+
+        def record(self, record):
+            say(console, line(record))
+
+    return Bars()

@@ -1,0 +1,513 @@
+"""Training: an experiment runs, is recorded, can be stopped at any moment and goes on as if it never had been.
+
+    run = train(Experiment(algorithm="kolen-pollack", data="mnist", epochs=5), "runs/kp")
+    run.records[-1]["test_error"]
+
+The folder gets experiment.toml, log.jsonl with one line per evaluation, and the checkpoints. A record's train_loss and
+train_error are means over the batches learned from since the record before, as they were met.
+"""
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from .. import __version__, backends
+from ..backends import Backend, BackendError
+from ..conformance.judge import in_order
+from ..types import Batch, State
+from . import checkpoints, estimates, monitor
+from .checkpoints import Checkpoint
+from .experiment import (
+    NOT_LEARNING,
+    Built,
+    Experiment,
+    ExperimentError,
+    Shape,
+    as_dict,
+    as_toml,
+    build,
+    checked,
+    from_dict,
+)
+
+LOG = "log.jsonl"
+EXPERIMENT = "experiment.toml"
+LOOK_EVERY = 0.5  # seconds between looks at the loss, each of which waits for the device
+HELD_LOSSES = 1000  # batches whose losses may wait for a look
+LOOKED_BACK = 3  # steps examined tensor by tensor before a loss that is not finite
+
+
+class Split(Protocol):
+    """Training, validation or test images."""
+
+    count: int
+
+    def steps(self, batch: int) -> int:
+        """Batches in an epoch."""
+        ...
+
+
+class Data(Protocol):
+    """What `train` needs of a dataset; experiments.datasets.load returns one."""
+
+    in_shape: tuple[int, ...]  # (height, width, channels)
+    classes: tuple[str, ...]
+    train: Split
+
+    def batches(
+        self, split: str, backend: Backend, batch: int, seed: int, epoch: int, start: int = 0, shuffle: bool = True,
+        flatten: bool = False,
+    ) -> Iterator[Batch]:  # fmt: skip
+        """The batches of one epoch from number `start` on, a function of seed, epoch and number alone."""
+        ...
+
+
+class Reporter:
+    """Told how a run goes; this one keeps quiet."""
+
+    def note(self, sentence: str) -> None:
+        """Something worth knowing."""
+
+    def start(self, steps: int, done: int) -> None:
+        """The run begins with so many of its steps done."""
+
+    def progress(self, step: int, loss: float | None) -> None:
+        """So many steps are done."""
+
+    def record(self, record: dict[str, Any]) -> None:
+        """An evaluation."""
+
+
+@dataclass
+class Run:
+    """What a run came to. `records` is a list of flat rows but for the metrics per layer, as pandas takes it."""
+
+    experiment: Experiment
+    out: Path
+    records: list[dict[str, Any]]
+    state: State
+    built: Built
+    backend: Backend
+    step: int
+    stopped_by: str | None = None  # the signal's name
+
+    @property
+    def finished(self) -> bool:
+        """Whether it ran to its end."""
+        return self.stopped_by is None
+
+
+@dataclass
+class Progress:
+    """Where a run is: everything a checkpoint keeps beside the state."""
+
+    step: int = 0  # batches learned from
+    epoch: int = 0
+    position: int = 0  # batches of this epoch learned from
+    seconds: float = 0.0  # spent learning
+    losses: float = 0.0  # sums since the last record
+    wrong: int = 0
+    samples: int = 0
+    seen: int = 0  # samples since the last record, of any mode
+    seen_seconds: float = 0.0
+    best: float | None = None
+    best_step: int | None = None
+    pending: list = field(default_factory=list, repr=False)  # (step, Info) not looked at yet
+
+
+class NotFinite(RuntimeError):
+    """A loss that is not finite; the message says where it began."""
+
+
+class Interrupt:
+    """Ctrl-C and SIGTERM ask for a stop after the step; a second time they stop at once."""
+
+    def __init__(self) -> None:
+        self.name: str | None = None
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Interrupt":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.before[number] = signal.signal(number, self.asked)
+        return self
+
+    def asked(self, number, frame) -> None:
+        """Remember the signal, and put back what it did before."""
+        self.name = signal.Signals(number).name
+        self.restore()
+
+    def restore(self) -> None:
+        """Signals do again what they did before."""
+        while self.before:
+            number, handler = self.before.popitem()
+            signal.signal(number, handler)
+
+    def __exit__(self, *error) -> None:
+        self.restore()
+
+
+def train(
+    experiment: Experiment,
+    out: str | Path,
+    callback: Callable[[dict[str, Any]], None] | None = None,
+    resume: bool = False,
+    data: Data | None = None,
+    reporter: Reporter | None = None,
+    tensorboard: bool = False,
+) -> Run:
+    """Run an experiment, its results in the folder `out`.
+
+    callback: called with each record. resume: continue what the folder holds, where it holds anything. data: images of
+    your own, instead of the experiment's dataset. Raises ExperimentError, BackendError, datasets.DataError and
+    CheckpointError, each one sentence, before anything runs where it can be known, and NotFinite.
+    """
+    experiment, out = checked(experiment), Path(out)
+    if resume and checkpoints.found(out):
+        checkpoint = checkpoints.latest(out)
+        check_same(experiment, from_dict(checkpoint.header["experiment"]), out)
+    else:
+        checkpoint = None
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise ExperimentError(
+                f"{out} is there already and not empty: continue it with `ref-bioplaus resume {out}`, "
+                "or name another folder."
+            )
+    return Training(experiment, out, checkpoint, data, reporter, callback, tensorboard).run()
+
+
+def resume(
+    out: str | Path,
+    checkpoint: str | None = None,
+    callback: Callable[[dict[str, Any]], None] | None = None,
+    data: Data | None = None,
+    reporter: Reporter | None = None,
+    tensorboard: bool = False,
+    **changes: Any,
+) -> Run:
+    """Continue the run in a folder from its newest checkpoint, or from the one of that file name.
+
+    changes: fields of the experiment that are to be others from here on, as backend="jax" or epochs=20; only those that
+    leave what is learned as it is. Raises as `train` does.
+    """
+    out = Path(out)
+    found = checkpoints.latest(out, checkpoint)
+    stored = from_dict(found.header["experiment"])
+    experiment = checked(replace(stored, **changes))
+    check_same(experiment, stored, out)
+    return Training(experiment, out, found, data, reporter, callback, tensorboard).run()
+
+
+def evaluate(
+    out: str | Path, checkpoint: str | None = None, data: Data | None = None, **changes: Any
+) -> dict[str, Any]:
+    """The loss and errors of a folder's newest checkpoint, or another ("best"), on every split.
+
+    Raises as `train` does.
+    """
+    found = checkpoints.latest(Path(out), checkpoint)
+    experiment = checked(replace(from_dict(found.header["experiment"]), **changes))
+    backend = get_backend(experiment, Reporter())
+    data = data or load_data(experiment)
+    built = build(experiment, backend, shape_of(data, experiment))
+    state = checkpoints.state_of(backend, found, built.algorithm.init(backend.key(experiment.seed)))
+    measure = backend.wrap(monitor.measuring(built))
+    record: dict[str, Any] = {
+        "checkpoint": found.path.name,
+        "step": found.header["step"],
+        "epoch": found.header["epoch"],
+    }
+    for split in ("train", *test_splits(experiment)):
+        batches = ordered(data, split, backend, experiment, built)
+        record |= {f"{split}_{k}": v for k, v in monitor.measured(backend, measure, state, batches).items()}
+    return record
+
+
+def check_same(experiment: Experiment, stored: Experiment, out: Path) -> None:
+    """Raise ExperimentError where two experiments do not learn the same."""
+    mine, theirs = as_dict(experiment), as_dict(stored)
+    shared = any("start_share" in options for options in stored.modifications.values())
+    free = [name for name in NOT_LEARNING if name != "epochs" or not shared]
+    for name in sorted(mine.keys() | theirs.keys()):
+        if name not in free and mine.get(name) != theirs.get(name):
+            raise ExperimentError(
+                f"The run in {out} has {name} = {theirs.get(name)!r}, not {mine.get(name)!r}: "
+                "leave it as it is, or start in another folder."
+            )
+
+
+def get_backend(experiment: Experiment, reporter: Reporter) -> Backend:
+    """The experiment's backend; portable kernels, said so, where it has no native ones. Raises BackendError."""
+
+    def get(kernels):
+        return backends.get(experiment.backend, experiment.device, experiment.dtype, experiment.precision, kernels)
+
+    try:
+        return get(experiment.kernels)
+    except BackendError as error:
+        if experiment.kernels != "native" or "no native kernels" not in str(error):
+            raise
+        reporter.note(f"{experiment.backend} has no native kernels: the portable ones run instead.")
+        return get("portable")
+
+
+def load_data(experiment: Experiment) -> Data:
+    """The experiment's dataset. Raises datasets.DataError."""
+    from . import datasets
+
+    return datasets.load(
+        experiment.dataset, experiment.data, held_out=experiment.held_out, augmentation=experiment.augmentation
+    )
+
+
+def shape_of(data: Data, experiment: Experiment) -> Shape:
+    """What the experiment must know of its data."""
+    classes = data.classes
+    count = classes if isinstance(classes, int) else len(classes)
+    return Shape(tuple(data.in_shape), count, data.train.steps(experiment.batch))
+
+
+def test_splits(experiment: Experiment) -> tuple[str, ...]:
+    """The splits that are measured."""
+    return (("validation",) if experiment.held_out else ()) + (("test",) if experiment.test else ())
+
+
+def ordered(data: Data, split: str, backend: Backend, experiment: Experiment, built: Built) -> Iterator[Batch]:
+    """A split's batches in their order, for measuring."""
+    for batch in data.batches(split, backend, experiment.batch, experiment.seed, 0, shuffle=False, flatten=built.flat):
+        yield monitor.with_targets(batch, built)
+
+
+class Training:
+    """One run: what it works with, and where it is."""
+
+    def __init__(self, experiment, out, checkpoint, data, reporter, callback, tensorboard):
+        self.experiment: Experiment = experiment
+        self.out: Path = out
+        self.reporter: Reporter = reporter or Reporter()
+        self.callback = callback
+        self.checkpoint: Checkpoint | None = checkpoint
+        self.backend = get_backend(experiment, self.reporter)
+        self.data: Data = data or load_data(experiment)
+        self.shape = shape_of(self.data, experiment)
+        self.built = build(experiment, self.backend, self.shape)
+        self.needs = estimates.estimate(experiment, self.built)
+        self.reporter.note(f"{self.needs}.")
+        estimates.check_memory(self.needs, self.backend, f'"{experiment.algorithm}" on "{experiment.model}"')
+        self.prepare_folder()
+        self.tensorboard = monitor.TensorBoard(out / "tensorboard") if tensorboard else None
+        self.total = experiment.epochs * self.shape.steps
+        if experiment.steps is not None:
+            self.total = min(self.total, experiment.steps)
+        self.modes = {
+            name: self.backend.compile(monitor.counting(step, self.built), donate=True, keep=("loss", "output"))
+            for name, step in self.built.algorithm.modes.items()
+        }
+        self.measure = self.backend.wrap(monitor.measuring(self.built))
+        self.state = self.first_state()
+        self.at = Progress()
+        self.last_saved = time.monotonic()
+        log_size = 0
+        if checkpoint is not None:
+            self.state = checkpoints.state_of(self.backend, checkpoint, self.state)
+            self.at = Progress(**checkpoint.header["progress"])
+            log_size = checkpoint.header["log_size"]
+        try:
+            self.log = monitor.Log(out / LOG, log_size)
+        except ValueError as error:
+            raise ExperimentError(str(error)) from error
+        self.records = self.log.records()
+        names = tuple(experiment.metrics)
+        start = self.first_state().forward.params if "sign_changes" in names else None
+        self.compare = monitor.Comparison(self.backend, self.built, names, start, next(self.batches(0, 0)))
+
+    def prepare_folder(self) -> None:
+        """Make the folder, and write the experiment. Raises ExperimentError where there is no room or no right to."""
+        needed = (checkpoints.KEPT + 2) * (self.needs.state + 100_000)
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            checkpoints.remove_temporaries(self.out)
+            checkpoints.write_whole(self.out / EXPERIMENT, as_toml(self.experiment).encode())
+            free = estimates.free_disk(self.out)
+        except OSError as error:
+            raise ExperimentError(
+                f"The folder {self.out} cannot be written to ({error.strerror}): name another one with --out."
+            ) from error
+        if free is not None and free < needed:
+            raise ExperimentError(
+                f"The folder {self.out} has {estimates.size(free)} free, but the checkpoints need "
+                f"{estimates.size(needed)}: make room, or name another folder with --out."
+            )
+
+    def first_state(self) -> State:
+        """The state before the first step: the same each time."""
+        return self.built.algorithm.init(self.backend.key(self.experiment.seed))
+
+    def batches(self, epoch: int, start: int) -> Iterator[Batch]:
+        """The training batches of an epoch from number `start` on."""
+        e = self.experiment
+        for batch in self.data.batches(
+            "train", self.backend, e.batch, e.seed, epoch, start=start, flatten=self.built.flat
+        ):
+            yield monitor.with_targets(batch, self.built)
+
+    # The loop
+
+    def run(self) -> Run:
+        """Learn until the end, or until a signal; the last state is in a checkpoint when this returns."""
+        at, stopped = self.at, None
+        self.reporter.start(self.total, at.step)
+        with Interrupt() as interrupt:
+            if self.checkpoint is None:
+                self.evaluate()
+                self.save()
+            began = looked = time.perf_counter()
+            while at.step < self.total and not stopped:
+                for batch in self.batches(at.epoch, at.position):
+                    self.learn(batch)
+                    now = time.perf_counter()
+                    ends = at.position == self.shape.steps or at.step == self.total
+                    due = ends and (at.epoch + 1) % self.experiment.evaluate_every == 0 or at.step == self.total
+                    if now - looked > LOOK_EVERY or len(at.pending) >= HELD_LOSSES or ends or interrupt.name:
+                        self.look()
+                        looked = now = time.perf_counter()
+                        at.seconds += now - began
+                        at.seen_seconds += now - began
+                        if at.position == self.shape.steps:
+                            at.epoch, at.position = at.epoch + 1, 0
+                        if due:
+                            self.evaluate()
+                        if time.monotonic() - self.last_saved >= self.experiment.checkpoint_every:
+                            self.save()
+                        began = time.perf_counter()
+                    elif not self.experiment.checkpoint_every:
+                        self.save()
+                    stopped = interrupt.name
+                    if stopped or at.step >= self.total or at.position == 0:
+                        break
+            if checkpoints.found(self.out)[:1] != [self.out / checkpoints.name_at(at.step)]:
+                self.save()
+        return Run(self.experiment, self.out, self.records, self.state, self.built, self.backend, at.step, stopped)
+
+    def learn(self, batch: Batch) -> None:
+        """The schedule's modes on one batch."""
+        at = self.at
+        for mode in self.built.algorithm.schedule(at.epoch, at.position):
+            self.state, info = self.modes[mode](self.state, batch)
+            if info.loss is not None:
+                at.pending.append((at.step, info))
+        at.seen += batch.x.shape[0]
+        at.step += 1
+        at.position += 1
+
+    def look(self) -> None:
+        """Bring the losses since the last look to the host. Raises NotFinite."""
+        at, mean = self.at, None
+        for step, info in at.pending:
+            loss = self.backend.to_numpy(info.loss)
+            total = float(np.sum(loss, dtype=np.float64))
+            if not np.isfinite(total):
+                raise NotFinite(self.diagnosis(step))
+            mean = total / len(loss)
+            at.losses += total
+            at.samples += len(loss)
+            if info.output is not None:
+                at.wrong += int(np.count_nonzero(self.backend.to_numpy(info.output)))
+        at.pending.clear()
+        self.reporter.progress(at.step, mean)
+
+    def evaluate(self) -> None:
+        """Measure, and write a record."""
+        at = self.at
+        record: dict[str, Any] = {"step": at.step, "epoch": at.epoch}
+        record["train_loss"] = at.losses / at.samples if at.samples else None
+        if not self.built.rebuilds:
+            record["train_error"] = 100.0 * at.wrong / at.samples if at.samples else None
+        for split in test_splits(self.experiment):
+            batches = ordered(self.data, split, self.backend, self.experiment, self.built)
+            found = monitor.measured(self.backend, self.measure, self.state, batches)
+            record |= {f"{split}_{name}": monitor.finite(value) for name, value in found.items()}
+        record |= self.compare(self.state)
+        speed = at.seen / at.seen_seconds if at.seen_seconds else None
+        record |= {"images_per_second": speed, "seconds": at.seconds, "memory": monitor.peak_memory(self.backend)}
+        at.losses, at.wrong, at.samples, at.seen, at.seen_seconds = 0.0, 0, 0, 0, 0.0
+        self.log.add(record)
+        self.records.append(record)
+        self.reporter.record(record)
+        if self.tensorboard:
+            self.tensorboard.add(record)
+        if self.callback:
+            self.callback(record)
+        self.keep_best(record)
+
+    def keep_best(self, record: dict[str, Any]) -> None:
+        """A best checkpoint by the validation images, or by the training batches where none are held out.
+
+        The test images have no say in it.
+        """
+        split = "validation" if self.experiment.held_out else "train"
+        value = record.get(f"{split}_loss" if self.built.rebuilds else f"{split}_error")
+        if value is not None and (self.at.best is None or value < self.at.best):
+            self.at.best, self.at.best_step = value, self.at.step
+            self.save(best=True)
+
+    # Checkpoints
+
+    def save(self, best: bool = False) -> None:
+        """Write a checkpoint of this moment. Raises NotFinite for a state that is not finite."""
+        self.look()
+        tensors = checkpoints.tensors_of(self.backend, self.state)
+        if monitor.first_not_finite(tensors.items()):
+            raise NotFinite(self.diagnosis(self.at.step - 1))
+        progress = {name: value for name, value in vars(self.at).items() if name != "pending"}
+        header = {
+            "experiment": as_dict(self.experiment),
+            "step": self.at.step,
+            "epoch": self.at.epoch,
+            "position": self.at.position,
+            "seed": self.experiment.seed,
+            "progress": progress,
+            "log_size": self.log.size,
+            "versions": {"ref_bioplaus": __version__, "python": sys.version.split()[0]} | self.backend.versions(),
+        }
+        checkpoints.save(self.out, self.at.step, header, tensors, best)
+        self.last_saved = time.monotonic()
+
+    def diagnosis(self, bad: int) -> str:
+        """A sentence on the first tensor that was not finite, up to step `bad`: the steps since the last checkpoint
+        are run again, the last of them tensor by tensor."""
+        step, epoch, position = 0, 0, 0
+        state, where = self.first_state(), "the start"
+        if checkpoints.found(self.out):
+            checkpoint = checkpoints.latest(self.out)
+            state = checkpoints.state_of(self.backend, checkpoint, state)
+            step, epoch, position = (checkpoint.header[name] for name in ("step", "epoch", "position"))
+            where = f"the checkpoint {checkpoint.path}, of step {step}"
+        shown = {name: self.backend.compile(mode) for name, mode in self.built.algorithm.modes.items()}
+        found = None
+        while step <= bad and not found:
+            for batch in self.batches(epoch, position):
+                for mode in self.built.algorithm.schedule(epoch, position):
+                    if step <= bad - LOOKED_BACK:
+                        state, _ = self.modes[mode](state, batch)
+                    else:
+                        state, info = shown[mode](state, batch)
+                        arrays = ((n, self.backend.to_numpy(a)) for n, a in in_order(info, state).items())
+                        found = found or monitor.first_not_finite(arrays)
+                step, position = step + 1, position + 1
+                if found or step > bad:
+                    break
+            if position == self.shape.steps:
+                epoch, position = epoch + 1, 0
+        what = f"{monitor.place(found, self.built.network)}, at step {step - 1}" if found else "not found again"
+        return (
+            f"The loss is not finite after step {bad}; the first tensor that is not: {what}; the last good state is "
+            f"{where}: try a smaller learning rate."
+        )

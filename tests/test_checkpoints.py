@@ -1,0 +1,219 @@
+"""Checkpoints: exact, refused where damaged, and whole after a kill between any two of the system's operations."""
+
+import json
+import os
+import types
+from contextlib import suppress
+
+import numpy as np
+import pytest
+
+from ref_bioplaus.experiments import checkpoints
+from ref_bioplaus.experiments.checkpoints import BEST, CheckpointError, found, latest, load, name_at, save
+from tests.conftest import get
+
+HEADER = {"step": 3, "words": "η = 0.1", "numbers": [0.1, None]}
+TENSORS = {
+    "forward/params/1/W": np.array([[0.0, -0.0, 1e-42], [np.pi, -1.5, 3e38]], np.float32),
+    "forward/params/1/local/0/b": np.zeros((0, 4)),
+    "t": np.array(7, np.int32),
+    "key": np.array([-1, 2**31 - 1], np.int32),
+}
+
+
+class Killed(BaseException):
+    """The process is no more: nothing catches this."""
+
+
+class System:
+    """The system's operations, up to the one at which the process is killed.
+
+    A write that is cut short has written half. lose: what was not synced is lost, as in a power cut.
+    """
+
+    O_WRONLY, O_CREAT, O_TRUNC, O_RDONLY, name = os.O_WRONLY, os.O_CREAT, os.O_TRUNC, os.O_RDONLY, "posix"
+
+    def __init__(self, end):
+        self.end, self.count, self.opened, self.synced = end, 0, {}, set()
+
+    def count_down(self):
+        self.count += 1
+        if self.count > self.end:
+            raise Killed
+
+    def open(self, path, *rest):
+        self.count_down()
+        file = os.open(path, *rest)
+        self.opened[file] = path
+        return file
+
+    def write(self, file, content):
+        self.count += 1
+        if self.count > self.end:
+            os.write(file, content[: len(content) // 2])
+            raise Killed
+        return os.write(file, content[: max(1, len(content) * 2 // 3)])
+
+    def fsync(self, file):
+        self.count_down()
+        os.fsync(file)
+        self.synced.add(str(self.opened[file]))
+
+    def replace(self, old, new):
+        self.count_down()
+        if str(old) not in self.synced:  # a rename that reaches the disk before the content does
+            with open(old, "r+b") as file:
+                file.truncate(10)
+        os.replace(old, new)
+
+    def unlink(self, path):
+        self.count_down()
+        os.unlink(path)
+
+    def close(self, file):
+        os.close(file)
+
+
+def tensors_at(step):
+    return TENSORS | {"t": np.array(step, np.int32)}
+
+
+def test_what_is_loaded_is_what_was_saved_bit_for_bit(tmp_path):
+    path = save(tmp_path, 3, HEADER, TENSORS)
+    loaded = load(path)
+    assert {k: v for k, v in loaded.header.items() if k != "format"} == HEADER
+    assert loaded.tensors.keys() == TENSORS.keys()
+    for name, tensor in TENSORS.items():
+        assert loaded.tensors[name].dtype == tensor.dtype
+        assert loaded.tensors[name].shape == tensor.shape
+        assert loaded.tensors[name].tobytes() == tensor.tobytes(), name
+
+
+def test_it_is_a_safetensors_file_that_others_can_read(tmp_path):
+    from safetensors import safe_open
+
+    with safe_open(save(tmp_path, 3, HEADER, TENSORS), "numpy") as file:
+        assert json.loads(file.metadata()["ref_bioplaus"])["words"] == "η = 0.1"
+        assert np.array_equal(file.get_tensor("key"), TENSORS["key"])
+
+
+def test_the_two_newest_and_the_best_are_kept(tmp_path):
+    for step in range(5):
+        save(tmp_path, step, HEADER | {"step": step}, tensors_at(step), best=step == 1)
+    assert [p.name for p in found(tmp_path)] == [name_at(4), name_at(3)]
+    assert latest(tmp_path).header["step"] == 4
+    assert latest(tmp_path, "best").header["step"] == 1
+    assert latest(tmp_path, name_at(3)).header["step"] == 3
+    save(tmp_path, 2, HEADER | {"step": 2}, tensors_at(2))  # a run that went on from an earlier one
+    assert [p.name for p in found(tmp_path)] == [name_at(2)]
+
+
+def test_every_altered_byte_and_every_truncation_is_refused(tmp_path):
+    save(tmp_path, 2, HEADER, TENSORS)
+    path = save(tmp_path, 3, HEADER, TENSORS)
+    content = path.read_bytes()
+    for i in range(len(content)):
+        path.write_bytes(content[:i] + bytes([content[i] ^ 1]) + content[i + 1 :])
+        with pytest.raises(CheckpointError, match="truncated or altered: the one before it is step-000000000002"):
+            load(path)
+    for n in (*range(0, 40), *range(40, len(content), 37), len(content) - 1):
+        path.write_bytes(content[:n])
+        with pytest.raises(CheckpointError, match="truncated or altered"):
+            load(path)
+    path.write_bytes(content + b"\0")
+    with pytest.raises(CheckpointError, match="truncated or altered"):
+        load(path)
+    path.write_bytes(content)
+    assert load(path).header["step"] == 3
+
+
+def test_a_folder_without_the_checkpoint_says_what_it_has(tmp_path):
+    with pytest.raises(CheckpointError, match="has no checkpoint: start with"):
+        latest(tmp_path)
+    path = save(tmp_path, 3, HEADER, TENSORS)
+    with pytest.raises(CheckpointError, match=f"it has {name_at(3)}"):
+        latest(tmp_path, "best")
+    path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match="there is none before it"):
+        latest(tmp_path)
+
+
+def operations(tmp_path, monkeypatch):
+    """How many operations one save takes."""
+    system = System(10**9)
+    monkeypatch.setattr(checkpoints, "os", system)
+    folder = tmp_path / "count"
+    folder.mkdir()
+    for step in (1, 2, 3):
+        system.count = 0
+        save(folder, step, HEADER | {"step": step}, tensors_at(step), best=True)
+    monkeypatch.undo()
+    return system.count
+
+
+def test_a_kill_between_any_two_operations_leaves_a_whole_checkpoint(tmp_path, monkeypatch):
+    count = operations(tmp_path, monkeypatch)
+    assert count > 15
+    seen = set()
+    for end in range(count + 1):
+        folder = tmp_path / str(end)
+        folder.mkdir()
+        for step in (1, 2):
+            save(folder, step, HEADER | {"step": step}, tensors_at(step), best=True)
+        monkeypatch.setattr(checkpoints, "os", System(end))
+        with suppress(Killed):
+            save(folder, 3, HEADER | {"step": 3}, tensors_at(3), best=True)
+        monkeypatch.undo()
+        checkpoint = latest(folder)
+        step = checkpoint.header["step"]
+        assert step in (2, 3)
+        assert int(checkpoint.tensors["t"]) == step
+        assert latest(folder, "best").header["step"] in (2, 3)
+        checkpoints.remove_temporaries(folder)
+        assert {p.name for p in folder.iterdir()} <= {name_at(1), name_at(2), name_at(3), BEST}
+        seen.add(step)
+    assert seen == {2, 3}
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_the_one_before(tmp_path, monkeypatch):
+    save(tmp_path, 1, HEADER | {"step": 1}, tensors_at(1))
+
+    def full(file, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "os", types.SimpleNamespace(**{**vars(os), "write": full}))
+    with pytest.raises(CheckpointError, match="No space left on device"):
+        save(tmp_path, 2, HEADER | {"step": 2}, tensors_at(2))
+    monkeypatch.undo()
+    assert latest(tmp_path).header["step"] == 1
+
+
+@pytest.mark.parametrize("name", ["torch", "jax"])
+def test_bfloat16_is_kept_exactly(name, tmp_path):
+    from ref_bioplaus import losses, optimizers
+    from ref_bioplaus.algorithms import backprop
+    from ref_bioplaus.tree import named_leaves
+    from tests.small_models import small
+
+    backend = get(name, "bfloat16")
+    network = small("bartunov2018/mnist-lc").with_dtype("bfloat16")
+    algorithm = backprop(network, losses.cross_entropy(), optimizers.adam(0.1))
+    state = algorithm.init(backend.key(5))
+    path = save(tmp_path, 0, {"step": 0}, checkpoints.tensors_of(backend, state))
+    again = checkpoints.state_of(backend, load(path), algorithm.init(backend.key(6)))
+    for (place, a), (_, b) in zip(named_leaves(state), named_leaves(again), strict=True):
+        assert a.dtype == b.dtype, place
+        assert np.array_equal(backend.to_numpy(a), backend.to_numpy(b)), place
+
+
+def test_a_checkpoint_of_another_network_does_not_fit(tmp_path, numpy64):
+    from ref_bioplaus import losses, optimizers
+    from ref_bioplaus.algorithms import backprop
+    from tests.small_models import small
+
+    def start(model):
+        return backprop(small(model), losses.cross_entropy(), optimizers.sgd(0.1)).init(numpy64.key(0))
+
+    path = save(tmp_path, 0, {}, checkpoints.tensors_of(numpy64, start("bartunov2018/mnist-fc")))
+    with pytest.raises(CheckpointError, match="does not fit its experiment: forward/params"):
+        checkpoints.state_of(numpy64, load(path), start("akrout2019/mlp"))

@@ -1,0 +1,416 @@
+"""Training: it learns, is recorded, and goes on after a stop as if there had been none."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from ref_bioplaus.cli import app
+from ref_bioplaus.conformance import judge
+from ref_bioplaus.conformance.rounding import PRECISIONS, Rounding
+from ref_bioplaus.experiments import checkpoints, estimates, monitor, training
+from ref_bioplaus.experiments.checkpoints import CheckpointError
+from ref_bioplaus.experiments.experiment import Experiment, ExperimentError, build, checked
+from ref_bioplaus.experiments.training import NotFinite, resume, train
+from ref_bioplaus.tree import named_leaves, tree_map
+from ref_bioplaus.types import Batch
+from tests.conftest import get
+from tests.embedded_data import embedded_data
+
+ROOT = Path(__file__).parent.parent
+TIMES = ("images_per_second", "seconds", "memory")
+SMALL = {"model_options": {"width": 8 / 256}, "batch": 100, "epochs": 3, "checkpoint_every": 1000.0}
+PLAIN = {"metrics": ()}  # nothing to compile but the steps
+SCHEDULE = {"kind": "piecewise", "values": [0.05, 0.01], "updates": [7]}
+
+
+def of(**fields):
+    return Experiment(**(SMALL | fields))
+
+
+class Stopping:
+    """Data that sends this process a signal while batch number `at` of the run is fetched."""
+
+    def __init__(self, data, at, number=signal.SIGINT):
+        self.data, self.at, self.number, self.met = data, at, number, 0
+
+    def __getattr__(self, name):
+        return getattr(self.data, name)
+
+    def batches(self, split, backend, batch, seed, epoch, start=0, shuffle=True, flatten=False):
+        for found in self.data.batches(split, backend, batch, seed, epoch, start, shuffle, flatten):
+            if split == "train" and shuffle:
+                self.met += 1
+                if self.met == self.at + 1:  # one was fetched for the comparison with backpropagation
+                    os.kill(os.getpid(), self.number)
+            yield found
+
+
+def untimed(records):
+    return [{k: v for k, v in r.items() if k not in TIMES} for r in records]
+
+
+def arrays(run):
+    return {name: run.backend.to_numpy(leaf) for name, leaf in named_leaves(run.state)}
+
+
+def assert_same(a, b):
+    """Every tensor of two runs' states, bit for bit, and every number of their records."""
+    mine, theirs = arrays(a), arrays(b)
+    assert mine.keys() == theirs.keys()
+    for name in mine:
+        assert mine[name].tobytes() == theirs[name].tobytes(), name
+    assert untimed(a.records) == untimed(b.records)
+    assert untimed(json.loads(line) for line in (b.out / "log.jsonl").read_text().splitlines()) == untimed(b.records)
+
+
+CASES = {
+    "adam": of(**PLAIN, algorithm="backprop", optimizer={"name": "adam", "eta": 1e-3}, held_out=100),
+    "schedule": of(algorithm="KP", optimizer={"name": "sgd", "eta": SCHEDULE, "momentum": 0.9, "decay": 1e-3}),
+    "weight mirror": of(
+        **PLAIN, algorithm="weight-mirror", algorithm_options={"mirror_per_batch": 2, "initial_mirroring": 3}
+    ),
+    "dtp alternating": of(**PLAIN, algorithm="dtp-alternating", epochs=4),
+    "dropout": of(**PLAIN, algorithm="sn", model="moskovitz2018/mnist", model_options={"width": 1 / 16}, epochs=2),
+    "batch norm": of(
+        **PLAIN, algorithm="feedback-alignment", model="he2016/resnet20", model_options={"width": 1 / 8}, epochs=2
+    ),
+}
+
+
+SLOW_TO_COMPILE = ("batch norm", "jax")
+
+
+@pytest.mark.parametrize(
+    ("case", "name"),
+    [(c, n) for c in CASES for n in ("numpy", "torch", "jax") if (c, n) != SLOW_TO_COMPILE],
+)
+def test_a_run_that_was_stopped_goes_on_bit_for_bit(case, name, tmp_path):
+    get(name, "float32")
+    experiment = training.replace(CASES[case], backend=name)
+    whole = train(experiment, tmp_path / "whole", data=embedded_data())
+    stopped = train(experiment, tmp_path / "parts", data=Stopping(embedded_data(), 7))
+    assert (stopped.stopped_by, stopped.step, stopped.finished) == ("SIGINT", 7, False)
+    again = resume(tmp_path / "parts", data=Stopping(embedded_data(), 2, signal.SIGTERM))
+    assert (again.stopped_by, again.step) == ("SIGTERM", 9)
+    assert_same(whole, resume(tmp_path / "parts", data=embedded_data()))
+    assert whole.step == 5 * experiment.epochs
+    assert [r["epoch"] for r in whole.records] == list(range(experiment.epochs + 1))
+
+
+def test_a_stop_at_the_end_of_an_epoch_does_not_measure_twice(tmp_path):
+    experiment = of()
+    whole = train(experiment, tmp_path / "whole", data=embedded_data())
+    stopped = train(experiment, tmp_path / "parts", data=Stopping(embedded_data(), 5))
+    assert stopped.step == 5
+    assert_same(whole, resume(tmp_path / "parts", data=embedded_data()))
+    assert_same(whole, resume(tmp_path / "parts", data=embedded_data()))  # with nothing left to do
+
+
+@pytest.mark.parametrize(("first", "second"), [("numpy", "torch"), ("torch", "jax"), ("jax", "numpy")])
+def test_the_first_step_on_another_backend_is_within_the_judges_score(first, second, tmp_path):
+    """The step after a run was taken to another backend, judged as the conformance suite judges steps."""
+    for name in (first, second):
+        get(name, "float32")
+    experiment = of(algorithm="KP", model_options={"width": 5 / 256}, backend=first, dtype="float32")
+    train(experiment, tmp_path / "run", data=Stopping(embedded_data(), 6))
+    stored = checkpoints.latest(tmp_path / "run")
+    moved = resume(tmp_path / "run", backend=second, steps=7, data=embedded_data())
+    assert moved.backend.name == second
+    assert moved.step == 7
+
+    numpy = get("numpy", "float64")
+    data = embedded_data()
+    shape = training.shape_of(data, experiment)
+    reference = build(checked(experiment), numpy, shape)
+    start = checkpoints.state_of(numpy, stored, reference.algorithm.init(numpy.key(experiment.seed)))
+    batch = next(data.batches("train", numpy, 100, experiment.seed, 1, start=1, flatten=True))
+    space = Rounding(PRECISIONS["float32", "ieee"], "float32", None)
+    single = build(checked(experiment), get("numpy", "float32"), shape)
+    state, _ = single.algorithm.modes["learn"](
+        tree_map(lambda a: space.exact(np.asarray(a)), start), Batch(space.exact(batch.x), space.exact(batch.y))
+    )
+    assert not space.undecidable
+    names = dict(named_leaves(state))
+    scores = judge.judge(judge.Expected(names, 0, space.precision.tiny), arrays(moved))
+    assert len(scores) > 20
+    worst = judge.worst(scores)
+    assert worst.score < judge.LIMIT, worst
+    assert judge.worst(judge.judge(judge.Expected(names, 0, space.precision.tiny), stored.tensors)).score > judge.LIMIT
+
+
+def test_learning_is_seen_in_the_records(tmp_path):
+    met = []
+    run = train(of(epochs=6, held_out=100), tmp_path, callback=met.append, data=embedded_data())
+    assert (
+        met
+        == run.records
+        == training.monitor.Log(tmp_path / "log.jsonl", (tmp_path / "log.jsonl").stat().st_size).records()
+    )
+    first, last = met[0], met[-1]
+    assert last["train_error"] < first["test_error"] - 15
+    assert last["test_loss"] < first["test_loss"]
+    assert first["train_error"] is None
+    assert {"validation_error", "validation_loss", "test_top5_error", "sign_changes"} <= set(last)
+    assert last["images_per_second"] > 0
+    assert 0 < last["sign_changes"]["1"] < 1
+    assert set(first["sign_changes"].values()) == {0.0}
+
+
+def test_errors_are_those_of_the_whole_split(tmp_path):
+    """Counted anew, one image at a time, from the network's own outputs."""
+    data = embedded_data(test=130)
+    run = train(of(epochs=2), tmp_path, data=data)
+    from ref_bioplaus import predict
+
+    x = run.backend.asarray(data.test.x.reshape(len(data.test.x), -1), "float32")
+    output = predict(run.built.network, run.built.loss, run.state, x)
+    order = np.argsort(-output, axis=1, kind="stable")
+    label = np.argmax(data.test.y, axis=1)
+    top5 = np.mean([label[i] not in order[i, :5] for i in range(130)])
+    assert run.records[-1]["test_error"] == pytest.approx(100 * np.mean(order[:, 0] != label))
+    assert run.records[-1]["test_top5_error"] == pytest.approx(100 * top5)
+    loss = -np.log(output[np.arange(130), label])
+    assert run.records[-1]["test_loss"] == pytest.approx(np.mean(loss), rel=1e-5)
+    assert training.evaluate(tmp_path, data=data)["test_error"] == run.records[-1]["test_error"]
+
+
+def test_ranks_with_ties_and_what_is_no_number():
+    y = np.eye(3, dtype=np.float32)[[0, 1, 2, 1, 0, 2]]
+    output = np.array([[1, 1, 1], [1, 1, 1], [1, 1, 1], [0, 5, 9], [np.nan, 1, 1], [np.inf, 1, -np.inf]], np.float32)
+    assert list(monitor.rank(output, y)[:4]) == [0, 1, 2, 1]
+    assert monitor.rank(output, y)[4] > 0
+    assert monitor.rank(output, y)[5] > 0
+    assert list(monitor.rank(np.array([[9.0, 0.0, 1.0, 8.0]]), np.array([[0.0, 1.0, 0.0]]))) == [2]
+
+
+def test_angles_of_backprop_and_of_feedback_alignment(tmp_path):
+    run = train(of(algorithm="FA", epochs=1), tmp_path, data=embedded_data())
+    exact = run.records[-1]
+    assert exact["delta_angles"]["6"] == 0.0
+    assert 60 < exact["matrix_angles"]["2"] < 120
+    assert exact["gradient_ratios"]["6"] == 1.0
+    bp = train(of(epochs=1), tmp_path / "bp", data=embedded_data()).records[-1]
+    assert "delta_angles" not in bp
+    assert "sign_changes" in bp
+
+
+def test_an_autoencoder_has_a_loss_and_no_error(tmp_path):
+    experiment = of(model="bartunov2018/autoencoder", model_options={"width": 1 / 32}, loss="squared-error")
+    run = train(experiment, tmp_path, data=embedded_data())
+    assert run.records[-1]["test_loss"] < run.records[0]["test_loss"]
+    assert "test_error" not in run.records[-1]
+    assert checkpoints.latest(tmp_path, "best").header["step"] == 15
+
+
+def test_the_best_is_chosen_by_validation_or_training_images_never_by_test_images(tmp_path):
+    run = train(of(epochs=5, held_out=100), tmp_path, data=embedded_data())
+    errors = [r["validation_error"] for r in run.records]
+    assert checkpoints.latest(tmp_path, "best").header["epoch"] == errors.index(min(errors))
+
+
+def test_a_batch_of_one_and_a_single_step(tmp_path):
+    run = train(of(batch=1, steps=2, epochs=1), tmp_path, data=embedded_data(train=3, test=2))
+    assert run.step == 2
+    assert [r["step"] for r in run.records] == [0, 2]
+
+
+def test_a_loss_that_is_not_finite_names_step_layer_and_checkpoint(tmp_path):
+    experiment = of(optimizer={"name": "sgd", "eta": 3e38, "momentum": 0.0})
+    with pytest.raises(NotFinite) as error, np.errstate(all="ignore"):
+        train(experiment, tmp_path, data=embedded_data())
+    sentence = str(error.value)
+    assert "not finite after step 2; the first tensor that is not: info/h/6, layer 6 (dense(10)" in sentence
+    assert checkpoints.name_at(0) in sentence
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_state_that_is_not_finite_is_never_written(tmp_path):
+    experiment = of(optimizer={"name": "sgd", "eta": 1e300}, checkpoint_every=0.0, epochs=1)
+    with pytest.raises(NotFinite, match="state/forward/params/1/W, layer 1"), np.errstate(all="ignore"):
+        train(experiment, tmp_path, data=embedded_data())
+    (checkpoint,) = checkpoints.found(tmp_path)
+    assert checkpoints.load(checkpoint).header["step"] == 0
+
+
+def test_what_is_refused_before_anything_runs(tmp_path, monkeypatch):
+    data = embedded_data(train=20, test=10)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("")
+    with pytest.raises(ExperimentError, match="there already and not empty: continue it with"):
+        train(of(), tmp_path / "full", data=data)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ExperimentError, match="cannot be written to"):
+        train(of(), tmp_path / "file" / "below", data=data)
+    monkeypatch.setattr(estimates, "free_disk", lambda folder: 1000)
+    with pytest.raises(ExperimentError, match="has 1.0 kB free, but the checkpoints need"):
+        train(of(), tmp_path / "small", data=data)
+    monkeypatch.undo()
+    monkeypatch.setattr(estimates, "free_host_memory", lambda: 10**6)
+    with pytest.raises(ExperimentError, match=r"needs at least 5.0 MB on cpu, which has 1.0 MB free: parameters"):
+        train(of(model_options={}), tmp_path / "big", data=data)
+    with pytest.raises(CheckpointError, match="has no checkpoint"):
+        resume(tmp_path / "nothing", data=data)
+
+
+def test_resuming_with_another_rule_is_refused_and_a_shorter_log_too(tmp_path):
+    data = embedded_data(train=20, test=10)
+    train(of(), tmp_path, data=data)
+    with pytest.raises(ExperimentError, match="has algorithm = 'backprop', not 'dfa'"):
+        train(of(algorithm="DFA"), tmp_path, data=data, resume=True)
+    with pytest.raises(ExperimentError, match="has batch = 100, not 50"):
+        resume(tmp_path, batch=50, data=data)
+    assert train(of(epochs=5), tmp_path, data=data, resume=True).step == 5
+    (tmp_path / "log.jsonl").write_text("")
+    with pytest.raises(ExperimentError, match="expected at least"):
+        resume(tmp_path, data=data)
+
+
+def test_a_damaged_checkpoint_is_refused_and_the_one_before_goes_on(tmp_path):
+    experiment = of(checkpoint_every=0.0)
+    whole = train(experiment, tmp_path / "whole", data=embedded_data())
+    train(experiment, tmp_path / "run", data=Stopping(embedded_data(), 8))
+    newest, before = checkpoints.found(tmp_path / "run")
+    content = newest.read_bytes()
+    newest.write_bytes(content[:-1])
+    with pytest.raises(CheckpointError, match=f"continue from it with --checkpoint {before.name}"):
+        resume(tmp_path / "run", data=embedded_data())
+    assert_same(whole, resume(tmp_path / "run", before.name, data=embedded_data()))
+
+
+ROWS = ("backprop-alignment", "kolen-pollack", "dfa", "dense-fa", "frsf-ei", "sn", "dtp", "sdtp", "ao-sdtp", "xiao")
+
+
+@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("model", ["bartunov2018/mnist-fc", "bartunov2018/mnist-lc"])
+@pytest.mark.parametrize("optimizer", [{"name": "adam", "eta": 0.1}, {"name": "rmsprop", "eta": 0.1}])
+def test_the_estimate_is_what_the_state_takes(row, model, optimizer):
+    """Counters, keys and norms, single numbers, are left out of the estimate."""
+    options = {"width": 5 / 256} | ({"auxiliary": 7} if row.startswith("ao") else {})
+    experiment = checked(of(algorithm=row, model=model, model_options=options, optimizer=optimizer, dtype="float64"))
+    backend = get("numpy")
+    built = build(experiment, backend, training.Shape((9, 6, 2), 4, 5))
+    state = built.algorithm.init(backend.key(0))
+    exact = sum(leaf.size for _, leaf in named_leaves(state) if leaf.dtype.kind == "f" and leaf.ndim)
+    found = estimates.estimate(experiment, built)
+    assert found.state == 8 * exact
+    assert str(found).startswith(f"parameters {found.parameters:,} (")
+    assert estimates.size(999) == "999 bytes"
+    assert estimates.size(3_200_000) == "3.2 MB"
+
+
+def test_the_estimate_counts_statistics():
+    experiment = checked(of(model="he2016/resnet20", model_options={"width": 1 / 8}))
+    backend = get("numpy", "float32")
+    built = build(experiment, backend, training.Shape((10, 6, 1), 4, 5))
+    state = built.algorithm.init(backend.key(0))
+    exact = sum(leaf.size for _, leaf in named_leaves(state) if leaf.dtype.kind == "f" and leaf.ndim)
+    assert estimates.estimate(experiment, built).state == 4 * exact
+
+
+# As a program
+
+
+PROGRAM = """
+import sys
+sys.path.insert(0, {root!r})
+from tests.embedded_data import embedded_data
+from ref_bioplaus.experiments import Experiment, train
+from tests.test_training import of
+train(of(epochs={epochs}, checkpoint_every=0.0), {out!r}, resume=True, data=embedded_data())
+print("finished")
+"""
+
+
+def start(out, epochs=30):
+    code = PROGRAM.format(root=str(ROOT), out=str(out), epochs=epochs)
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def killed_at_random(out, kills, seed, epochs=30):
+    """Kill a run again and again, at random moments once it has written something; then let it finish."""
+    moments = np.random.default_rng(seed).uniform(0.0, 0.4, kills)
+    steps = []
+    for moment in moments:
+        before = checkpoints.found(out)
+        process = start(out, epochs)
+        while process.poll() is None and checkpoints.found(out)[:1] == before[:1]:
+            time.sleep(0.005)
+        time.sleep(moment)
+        process.kill()
+        process.communicate()
+        steps.append(checkpoints.latest(out).header["step"])
+    process = start(out, epochs)
+    output, errors = process.communicate()
+    assert output == "finished\n", errors
+    assert steps == sorted(steps)
+    return steps
+
+
+def test_sigkill_loses_nothing_but_the_steps_since_the_last_checkpoint(tmp_path):
+    kills = int(os.environ.get("REF_BIOPLAUS_KILLS", "3"))
+    epochs = 30 if kills <= 3 else 2000
+    steps = killed_at_random(tmp_path / "killed", kills, 0, epochs)
+    assert len(steps) == kills
+    whole = train(of(epochs=epochs, checkpoint_every=0.0), tmp_path / "whole", data=embedded_data())
+    after = resume(tmp_path / "killed", data=embedded_data())
+    assert_same(whole, after)
+    assert not list((tmp_path / "killed").glob("*.tmp"))
+
+
+def command(*arguments):
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+@pytest.fixture
+def embedded(monkeypatch):
+    """The commands train on the embedded images."""
+    monkeypatch.setattr(training, "load_data", lambda experiment: embedded_data())
+
+
+def test_the_commands_train_resume_and_evaluate(tmp_path, embedded):
+    out = tmp_path / "run"
+    done = command("train", "--algorithm", "KP", "--epochs", 2, "--out", out, "--set", "model_options.width=0.03")
+    assert done.exit_code == 0, done.output
+    assert "parameters" in done.output
+    assert "Done: epoch 2, step 10" in done.output
+    assert command("resume", out, "--epochs", 3, "--backend", "numpy").exit_code == 0
+    shown = json.loads(command("evaluate", out, "--checkpoint", "best").stdout)
+    assert set(shown) >= {"checkpoint", "train_error", "test_error", "test_loss"}
+    again = command("train", "--experiment", out / "experiment.toml", "--out", tmp_path / "again")
+    assert again.exit_code == 0, again.output
+    assert len((out / "log.jsonl").read_text().splitlines()) == 4
+    assert (tmp_path / "again" / "experiment.toml").read_text() == (out / "experiment.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--algorithm", "koln-pollack"], "did you mean kolen-pollack"),
+        (["--model", "bartunov2018/mnist-cf"], "did you mean bartunov2018/mnist-lc, bartunov2018/mnist-fc"),
+        (["--backend", "nunpy"], 'did you mean "numpy"'),
+        (["--set", "optimizer.etta=0.1"], "did you mean eta"),
+        (["--set", "batch=many"], "batch is 'many', expected a whole number"),
+        (["--batch", "0"], "batch is 0, expected at least 1"),
+        (["--experiment", "nowhere.toml"], "cannot be read"),
+    ],
+)
+def test_a_mistake_gets_one_sentence_and_exit_code_2(arguments, sentence, tmp_path, embedded):
+    result = command("train", *arguments, "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert sentence in result.stderr.replace("\n", " ")
+    assert "Traceback" not in result.output
+
+
+def test_a_library_that_trains_is_imported_late():
+    code = "import sys, ref_bioplaus.cli; print(sorted({'torch', 'jax', 'safetensors', 'tomli_w'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
