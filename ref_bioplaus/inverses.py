@@ -5,6 +5,7 @@ Each takes (network, l) and returns a Layer whose nonlinearity is that of layer 
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from .linear import Convolution, Dense, LinearMap, LocalConnection, Transpose
 from .local import LocalOperation, Nonlinearity, bias, unit_bias
@@ -48,9 +49,10 @@ def wider_inverse(kernel: Pair) -> Callable[[Network, int], Layer]:
 def inverse_layer(network: Network, l: int, linear: LinearMap) -> Layer:
     """Synapses, a bias shared over positions where the weights are, and the nonlinearity of layer l - 1."""
     shared = isinstance(network[l].linear, Convolution)
-    operations: list[LocalOperation] = [(bias if shared else unit_bias).build(linear.out_shape)]
+    c = (bias if shared else unit_bias).build(linear.out_shape)
+    operations: list[LocalOperation] = [replace(c, kernels=network.kernels)]
     below = [op for op in network[l - 1].local if isinstance(op, Nonlinearity)]
     if below:
         last = below[-1]
-        operations.append(Nonlinearity(linear.out_shape, last.name, last.function, last.derivative))
+        operations.append(replace(last, in_shape=linear.out_shape))
     return Layer((), linear, tuple(operations), linear.in_shape, linear.out_shape, f"inverse of {network[l].name}")

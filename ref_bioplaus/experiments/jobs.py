@@ -1,0 +1,284 @@
+"""Runs side by side: each experiment in a process of its own, which stops with a checkpoint when it is asked to.
+
+`python -m ref_bioplaus.experiments.jobs` is such a process. It reads what to do from the first line of its standard
+input, writes a JSON line per event to its standard output, and stops when its standard input ends: with whatever
+started it, even where that was killed.
+"""
+
+import fcntl
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from . import checkpoints
+from .environment import THREADS
+from .experiment import Experiment, ExperimentError, as_dict, from_dict, read
+
+FINISHED, STOPPED, FAILED, BUSY = "finished", "stopped", "failed", "busy"
+FAILURE = "failure.txt"  # beside a run that failed: why
+BEGUN = ("experiment.toml", "log.jsonl", FAILURE)  # what a run has before its first checkpoint
+WAIT = 0.2  # seconds between looks at signals
+
+
+class Job(NamedTuple):
+    """An experiment and the folder of its run."""
+
+    name: str
+    experiment: Experiment
+    out: Path
+
+
+class Outcome(NamedTuple):
+    """How a job ended: FINISHED, STOPPED by a signal, FAILED, or BUSY in another process; and a sentence on it."""
+
+    job: Job
+    end: str
+    sentence: str
+
+
+class Watcher:
+    """Told how jobs go; this one keeps quiet. event: {"event": "start", "note", "progress", "record", ...}."""
+
+    def begun(self, job: Job) -> None:
+        """A job's process has started."""
+
+    def event(self, job: Job, event: Mapping[str, Any]) -> None:
+        """Something that the job's reporter was told."""
+
+    def ended(self, outcome: Outcome) -> None:
+        """A job is over."""
+
+
+def run(
+    jobs: Sequence[Job],
+    parallel: int = 1,
+    threads: int | None = None,
+    watcher: Watcher | None = None,
+    stopped: list[int] | None = None,
+) -> list[Outcome]:
+    """Run jobs in their order, so many at once, and return how each that was begun ended.
+
+    threads: of each job; None: an equal share of the cores. SIGINT and SIGTERM stop all with a checkpoint, and no other
+    job is begun; a second one stops them at once. stopped: gets the signals.
+    """
+    stopped = [] if stopped is None else stopped
+    watcher, waiting, outcomes = watcher or Watcher(), list(jobs), []
+    events: queue.SimpleQueue[tuple[int, dict[str, Any] | None]] = queue.SimpleQueue()
+    shares = cores(parallel, threads)
+    running: dict[int, Process] = {}
+    with forwarded(running, stopped):
+        while running or (waiting and not stopped):
+            while waiting and not stopped and len(running) < parallel:
+                slot = next(i for i in range(parallel) if i not in running)
+                running[slot] = Process(waiting.pop(0), slot, shares[slot], events)
+                watcher.begun(running[slot].job)
+            try:
+                slot, event = events.get(timeout=WAIT)
+            except queue.Empty:
+                continue
+            if event is not None:
+                running[slot].hear(event, watcher)
+                continue
+            outcomes.append(running.pop(slot).outcome())
+            watcher.ended(outcomes[-1])
+    return outcomes
+
+
+@contextmanager
+def forwarded(running: Mapping[int, "Process"], stopped: list[int]) -> Iterator[None]:
+    """List every SIGINT and SIGTERM, and pass it on to what runs as SIGTERM."""
+
+    def asked(number, frame):
+        stopped.append(number)
+        for process in list(running.values()):
+            process.process.terminate()
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.signal(number, asked) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for process in running.values():
+            process.process.terminate()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def cores(parallel: int, threads: int | None) -> list[list[int]]:
+    """The cores of each of so many jobs, apart as long as there are enough; [] for one job, which takes what it likes.
+
+    JAX has no other limit on its threads.
+    """
+    if parallel == 1 and threads is None:
+        return [[]]
+    there = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    share = threads or max(1, len(there) // parallel)
+    return [[there[(slot * share + i) % len(there)] for i in range(share)] for slot in range(parallel)]
+
+
+class Process:
+    """A job's process, and a thread that listens to it."""
+
+    def __init__(self, job: Job, slot: int, share: list[int], events: queue.SimpleQueue):
+        self.job, self.end, self.sentence = job, FAILED, ""
+        environment = os.environ | (dict.fromkeys(THREADS, str(len(share))) if share else {})
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
+            process_group=0,
+        )  # fmt: skip
+        task = {"experiment": as_dict(job.experiment), "out": str(job.out), "cores": share}
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):  # where it has died already, `outcome` says so
+            self.process.stdin.write(json.dumps(task) + "\n")
+            self.process.stdin.flush()
+        threading.Thread(target=self.listen, args=(slot, events), daemon=True).start()
+
+    def listen(self, slot: int, events: queue.SimpleQueue) -> None:
+        """Hand on every event, and None after the last."""
+        assert self.process.stdout is not None
+        for text in self.process.stdout:
+            events.put((slot, json.loads(text)))
+        self.process.wait()
+        events.put((slot, None))
+
+    def hear(self, event: dict[str, Any], watcher: Watcher) -> None:
+        """Keep how the job ends; the rest is for the watcher."""
+        if event["event"] == "end":
+            self.end, self.sentence = event["end"], event["sentence"]
+        else:
+            watcher.event(self.job, event)
+
+    def outcome(self) -> Outcome:
+        """How the job ended, when its process has."""
+        for pipe in (self.process.stdin, self.process.stdout):
+            with suppress(BrokenPipeError):
+                pipe.close()  # type: ignore[union-attr]
+        code = self.process.returncode
+        if code in (-signal.SIGINT, -signal.SIGTERM):
+            return Outcome(self.job, STOPPED, "Stopped at once; its last checkpoint is kept.")
+        if code != 0 or not self.sentence:
+            said = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+            return Outcome(self.job, FAILED, f"Its process ended with {said}; its last checkpoint is kept.")
+        return Outcome(self.job, self.end, self.sentence)
+
+
+# In the process of a job
+
+
+def main() -> None:
+    """One job."""
+    lines = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no event
+    task = json.loads(sys.stdin.readline())
+    if task["cores"] and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, task["cores"])
+    threading.Thread(target=stop_with_parent, daemon=True).start()
+
+    def tell(event: str, **values: Any) -> None:
+        try:
+            lines.write(json.dumps({"event": event} | values) + "\n")
+            lines.flush()
+        except BrokenPipeError:  # nobody listens any more: the run is about to be asked to stop
+            os.dup2(os.open(os.devnull, os.O_WRONLY), lines.fileno())
+
+    end, sentence = carried_out(from_dict(task["experiment"]), Path(task["out"]), tell)
+    tell("end", end=end, sentence=sentence)
+
+
+def stop_with_parent() -> None:
+    """Ask this process to stop when its standard input ends."""
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def carried_out(experiment: Experiment, out: Path, tell) -> tuple[str, str]:
+    """Train, from the newest checkpoint where there is one; how it ended, and a sentence on it."""
+    from ..backends import BackendError
+    from . import training
+    from .datasets import DataError
+
+    class Teller(training.Reporter):
+        """Every word becomes an event."""
+
+        def note(self, sentence):
+            tell("note", sentence=sentence)
+
+        def start(self, steps, done):
+            tell("start", steps=steps, done=done)
+
+        def progress(self, step, loss):
+            tell("progress", step=step, loss=loss)
+
+        def record(self, record):
+            tell("record", record=record)
+
+    expected = (BackendError, checkpoints.CheckpointError, ExperimentError, DataError, ImportError)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with open(out.with_name(f"{out.name}.lock"), "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return BUSY, f"Another process is running {out}."
+        try:
+            clear_begun(out)
+            done = training.train(experiment, out, resume=True, reporter=Teller())
+        except training.NotFinite as error:
+            checkpoints.write_whole(out / FAILURE, str(error).encode())
+            return FAILED, str(error)
+        except expected as error:
+            return FAILED, f"{str(error).rstrip('.')}."
+    if done.finished:
+        return FINISHED, f"Done: {done.step} steps."
+    return STOPPED, f"Stopped after step {done.step}, with a checkpoint."
+
+
+def clear_begun(out: Path) -> None:
+    """Delete what a run left that was killed before its first checkpoint, and how an earlier one failed."""
+    if not out.is_dir():
+        return
+    (out / FAILURE).unlink(missing_ok=True)
+    if not checkpoints.found(out):
+        checkpoints.remove_temporaries(out)
+        for name in BEGUN:
+            (out / name).unlink(missing_ok=True)
+
+
+# What is there of a run
+
+
+def stored(out: Path) -> Experiment | None:
+    """The experiment of a run's folder, None where there is none. Raises ExperimentError where it cannot be read."""
+    path = out / "experiment.toml"
+    return read(path) if path.exists() else None
+
+
+def records(out: Path) -> list[dict[str, Any]]:
+    """The evaluations in a run's log; a last line that a kill cut short is left out."""
+    path = out / "log.jsonl"
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines(keepends=True) if line.endswith("\n")]
+
+
+def is_finished(job: Job) -> bool:
+    """Whether a job's run has reached its last epoch or step, and has the checkpoint of that moment."""
+    found, newest = records(job.out), checkpoints.found(job.out)
+    if not found or not newest:
+        return False
+    last, wanted = found[-1], job.experiment
+    enough = last["epoch"] >= wanted.epochs or (wanted.steps is not None and last["step"] >= wanted.steps)
+    return enough and newest[0].name == checkpoints.name_at(last["step"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,363 @@
+"""A table of a paper again: its rows and seeds as runs, and the paper's numbers and ours side by side.
+
+    plan = planned("bartunov2018/table1", "mnist-fc", ["bp", "dtp-alternating"], seeds=3, out=Path("runs"))
+    jobs.run([job for job in plan if not jobs.is_finished(job)])
+    report = reported("bartunov2018/table1", "mnist-fc", Path("runs"))
+
+The run of a cell is in OUT/<table>/<column>/<row>/seed-<n>. "final" is the last epoch, "best" the lowest of all epochs,
+each quantity for itself; no choice depends on the test images. The train error is the mean over the batches of an epoch
+as they were met, the last epoch that has one: where inverses alone learn, there is none. Seeds that reached different
+epochs are never averaged together.
+"""
+
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from . import papers
+from .experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict, checked, from_dict, overridden
+from .jobs import FAILURE, Job, is_finished, records, stored
+
+MEASURED = {  # a table's quantity: the record's number, and whether the paper means the best epoch's
+    "train error": ("train_error", None),
+    "test error": ("test_error", None),
+    "best test error": ("test_error", "best"),
+    "top-5 test error": ("test_top5_error", None),
+    "reconstruction loss": ("test_loss", None),
+}
+OWN = ("seed", *NOT_LEARNING)  # in what runs of one cell may differ
+
+
+class Result(NamedTuple):
+    """What one run came to, as far as it did."""
+
+    row: str
+    seed: int
+    epoch: int  # the last one measured
+    final: dict[str, float]  # by quantity
+    best: dict[str, float]
+    best_epoch: dict[str, int]
+    seconds: float  # spent learning
+    experiment: Experiment
+    departures: tuple[str, ...]  # from the paper's experiment
+    failure: str  # "" where there was none
+
+
+class Spread(NamedTuple):
+    """A mean over seeds, and their sample standard deviation: None for one seed."""
+
+    mean: float
+    deviation: float | None
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row's seeds that reached the same epoch; `seeds` is empty where there is no run."""
+
+    row: papers.Row
+    cell: papers.Cell
+    seeds: tuple[int, ...]
+    epoch: int
+    epochs: int  # the paper's
+    final: dict[str, Spread]
+    best: dict[str, Spread]
+
+
+@dataclass(frozen=True)
+class Report:
+    """A column of a table, the paper's and ours."""
+
+    table: papers.Table
+    column: papers.Column
+    lines: tuple[Line, ...]
+    results: tuple[Result, ...]
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know of single runs: departures and failures."""
+        found: dict[str, list[str]] = {}
+        for result in self.results:
+            for text in [*result.departures, *([f"failed: {result.failure}"] if result.failure else [])]:
+                found.setdefault(text, []).append(f"{result.row} seed {result.seed}")
+        return [f"{', '.join(runs)}: {text}" for text, runs in found.items()]
+
+
+# What to run
+
+
+def experiment_of(table: str, column: str, row: str) -> Experiment:
+    """The paper's experiment of a cell, checked. Raises ExperimentError for names that are unknown."""
+    with_sentences(lambda: papers.experiment(table, column=column, row=row))
+    return checked(from_dict(papers.experiment(table, column=column, row=row)))
+
+
+def with_sentences(find) -> Any:
+    """What `find` returns; its KeyError as an ExperimentError, which the commands print as a sentence."""
+    try:
+        return find()
+    except KeyError as error:
+        text = str(error.args[0])
+        raise ExperimentError(text[:1].upper() + text[1:]) from error
+
+
+def find_table(name: str) -> papers.Table:
+    """A table by its name. Raises ExperimentError with the nearest names for an unknown one."""
+    return with_sentences(lambda: papers.table(name))
+
+
+def find_column(table: papers.Table, name: str | None) -> papers.Column:
+    """A table's column by its id; the only one where none is named. Raises ExperimentError."""
+    if name is None and len(table.columns) > 1:
+        raise ExperimentError(f"{table.name} has several columns, name one: {', '.join(c.id for c in table.columns)}")
+    return table.columns[0] if name is None else with_sentences(lambda: table.column(name))
+
+
+def find_rows(table: papers.Table, column: str, names: Sequence[str]) -> list[papers.Row]:
+    """Rows by their ids or the papers' labels ("bp"), in that order; all of the column where none is named.
+
+    Raises ExperimentError for an unknown one, and for one that the column does not have.
+    """
+    if not names:
+        return [row for row in table.rows if (row.id, column) in table.cells]
+    labels = {row.label.lower(): row for row in table.rows}
+    found = [labels[n.lower()] if n.lower() in labels else with_sentences(lambda n=n: table.row(n)) for n in names]
+    for row in found:
+        with_sentences(lambda row=row: table.cell(row.id, column))
+    return found
+
+
+def planned(
+    table: str,
+    column: str | None,
+    methods: Sequence[str] = (),
+    seeds: int = 1,
+    out: Path = Path("runs"),
+    settings: Iterable[str] = (),
+    **changes: Any,
+) -> list[Job]:
+    """The runs of a column: every row's first seed, in the order of `methods`, then every row's second one.
+
+    changes: fields of every experiment, as epochs=5 or backend="jax"; settings: others, as "optimizer.eta=0.01".
+    Raises ExperimentError.
+    """
+    chosen = find_table(table)
+    by_column, settings = find_column(chosen, column), list(settings)
+    rows = find_rows(chosen, by_column.id, methods)
+    found = []
+    for seed in range(seeds):
+        for row in rows:
+            theirs = experiment_of(table, by_column.id, row.id)
+            mine = checked(overridden(replace(theirs, seed=seed, **changes), settings))
+            found.append(Job(f"{row.label} seed {seed}", mine, folder(out, table, by_column.id, row.id, seed)))
+            check_extension(found[-1])
+    return found
+
+
+def folder(out: Path, table: str, column: str, row: str, seed: int) -> Path:
+    """Where a run is."""
+    return out / table / column / row / f"seed-{seed}"
+
+
+def check_extension(job: Job) -> None:
+    """Raise ExperimentError where a run cannot become the job's: what it has begun depends on all its epochs."""
+    before = stored(job.out)
+    if before is None or before.epochs == job.experiment.epochs or is_finished(job):
+        return
+    if "start_share" in job.experiment.modifications.get("fixed-signs", {}):
+        raise ExperimentError(
+            f"The run in {job.out} fixes signs after a share of {before.epochs} epochs, so it cannot become one of "
+            f"{job.experiment.epochs}: name another folder with --out."
+        )
+
+
+# What came of it
+
+
+def reported(table: str, column: str | None, out: Path, methods: Sequence[str] = ()) -> Report:
+    """Paper and ours, from the runs that are there. Raises ExperimentError."""
+    chosen = find_table(table)
+    by_column = find_column(chosen, column)
+    lines: list[Line] = []
+    results: list[Result] = []
+    for row in find_rows(chosen, by_column.id, methods):
+        mine = results_of(chosen, by_column, row, out)
+        results += mine
+        lines += lines_of(chosen, by_column, row, mine)
+    return Report(chosen, by_column, tuple(lines), tuple(results))
+
+
+def results_of(table: papers.Table, column: papers.Column, row: papers.Row, out: Path) -> list[Result]:
+    """What the runs of a cell came to, in the order of their seeds."""
+    theirs = experiment_of(table.name, column.id, row.id)
+    place = out / table.name / column.id / row.id
+    runs = sorted(place.glob("seed-*/experiment.toml"), key=lambda path: int(path.parent.name.partition("-")[2]))
+    found = []
+    for path in runs:
+        mine, rows = stored(path.parent), records(path.parent)
+        if mine is not None and rows:
+            failure = path.with_name(FAILURE)
+            why = failure.read_text("utf-8") if failure.exists() else ""
+            found.append(result(table, row, mine, theirs, rows, why))
+    return found
+
+
+def result(
+    table: papers.Table, row: papers.Row, mine: Experiment, theirs: Experiment, rows: list[dict[str, Any]], failure: str
+) -> Result:
+    """One run's numbers by quantity: the last, and that of the best epoch."""
+    final, best, best_epoch = {}, {}, {}
+    for quantity in table.quantities:
+        name, _ = MEASURED[quantity]
+        measured = [(r[name], r["epoch"]) for r in rows if r.get(name) is not None and r["step"] > 0]
+        if measured:
+            final[quantity] = measured[-1][0]
+            best[quantity], best_epoch[quantity] = min(measured)
+    last = rows[-1]
+    departing = tuple(departures(mine, theirs))
+    return Result(row.id, mine.seed, last["epoch"], final, best, best_epoch, last["seconds"], mine, departing, failure)
+
+
+def departures(mine: Experiment, theirs: Experiment) -> list[str]:
+    """In what an experiment learns otherwise than the paper's."""
+    here, there = (dict(papers.flat(as_dict(e))) for e in (mine, theirs))
+    names = sorted(name for name in here.keys() | there.keys() if name.partition(".")[0] not in OWN)
+    return [
+        f"{name} is {here.get(name, 'not given')}, the paper's experiment has {there.get(name, 'none')}"
+        for name in names
+        if here.get(name) != there.get(name)
+    ]
+
+
+def lines_of(table: papers.Table, column: papers.Column, row: papers.Row, results: Sequence[Result]) -> list[Line]:
+    """A line for every epoch that runs of a cell reached, the furthest first; one without runs where there is none."""
+    cell, epochs = table.cell(row.id, column.id), experiment_of(table.name, column.id, row.id).epochs
+    found = []
+    for epoch in sorted({r.epoch for r in results}, reverse=True):
+        here = [r for r in results if r.epoch == epoch]
+        final, best = ({q: spread(getattr(r, which).get(q) for r in here) for q in table.quantities}
+                       for which in ("final", "best"))  # fmt: skip
+        found.append(
+            Line(row, cell, tuple(r.seed for r in here), epoch, epochs, without_none(final), without_none(best))
+        )
+    return found or [Line(row, cell, (), 0, epochs, {}, {})]
+
+
+def without_none(found: dict[str, Spread | None]) -> dict[str, Spread]:
+    """The quantities that were measured."""
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def spread(numbers: Iterable[float | None]) -> Spread | None:
+    """Mean and sample standard deviation; None without numbers."""
+    known = [number for number in numbers if number is not None]
+    if not known:
+        return None
+    return Spread(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None, len(known))
+
+
+# As text
+
+HEADINGS = ("method", "quantity", "paper", "final", "difference", "best epoch", "difference", "seeds", "epochs")
+
+
+def caption(report: Report) -> str:
+    """What the table says, and how."""
+    table, theirs = report.table, report.table.statistic
+    spread_of_paper = f", ± {table.spread}" if table.spread else ""
+    return (
+        f"{table.paper.authors} {table.paper.year}, {table.name}, {report.column.label}: {table.caption}. "
+        f"The paper's numbers: {theirs}{spread_of_paper}. Ours: mean over seeds ± sample standard deviation; "
+        "best epoch: the lowest of all epochs, each quantity for itself; difference: ours less the paper's."
+    )
+
+
+def text_rows(report: Report) -> list[tuple[str, ...]]:
+    """HEADINGS's columns, a row for every quantity of every line."""
+    rows: list[tuple[str, ...]] = []
+    for line in report.lines:
+        for i, quantity in enumerate(report.table.quantities):
+            seeds = ", ".join(map(str, line.seeds)) if line.seeds else "missing"
+            epochs = f"{line.epoch} of {line.epochs}" if line.seeds else "missing"
+            paper, digits = line.cell.values.get(quantity), 2 if "error" in quantity else 5
+            only = MEASURED[quantity][1]
+            final = None if only == "best" else line.final.get(quantity)
+            best = line.best.get(quantity)
+            rows.append(
+                (
+                    "" if i else line.row.label, quantity, published(line.cell, quantity, digits),
+                    shown(final, digits), difference(final, paper, digits),
+                    shown(best, digits), difference(best, paper, digits), "" if i else seeds, "" if i else epochs,
+                )
+            )  # fmt: skip
+    return rows
+
+
+def published(cell: papers.Cell, quantity: str, digits: int) -> str:
+    """The paper's number, or why there is none."""
+    if quantity in cell.missing:
+        return cell.missing[quantity]
+    deviation = f" ± {cell.spreads[quantity]:.{digits}f}" if quantity in cell.spreads else ""
+    return f"{cell.values[quantity]:.{digits}f}{deviation}"
+
+
+def shown(found: Spread | None, digits: int) -> str:
+    """A mean and its spread."""
+    if found is None:
+        return "–"
+    return f"{found.mean:.{digits}f}" + (f" ± {found.deviation:.{digits}f}" if found.deviation is not None else "")
+
+
+def difference(found: Spread | None, paper: float | None, digits: int) -> str:
+    """Ours less the paper's."""
+    return "–" if found is None or paper is None else f"{found.mean - paper:+.{digits}f}"
+
+
+def as_markdown(report: Report) -> str:
+    """The report as a page."""
+    bars = ["---" if i < 2 else "---:" for i in range(len(HEADINGS))]
+    rows = [HEADINGS, bars, *text_rows(report)]
+    lines = [f"# {report.table.name}, {report.column.label}", "", f"{caption(report)}", ""]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    lines += ["", *(f"- {note}" for note in report.notes)] if report.notes else []
+    return "\n".join(lines) + "\n"
+
+
+def as_json(report: Report) -> str:
+    """Every number of the report, and of every run."""
+    content = {
+        "table": report.table.name,
+        "column": report.column.id,
+        "caption": caption(report),
+        "rows": [
+            {
+                "row": line.row.id, "label": line.row.label, "paper": dict(line.cell.values),
+                "paper_spread": dict(line.cell.spreads), "paper_missing": dict(line.cell.missing),
+                "seeds": line.seeds, "missing": not line.seeds, "epoch": line.epoch, "epochs": line.epochs,
+                "final": {q: s._asdict() for q, s in line.final.items()},
+                "best": {q: s._asdict() for q, s in line.best.items()},
+                "difference": {
+                    which: {q: s.mean - line.cell.values[q] for q, s in found.items() if q in line.cell.values}
+                    for which, found in (("final", line.final), ("best", line.best))
+                },
+            }
+            for line in report.lines
+        ],
+        "runs": [result._asdict() | {"experiment": as_dict(result.experiment)} for result in report.results],
+    }  # fmt: skip
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write(report: Report, out: Path) -> tuple[Path, Path]:
+    """Write the report as a page and as JSON to OUT, and return their paths."""
+    from .checkpoints import write_whole
+
+    name = f"{report.table.name.replace('/', '-')}-{report.column.id}"
+    paths = out / f"{name}.md", out / f"{name}.json"
+    out.mkdir(parents=True, exist_ok=True)
+    for path, text in zip(paths, (as_markdown(report), as_json(report))):
+        write_whole(path, text.encode())
+    return paths

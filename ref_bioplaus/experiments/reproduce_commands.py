@@ -1,0 +1,321 @@
+"""The commands `reproduce`, `search` and `list experiments`. Libraries are imported when a command needs them.
+
+Exit codes: 0 done · 1 a run failed · 2 not understood, or cannot be done as asked · 130 and 143 stopped by Ctrl-C or
+SIGTERM, with a checkpoint of every run.
+"""
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+from rich.text import Text
+
+from .commands import PIPE_WIDTH, BackendName, DataFolder, DeviceName, Epochs, Settings, given, line, say, sentences
+
+BEST_TRIALS = 6
+EVERY = 60.0  # seconds between the lines of a run where no terminal shows its bar
+
+Jobs = Annotated[int, typer.Option(min=1, help="Runs side by side, each in a process of its own.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Cores of each run. Default: an equal share of all.")]
+Precision = Annotated[str | None, typer.Option(help='Of float32 products: "ieee", "tf32" or "bf16".')]
+
+
+def mount(app: typer.Typer, catalogue_app: typer.Typer) -> None:
+    """Add the commands to the program and to its `list`."""
+    app.command()(reproduce)
+    app.command()(search)
+    catalogue_app.command("experiments")(experiments)
+
+
+def experiments(
+    table: Annotated[str | None, typer.Argument(help="A table, to see its numbers. Default: all tables.")] = None,
+) -> None:
+    """The papers' tables, of which every cell is an experiment that `reproduce` runs."""
+    from . import papers, reproduce
+
+    console = Console(width=width())
+    if table is None:
+        overview = new_table(("table", "column", "dataset", "numbers published", "rows"))
+        for found in papers.tables():
+            for column in found.columns:
+                cells = {
+                    row.id: found.cells[row.id, column.id] for row in found.rows if (row.id, column.id) in found.cells
+                }
+                count = f"{sum(len(cell.values) for cell in cells.values())}"
+                overview.add_row(*map(Text, (found.name, column.id, column.dataset, count, ", ".join(cells))))
+        console.print(overview)
+        return
+    chosen = sentences(lambda: reproduce.find_table(table))
+    say(console, f"{chosen.paper.authors} {chosen.paper.year}, {chosen.source}: {chosen.caption}")
+    say(console, f"{', '.join(chosen.quantities)} · {chosen.statistic}")
+    numbers = new_table(("row", "method", *(column.id for column in chosen.columns)))
+    for row in chosen.rows:
+        printed = [paper_numbers(chosen.quantities, chosen.cells.get((row.id, c.id))) for c in chosen.columns]
+        numbers.add_row(*map(Text, (row.id, row.label, *printed)))
+    console.print(numbers)
+
+
+def paper_numbers(quantities: Iterable[str], cell: Any) -> str:
+    """A cell as the paper prints it."""
+    from . import reproduce
+
+    if cell is None:
+        return ""
+    if len(set(cell.missing.values())) == 1 and not cell.values:
+        return next(iter(cell.missing.values()))
+    return " / ".join(reproduce.published(cell, quantity, 2) for quantity in quantities)
+
+
+def reproduce(
+    table: Annotated[str, typer.Argument(help="A table of a paper, as in `list experiments`.")],
+    out: Annotated[Path, typer.Option(help="The folder of the runs and of the report.")],
+    column: Annotated[str | None, typer.Option(help="The column: a network and its dataset.")] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A row by its id or label, as dtp-alternating or bp; repeatable, in this order. Default: all."
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of every row, with seeds 0, 1, and so on.")] = 1,
+    epochs: Epochs = None,
+    data: DataFolder = None,
+    backend: BackendName = None,
+    device: DeviceName = None,
+    precision: Precision = None,
+    jobs: Jobs = 1,
+    threads: Threads = None,
+    setting: Settings = None,
+    report: Annotated[bool, typer.Option("--report", help="Run nothing, only report what is there.")] = False,
+) -> None:
+    """A table of a paper again: run its rows and seeds, and print the paper's numbers and ours side by side.
+
+    Runs that are finished are left as they are, runs that were stopped go on.
+    """
+    from . import jobs as runs
+    from . import reproduce as program
+
+    console = Console(width=width())
+    changes = given(
+        {
+            "epochs": epochs, "data": None if data is None else str(data), "backend": backend, "device": device,
+            "precision": precision,
+        }
+    )  # fmt: skip
+    if report:
+        show(sentences(lambda: program.reported(table, column, out, method or ())), out, console)
+        return
+    plan = sentences(lambda: program.planned(table, column, method or (), seeds, out, setting or (), **changes))
+    todo = [job for job in plan if not runs.is_finished(job)]
+    say(console, f"{len(plan)} runs, {len(plan) - len(todo)} of them finished.")
+    outcomes, stopped = carry_out(todo, jobs, threads, console)
+    show(sentences(lambda: program.reported(table, column, out, method or ())), out, console)
+    finish(outcomes, stopped, console)
+
+
+def show(report: Any, out: Path, console: Console) -> None:
+    """Print a report and write it to OUT."""
+    from . import reproduce
+
+    say(console, reproduce.caption(report))
+    found = new_table(reproduce.HEADINGS)
+    for column in found.columns[2:]:
+        column.justify = "right"
+    for row in reproduce.text_rows(report):
+        found.add_row(*map(Text, row))
+    console.print(found)
+    for note in report.notes:
+        say(console, note)
+    page, numbers = sentences(lambda: written(report, out))
+    say(console, f"The report is {page}, its numbers are in {numbers}.")
+
+
+def written(report: Any, out: Path) -> tuple[Path, Path]:
+    """Write a report. Raises ExperimentError where the folder cannot be written to."""
+    from . import reproduce
+    from .experiment import ExperimentError
+
+    try:
+        return reproduce.write(report, out)
+    except OSError as error:
+        raise ExperimentError(f"The folder {out} cannot be written to ({error.strerror}): name another one.") from error
+
+
+def search(
+    ranges: Annotated[
+        str, typer.Argument(help="A TOML file of ranges, or bartunov2018-table4, which comes with the package.")
+    ],
+    out: Annotated[Path, typer.Option(help="The folder of the trials and of the results.")],
+    experiment: Annotated[Path | None, typer.Option(help="A TOML file with the experiment to search.")] = None,
+    table: Annotated[str | None, typer.Option(help="Instead of a file: a paper's table, with --method.")] = None,
+    column: Annotated[str | None, typer.Option(help="The table's column.")] = None,
+    method: Annotated[str | None, typer.Option(help="The table's row.")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Default: as many as the ranges say.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the values drawn.")] = 0,
+    held_out: Annotated[
+        int | None, typer.Option(min=1, help="Training images that judge. Default: the experiment's, or 10,000.")
+    ] = None,
+    epochs: Epochs = None,
+    data: DataFolder = None,
+    backend: BackendName = None,
+    device: DeviceName = None,
+    precision: Precision = None,
+    jobs: Jobs = 1,
+    threads: Threads = None,
+    setting: Settings = None,
+    report: Annotated[bool, typer.Option("--report", help="Run nothing, only report what is there.")] = False,
+) -> None:
+    """Random search over declared ranges, judged on held-out training images; the test images are never looked at.
+
+    Trials that have ended are left as they are, trials that were stopped go on.
+    """
+    from . import search as program
+
+    console = Console(width=width())
+    changes = given(
+        {
+            "epochs": epochs, "data": None if data is None else str(data), "backend": backend, "device": device,
+            "precision": precision,
+        }
+    )  # fmt: skip
+
+    def begun():
+        chosen = program.read_ranges(ranges)
+        base = searched(experiment, table, column, method, changes, setting or ())
+        found = program.Search(base, chosen, out, trials or chosen.trials, seed, held_out)
+        return found, [] if report else found.todo()
+
+    chosen, todo = sentences(begun)
+    outcomes, stopped = carry_out(todo, jobs, threads, console, after_each=chosen.collected)
+    lines = sentences(chosen.collected)
+    best = lines[:BEST_TRIALS]
+    results = new_table(("", *(f"trial {found['trial']}" for found in best)))
+    results.add_row("validation", *("not finite" if f["score"] is None else f"{f['score']:.4g}" for f in best))
+    results.add_row("at epoch", *(f"{f['epoch']} of {f['epochs']}" for f in best))
+    for path in sorted(chosen.chosen):
+        results.add_row(path, *(f"{f['values'][path]:.4g}" if isinstance(f["values"][path], float) else
+                                str(f["values"][path]) for f in best))  # fmt: skip
+    console.print(results)
+    say(console, f"{len(lines)} of {max(len(lines), chosen.trials)} trials have ended; the best are shown.")
+    if lines and lines[0]["score"] is not None:
+        say(console, f"The best experiment is {out / program.BEST}, all results are in {out / program.RESULTS}.")
+    finish(outcomes, stopped, console)
+
+
+def searched(
+    path: Path | None,
+    table: str | None,
+    column: str | None,
+    method: str | None,
+    changes: dict[str, Any],
+    settings: Iterable[str],
+) -> Any:
+    """The experiment to search, from a file or from a table's cell. Raises ExperimentError."""
+    from dataclasses import replace
+
+    from . import reproduce
+    from .experiment import ExperimentError, overridden, read
+
+    if (path is None) == (table is None) or (table is None) != (method is None):
+        raise ExperimentError("Name what to search: either --experiment FILE, or --table, --column and --method.")
+    if path is not None:
+        base = read(path)
+    else:
+        chosen = reproduce.find_table(str(table))
+        by_column = reproduce.find_column(chosen, column)
+        (row,) = reproduce.find_rows(chosen, by_column.id, [str(method)])
+        base = reproduce.experiment_of(chosen.name, by_column.id, row.id)
+    return overridden(replace(base, **changes), settings)
+
+
+def carry_out(
+    todo: list, parallel: int, threads: int | None, console: Console, after_each: Callable[[], Any] | None = None
+) -> tuple[list, int | None]:
+    """Run jobs and show how they go; their outcomes, and the signal that stopped them."""
+    from . import jobs
+
+    asked: list[int] = []
+    with watcher(console, after_each) as watching:
+        outcomes = jobs.run(todo, parallel, threads, watching, asked)
+    return outcomes, asked[0] if asked else None
+
+
+def finish(outcomes: list, stopped: int | None, console: Console) -> None:
+    """Say what did not end well, and stop with the exit code of it."""
+    from . import jobs
+
+    failed = [outcome for outcome in outcomes if outcome.end in (jobs.FAILED, jobs.BUSY)]
+    for outcome in failed:
+        Console(stderr=True).print(Text(f"{outcome.job.name}: {outcome.sentence}", style="red"), soft_wrap=True)
+    if stopped:
+        say(console, "Stopped, with a checkpoint of every run: the same command goes on from there.")
+        raise typer.Exit(128 + stopped)
+    if any(outcome.end == jobs.STOPPED for outcome in outcomes):
+        say(console, "A run was stopped from outside: the same command goes on from its checkpoint.")
+        raise typer.Exit(128 + signal.SIGTERM)
+    if failed:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def watcher(console: Console, after_each: Callable[[], Any] | None = None):
+    """A watcher with a bar for every run in a terminal, and lines in a file."""
+    from . import jobs
+
+    class Bars(jobs.Watcher):
+        """The runs in a terminal."""
+
+        def __init__(self) -> None:
+            self.tasks: dict[str, Any] = {}
+            self.last: dict[str, float] = {}
+
+        def begun(self, job):
+            self.tasks[job.name] = rich.add_task(job.name, total=None)
+            say(console, f"{job.name}: {job.out}")
+
+        def event(self, job, event):
+            task = self.tasks[job.name]
+            if event["event"] == "start":
+                rich.update(task, total=event["steps"], completed=event["done"])
+            elif event["event"] == "progress":
+                rich.update(task, completed=event["step"])
+            elif event["event"] == "note":
+                say(console, f"{job.name}: {event['sentence']}")
+            elif not console.is_terminal and time.monotonic() - self.last.get(job.name, -EVERY) >= EVERY:
+                self.last[job.name] = time.monotonic()
+                say(console, f"{job.name}: {line(event['record'])}")
+            else:
+                rich.update(task, description=f"{job.name}, epoch {event['record']['epoch']}")
+
+        def ended(self, outcome):
+            rich.remove_task(self.tasks.pop(outcome.job.name))
+            say(console, f"{outcome.job.name}: {outcome.sentence}")
+            if after_each is not None:
+                after_each()
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )  # fmt: skip
+    with RichProgress(*columns, console=console, transient=True, disable=not console.is_terminal) as rich:
+        yield Bars()
+
+
+def new_table(headings: Iterable[str]) -> Table:
+    """An empty table in the program's style."""
+    table = Table(*headings, box=None, pad_edge=False, header_style="bold")
+    table.columns[0].no_wrap = True
+    return table
+
+
+def width() -> int | None:
+    """Columns to print in; None: as many as the terminal has."""
+    return None if sys.stdout.isatty() else PIPE_WIDTH

@@ -1,0 +1,228 @@
+"""Random search: values drawn from declared ranges, judged on held-out training images; the test images stay closed.
+
+    ranges = read_ranges("bartunov2018-table4")
+    search = Search(base, ranges, Path("search"), trials=60)
+    jobs.run(search.todo(), watcher=...)          each trial a run in OUT/trial-<n>
+    search.collected()                            a line per trial that has ended, kept in OUT/results.jsonl
+
+A file of ranges has `source`, `trials`, and one [[range]] or more, which applies to the `algorithms` it names, to all
+where it names none; its [range.of] has a table for each dotted path of an experiment:
+
+    "optimizer.eta" = { kind = "log-uniform", low = 1e-5, high = 3e-4 }
+    "algorithm_options.noise" = { kind = "uniform", low = 0.01, high = 0.3 }
+    "optimizer.b2" = { kind = "choice", values = [0.99, 0.999] }
+
+A trial's values depend on the search's seed, the trial's number and the names of its ranges alone. Its score is the
+lowest validation error of all epochs, or the lowest loss where there are no classes.
+"""
+
+import json
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .checkpoints import write_whole
+from .experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict, as_toml, checked, from_dict, unknown
+from .jobs import FAILURE, Job, is_finished, records
+
+KINDS = {"uniform": ("low", "high"), "log-uniform": ("low", "high"), "choice": ("values",)}
+RESULTS, SEARCH, BEST = "results.jsonl", "search.json", "best.toml"
+HELD_OUT = 10_000
+FREE = set(NOT_LEARNING) - {"epochs", "steps", "test"}  # in what a search that goes on may differ
+
+Range = Mapping[str, Any]
+
+
+class Ranges(NamedTuple):
+    """A file of ranges: where they are from, the usual number of trials, and (algorithms, {path: range}) of each."""
+
+    source: str
+    trials: int
+    parts: tuple[tuple[tuple[str, ...], Mapping[str, Range]], ...]
+
+    def of(self, algorithm: str) -> dict[str, Range]:
+        """The ranges of an algorithm, by path. Raises ExperimentError where it has none."""
+        found: dict[str, Range] = {}
+        for algorithms, ranges in self.parts:
+            if not algorithms or algorithm in algorithms:
+                found |= ranges
+        if not found:
+            raise ExperimentError(f'The ranges of "{self.source}" have none for algorithm "{algorithm}".')
+        return found
+
+
+def shipped() -> dict[str, Any]:
+    """The files of ranges that come with the package, by name."""
+    return {
+        path.name.removesuffix(".toml"): path
+        for path in (resources.files("ref_bioplaus.experiments") / "data").iterdir()
+        if path.name.endswith(".toml")
+    }
+
+
+def read_ranges(name: str) -> Ranges:
+    """The ranges of a file, or of a name in `shipped`. Raises ExperimentError where they are not understood."""
+    known, word = shipped(), name.replace("/", "-")
+    try:
+        if Path(name).suffix != ".toml" and word not in known:
+            raise ExperimentError(unknown("file of ranges", name, known))
+        content = tomllib.loads((known[word] if word in known else Path(name)).read_text("utf-8"))
+    except OSError as error:
+        raise ExperimentError(f"The ranges {name} cannot be read ({error.strerror}): name another file.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ExperimentError(f"The ranges {name} are not TOML ({error}).") from error
+    if not isinstance(content.get("range"), list) or not all(isinstance(r.get("of"), dict) for r in content["range"]):
+        raise ExperimentError(f"The ranges {name} have no [[range]] with a [range.of]: write at least one.")
+    parts = tuple((tuple(r.get("algorithms", ())), r["of"]) for r in content["range"])
+    for _, ranges in parts:
+        for path, chosen in ranges.items():
+            check_range(path, chosen)
+    return Ranges(content.get("source", name), content.get("trials", 1), parts)
+
+
+def check_range(path: str, chosen: Any) -> None:
+    """Raise ExperimentError for a range that nothing can be drawn from."""
+    kind = chosen.get("kind") if isinstance(chosen, dict) else None
+    if kind not in KINDS:
+        raise ExperimentError(unknown(f"kind of range of {path}", str(kind), KINDS))
+    if set(chosen) != {"kind", *KINDS[kind]}:
+        raise ExperimentError(
+            f'The range of {path}, of kind "{kind}", needs {" and ".join(KINDS[kind])}, nothing else.'
+        )
+    if kind == "choice":
+        if not isinstance(chosen["values"], list) or not chosen["values"]:
+            raise ExperimentError(f"The range of {path} has values {chosen['values']!r}, expected a list of some.")
+        return
+    low, high = chosen["low"], chosen["high"]
+    numbers = all(isinstance(bound, int | float) and not isinstance(bound, bool) for bound in (low, high))
+    if not numbers or not low <= high or (kind == "log-uniform" and low <= 0):
+        above = ", both above 0" if kind == "log-uniform" else ""
+        raise ExperimentError(f"The range of {path} goes from {low!r} to {high!r}, expected numbers in order{above}.")
+
+
+def drawn(ranges: Mapping[str, Range], seed: int, trial: int) -> dict[str, Any]:
+    """A trial's values, by path: for each its own uniform number in [0, 1), in the order of the paths."""
+    generator = np.random.Generator(np.random.Philox(key=np.array([seed, trial], dtype=np.uint64)))
+    found = {}
+    for path in sorted(ranges):
+        chosen, share = ranges[path], float(generator.random())
+        if chosen["kind"] == "choice":
+            found[path] = chosen["values"][int(share * len(chosen["values"]))]
+        elif chosen["kind"] == "uniform":
+            found[path] = chosen["low"] + share * (chosen["high"] - chosen["low"])
+        else:
+            found[path] = float(chosen["low"] * (chosen["high"] / chosen["low"]) ** share)
+    return found
+
+
+def with_values(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:
+    """The experiment with values at dotted paths. Raises ExperimentError for what it does not have."""
+    fields = as_dict(experiment)
+    for path, value in values.items():
+        *tables, last = path.split(".")
+        place = fields
+        for name in tables:
+            place = place.setdefault(name, {})
+        place[last] = value
+    return from_dict(fields)
+
+
+@dataclass
+class Search:
+    """A search and its folder. `base` is the experiment to which the drawn values are added."""
+
+    base: Experiment
+    ranges: Ranges
+    out: Path
+    trials: int
+    seed: int = 0
+    held_out: int | None = None  # training images that judge; None: the experiment's own, or HELD_OUT
+
+    def __post_init__(self) -> None:
+        """Raises ExperimentError where the experiment cannot be searched, or the folder has another search."""
+        held_out = self.held_out or self.base.held_out or HELD_OUT
+        self.blind = checked(replace(self.base, held_out=held_out, test=False))
+        self.chosen = self.ranges.of(self.blind.algorithm)
+        self.check_folder()
+
+    def check_folder(self) -> None:
+        """Write what is searched, or compare it with what the folder has. Raises ExperimentError."""
+        here = {
+            "experiment": {name: value for name, value in as_dict(self.blind).items() if name not in FREE},
+            "ranges": dict(self.chosen),
+            "seed": self.seed,
+        }
+        path = self.out / SEARCH
+        if path.exists():
+            there = json.loads(path.read_text("utf-8"))
+            for name, value in here.items():
+                if there.get(name) != value:
+                    raise ExperimentError(
+                        f"The search in {self.out} has another {name}: leave it as it is, or name another folder."
+                    )
+            return
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            write_whole(path, (json.dumps(here, indent=1) + "\n").encode())
+        except OSError as error:
+            raise ExperimentError(
+                f"The folder {self.out} cannot be written to ({error.strerror}): name another one with --out."
+            ) from error
+
+    def job(self, trial: int) -> Job:
+        """A trial's run. Raises ExperimentError for values that the experiment does not take."""
+        mine = checked(with_values(self.blind, drawn(self.chosen, self.seed, trial)))
+        return Job(f"trial {trial}", mine, self.out / f"trial-{trial:04d}")
+
+    def todo(self) -> list[Job]:
+        """The trials that have not ended. Raises ExperimentError."""
+        jobs = [self.job(trial) for trial in range(self.trials)]
+        return [job for job in jobs if not has_ended(job)]
+
+    def collected(self) -> list[dict[str, Any]]:
+        """A line for each trial that has ended, the best first; written to OUT, with the best experiment."""
+        lines = []
+        trial = 0
+        while trial < self.trials or (self.out / f"trial-{trial:04d}").exists():
+            job = self.job(trial)
+            if has_ended(job):
+                lines.append(self.line(trial, job))
+            trial += 1
+        text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+        write_whole(self.out / RESULTS, text.encode())
+        lines.sort(key=lambda line: (math.inf if line["score"] is None else line["score"], line["trial"]))
+        if lines and lines[0]["score"] is not None:
+            best = checked(with_values(self.base, lines[0]["values"]))
+            write_whole(self.out / BEST, as_toml(best).encode())
+        return lines
+
+    def line(self, trial: int, job: Job) -> dict[str, Any]:
+        """What a trial came to; its score is None where its loss was not finite."""
+        failed, found = (job.out / FAILURE).exists(), records(job.out)
+        measured = [(number, r["epoch"]) for r in found if (number := score(r)) is not None and r["step"] > 0]
+        best = min(measured) if measured and not failed else (None, None)
+        return {
+            "trial": trial,
+            "values": drawn(self.chosen, self.seed, trial),
+            "score": best[0],
+            "epoch": best[1],
+            "final": measured[-1][0] if measured and not failed else None,
+            "epochs": found[-1]["epoch"] if found else 0,
+            "failed": failed,
+        }
+
+
+def score(record: Mapping[str, Any]) -> float | None:
+    """The validation error of a record; its loss where there are no classes."""
+    return record.get("validation_error", record.get("validation_loss"))
+
+
+def has_ended(job: Job) -> bool:
+    """Whether a trial is finished, or its loss was not finite."""
+    return (job.out / FAILURE).exists() or is_finished(job)

@@ -1,0 +1,403 @@
+"""The papers' tables again: every cell is an experiment, a stopped run goes on, and numbers are those of the logs."""
+
+import fcntl
+import inspect
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from math import prod
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from ref_bioplaus.cli import app
+from ref_bioplaus.experiments import augmentation, checkpoints, jobs, papers, reproduce
+from ref_bioplaus.experiments.experiment import ExperimentError, Shape, as_toml, build, checked, from_dict, replace
+from ref_bioplaus.models import MODELS
+from tests.conftest import get
+from tests.small_models import CLASSES, SIZES
+
+CELLS = [(table.name, column, row) for table in papers.tables() for row, column in table.cells]
+TABLE, COLUMN = "bartunov2018/table1", "mnist-fc"
+STEPS = 7  # an epoch
+QUICK = ("--set", "dataset=embedded", "--set", "batch=500", "--set", "model_options.width=0.05")
+EPOCHS = 25
+ROOT = Path(__file__).parent.parent
+
+
+def small_shape(model):
+    """Images that the small form of a model takes."""
+    in_shape = SIZES[model]["in_shape"]
+    return Shape((3, 3, 1) if in_shape == (9,) else in_shape, CLASSES, STEPS)
+
+
+def small_options(experiment):
+    options = {name: value for name, value in experiment.model_options.items() if name not in ("in_shape", "hidden")}
+    if "auxiliary" in options:
+        options["auxiliary"] = 3
+    sizes = dict(SIZES[experiment.model])
+    assert prod(sizes.pop("in_shape")) == prod(small_shape(experiment.model).in_shape)
+    return options | sizes
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=["-".join(cell) for cell in CELLS])
+def test_every_cell_is_an_experiment_that_can_be_built(cell, numpy64):
+    experiment = reproduce.experiment_of(*cell)
+    assert checked(experiment) == experiment
+    for path, value in papers.flat(papers.experiment(*cell)):
+        place = reproduce.as_dict(experiment)
+        for name in path.split("."):
+            place = place[name]
+        assert place == value, path
+    small = replace(experiment, model_options=small_options(experiment), dtype="float64")
+    built = build(small, numpy64, small_shape(experiment.model))
+    assert set(built.algorithm.modes)
+    starts = [options["start"] for name, options in built.row.wrappers if name == "fixed-signs"]
+    assert starts == ([round(0.05 * experiment.epochs * STEPS)] if cell[2].endswith("-ei") else [])
+
+
+def test_every_augmentation_gives_the_size_that_the_models_are_made_for():
+    sizes = {"none": None, "flip-crop": None, "flip-crop-24": 24, "flip-crop-299": 299,
+             "random-resized-crop-224": 224, "centre-crop-224": 224}  # fmt: skip
+    for cell in CELLS:
+        experiment = reproduce.experiment_of(*cell)
+        size = sizes[experiment.augmentation]
+        assert augmentation.parse(experiment.augmentation).size == (None if size is None else (size, size))
+        made_for = inspect.signature(MODELS[experiment.model]).parameters["in_shape"].default
+        if size is not None:
+            assert made_for[:2] == (size, size), cell
+
+
+def test_a_modification_overrides_the_rows_own():
+    experiment = reproduce.experiment_of("moskovitz2018/table1", "mnist", "backprop-alignment")
+    assert experiment.modifications == {"align-to-random": {"strength": 0.001}}
+    shape = small_shape(experiment.model)
+    for strength in (0.001, 0.25):
+        changed = replace(
+            experiment,
+            model_options=small_options(experiment),
+            modifications={"align-to-random": {"strength": strength}},
+        )
+        assert build(changed, get("numpy"), shape).row.wrappers == (("align-to-random", {"strength": strength}),)
+
+
+def test_rows_and_seeds_come_in_the_order_that_was_asked_for(tmp_path):
+    plan = reproduce.planned(TABLE, COLUMN, ["dfa", "bp", "AO-SDTP, parallel"], seeds=2, out=tmp_path, epochs=3)
+    assert [(job.out.relative_to(tmp_path / TABLE / COLUMN).as_posix(), job.experiment.seed) for job in plan] == [
+        ("dfa/seed-0", 0),
+        ("backprop/seed-0", 0),
+        ("ao-sdtp/seed-0", 0),
+        ("dfa/seed-1", 1),
+        ("backprop/seed-1", 1),
+        ("ao-sdtp/seed-1", 1),
+    ]
+    assert {job.experiment.epochs for job in plan} == {3}
+    ids = [row.id for row in papers.table(TABLE).rows if row.id != "backprop-convnet"]
+    assert [job.out.parent.name for job in reproduce.planned(TABLE, COLUMN)] == ids
+    assert reproduce.planned("lee2015/mnist", None, ["bp"])[0].experiment.model == "lee2015/mnist"
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("bartunov2018/tabel1", COLUMN, ["bp"]), 'Table "bartunov2018/tabel1" is unknown.*bartunov2018/table1'),
+        ((TABLE, "mnist-cf", ["bp"]), 'Column .*"mnist-cf" is unknown: did you mean .*mnist-fc'),
+        ((TABLE, COLUMN, ["dtp-alternatin"]), 'Row .*"dtp-alternatin" is unknown: did you mean dtp-alternating'),
+        ((TABLE, COLUMN, ["backprop-convnet"]), 'no "backprop-convnet" in column "mnist-fc"'),
+        ((TABLE, None, ["bp"]), "name one: mnist-fc, mnist-lc, cifar-fc, cifar-lc"),
+    ],
+)
+def test_wrong_names_list_the_nearest(names, said):
+    with pytest.raises(ExperimentError, match=said):
+        reproduce.planned(*names)
+
+
+# Logs written by hand
+
+
+def record(epoch, train, test, **more):
+    return {"step": 4 * epoch, "epoch": epoch, "train_error": train, "test_error": test, "seconds": 1.0} | more
+
+
+def written_run(out, row, seed, rows, table=TABLE, column=COLUMN, **changes):
+    folder = reproduce.folder(out, table, column, row, seed)
+    folder.mkdir(parents=True)
+    experiment = replace(reproduce.experiment_of(table, column, row), seed=seed, **changes)
+    (folder / "experiment.toml").write_text(as_toml(experiment))
+    (folder / "log.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return folder
+
+
+def test_spread_best_and_unfinished_seeds(tmp_path):
+    ends = {0: 1.0, 2: 2.0, 10: 4.0}
+    for seed, end in ends.items():
+        rows = [record(0, None, 90.0), record(250, 0.5, end / 2), record(500, 0.25 * end, end)]
+        written_run(tmp_path, "backprop", seed, rows)
+    cut = written_run(tmp_path, "backprop", 1, [record(0, None, 90.0), record(1, 8.0, 9.0), record(2, 7.0, 9.5)])
+    with open(cut / "log.jsonl", "a") as log:
+        log.write('{"step": 12, "epoch": 3, "test_er')
+    report = reproduce.reported(TABLE, COLUMN, tmp_path, ["bp", "fa"])
+    whole, partial, missing = report.lines
+    assert (whole.seeds, whole.epoch, whole.epochs) == ((0, 2, 10), 500, 500)
+    assert whole.final["test error"] == (pytest.approx(7 / 3), pytest.approx((7 / 3) ** 0.5), 3)
+    assert whole.best["test error"] == (pytest.approx(7 / 6), pytest.approx((7 / 12) ** 0.5), 3)
+    assert whole.final["train error"].mean == pytest.approx(7 / 12)
+    assert whole.best["train error"].mean == pytest.approx((0.25 + 0.5 + 0.5) / 3)
+    assert (partial.seeds, partial.epoch) == ((1,), 2)
+    assert partial.final["test error"] == (9.5, None, 1)
+    assert partial.best["test error"] == (9.0, None, 1)
+    assert not missing.seeds
+    assert not missing.final
+    rows = reproduce.text_rows(report)
+    assert rows[1] == ("", "test error", "1.48", "2.33 ± 1.53", "+0.85", "1.17 ± 0.76", "-0.31", "", "")
+    assert rows[0][-2:] == ("0, 2, 10", "500 of 500")
+    assert rows[2][-2:] == ("1", "2 of 500")
+    assert rows[3][3:7] == ("9.50", "+8.02", "9.00", "+7.52")
+    assert rows[4] == ("FA", "train error", "0.00", "–", "–", "–", "–", "missing", "missing")
+    page, numbers = reproduce.write(report, tmp_path)
+    assert page.name == "bartunov2018-table1-mnist-fc.md"
+    assert "| BP | test error |" not in page.read_text()
+    assert "|  | test error | 1.48 | 2.33 ± 1.53 | +0.85 | 1.17 ± 0.76 | -0.31 |  |  |" in page.read_text()
+    content = json.loads(numbers.read_text())
+    assert content["rows"][0]["difference"]["best"]["test error"] == pytest.approx(7 / 6 - 1.48)
+    assert [row["missing"] for row in content["rows"]] == [False, False, True]
+    assert [run["seed"] for run in content["runs"]] == [0, 1, 2, 10]
+    assert content["runs"][0]["best_epoch"] == {"train error": 500, "test error": 250}
+
+
+def test_a_best_error_of_the_paper_is_compared_with_the_best_only(tmp_path):
+    rows = [record(1, 60.0, 50.0), record(2, 40.0, 51.0)]
+    written_run(tmp_path, "backprop", 0, rows, "akrout2019/public-code", "cifar10")
+    report = reproduce.reported("akrout2019/public-code", "cifar10", tmp_path, ["bp"])
+    final, best = reproduce.text_rows(report)
+    assert final[2:7] == ("51.82", "51.00", "-0.82", "50.00", "-1.82")
+    assert best[2:7] == ("48.03", "–", "–", "50.00", "+1.97")
+
+
+def test_an_epoch_without_forward_learning_has_no_train_error(tmp_path):
+    rows = [record(1, None, 50.0), record(2, 30.0, 40.0), record(3, None, 41.0)]
+    written_run(tmp_path, "dtp-alternating", 0, rows)
+    (line,) = reproduce.reported(TABLE, COLUMN, tmp_path, ["dtp-alternating"]).lines
+    assert line.final["train error"].mean == line.best["train error"].mean == 30.0
+    assert line.final["test error"].mean == 41.0
+
+
+def test_a_run_that_was_not_measured_has_reached_epoch_0(tmp_path):
+    written_run(tmp_path, "backprop", 0, [record(0, None, 90.0)])
+    (line,) = reproduce.reported(TABLE, COLUMN, tmp_path, ["bp"]).lines
+    assert (line.seeds, line.epoch, line.final, line.best) == ((0,), 0, {}, {})
+
+
+def test_departures_and_failures_are_said(tmp_path):
+    optimizer = dict(reproduce.experiment_of(TABLE, COLUMN, "backprop").optimizer) | {"eta": 0.5}
+    folder = written_run(tmp_path, "backprop", 0, [record(1, 9.0, 9.0)], optimizer=optimizer, backend="jax", epochs=3)
+    (folder / jobs.FAILURE).write_text("The loss is not finite.")
+    notes = reproduce.reported(TABLE, COLUMN, tmp_path).notes
+    assert notes == [
+        "backprop seed 0: optimizer.eta is 0.5, the paper's experiment has 0.000152",
+        "backprop seed 0: failed: The loss is not finite.",
+    ]
+
+
+def test_signs_fixed_after_a_share_of_all_epochs_are_not_extended(tmp_path):
+    table = "moskovitz2018/table1"
+    written_run(tmp_path, "frsf-ei", 0, [record(1, 9.0, 9.0)], table, "mnist", epochs=5)
+    assert reproduce.planned(table, "mnist", ["frsf-ei"], out=tmp_path, epochs=5)
+    with pytest.raises(ExperimentError, match="share of 5 epochs, so it cannot become one of 25"):
+        reproduce.planned(table, "mnist", ["frsf-ei"], out=tmp_path)
+
+
+# Runs
+
+
+def command(*options):
+    return [sys.executable, "-m", "ref_bioplaus.cli", "reproduce", TABLE, "--column", COLUMN, *map(str, options)]
+
+
+def invoke(*options):
+    return CliRunner().invoke(app, ["reproduce", TABLE, "--column", COLUMN, *map(str, options), *QUICK])
+
+
+def errors(out, row, seed=0):
+    rows = jobs.records(reproduce.folder(out, TABLE, COLUMN, row, seed))
+    return [(r["step"], r["train_error"], r["test_error"], r["sign_changes"]) for r in rows]
+
+
+def test_one_column_from_end_to_end(tmp_path):
+    options = ("--method", "fa", "--method", "dtp-alternating", "--seeds", 2, "--jobs", 2, "--out", tmp_path)
+    done = invoke(*options, "--epochs", 2)
+    assert done.exit_code == 0, done.output
+    assert "4 runs, 0 of them finished." in done.output
+    report = reproduce.reported(TABLE, COLUMN, tmp_path, ["fa", "dtp-alternating"])
+    assert [(line.row.id, line.seeds, line.epoch) for line in report.lines] == [
+        ("feedback-alignment", (0, 1), 2),
+        ("dtp-alternating", (0, 1), 2),
+    ]
+    for line in report.lines:
+        logs = [errors(tmp_path, line.row.id, seed) for seed in (0, 1)]
+        assert logs[0] != logs[1]
+        assert line.final["test error"].mean == pytest.approx((logs[0][-1][2] + logs[1][-1][2]) / 2)
+        assert f"{line.final['test error'].mean:.2f}" in done.output
+    assert "dataset is embedded, the paper's experiment has ylecun/mnist" in done.output
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("log.jsonl")}
+    again = invoke(*options, "--epochs", 2)
+    assert "4 runs, 4 of them finished." in again.output
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("log.jsonl")}
+    further = invoke("--method", "fa", "--epochs", 3, "--out", tmp_path)
+    assert further.exit_code == 0, further.output
+    whole = invoke("--method", "fa", "--epochs", 3, "--out", tmp_path / "whole")
+    assert whole.exit_code == 0, whole.output
+    assert errors(tmp_path, "feedback-alignment") == errors(tmp_path / "whole", "feedback-alignment")
+    (tmp_path / "bartunov2018-table1-mnist-fc.md").unlink()
+    assert invoke("--report", "--out", tmp_path).exit_code == 0
+    assert "| FA | train error |" in (tmp_path / "bartunov2018-table1-mnist-fc.md").read_text()
+
+
+def wait_for(condition):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def is_free(folder):
+    """Whether no process runs in a folder."""
+    with open(folder.with_name(f"{folder.name}.lock"), "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+    return True
+
+
+def side_by_side(out):
+    return command("--method", "bp", "--method", "dfa", "--jobs", 2, "--epochs", EPOCHS, "--out", out, *QUICK)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The errors of two runs that nothing stopped."""
+    out = tmp_path_factory.mktemp("whole")
+    done = subprocess.run(side_by_side(out), cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return {row: errors(out, row) for row in ("backprop", "dfa")}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_stop_loses_nothing(number, tmp_path, uninterrupted):
+    """Stopped after the first epochs of two runs side by side, the same command goes on; bit for bit the same end."""
+    folders = [reproduce.folder(tmp_path, TABLE, COLUMN, row, 0) for row in ("backprop", "dfa")]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(side_by_side(tmp_path), cwd=ROOT, **pipes) as program:
+        wait_for(lambda: program.poll() is not None or all(len(jobs.records(folder)) > 2 for folder in folders))
+        program.send_signal(number)
+        out, err = program.communicate(timeout=60)
+    if number == signal.SIGKILL:
+        wait_for(lambda: all(map(is_free, folders)))
+    else:
+        assert program.returncode == 128 + number, err
+        assert "the same command goes on" in out
+    reached = [len(jobs.records(folder)) for folder in folders]
+    assert any(2 < n < EPOCHS + 1 for n in reached), "too fast to be stopped"
+    for folder in folders:
+        assert checkpoints.latest(folder).header["step"] >= jobs.records(folder)[-1]["step"]
+    done = subprocess.run(side_by_side(tmp_path), cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    for row, expected in uninterrupted.items():
+        assert errors(tmp_path, row) == expected
+        assert len(expected) == EPOCHS + 1
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_again(tmp_path):
+    folder = reproduce.folder(tmp_path, TABLE, COLUMN, "backprop", 0)
+    folder.mkdir(parents=True)
+    (folder / "experiment.toml").write_text("epochs = 1\n")
+    (folder / "log.jsonl").write_text('{"step": 0')
+    (folder / "step-000000000000.safetensors.tmp").write_text("half")
+    done = invoke("--method", "bp", "--epochs", 1, "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert [step for step, *_ in errors(tmp_path, "backprop")] == [0, 10]
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
+    folder = reproduce.folder(tmp_path, TABLE, COLUMN, "backprop", 0)
+    folder.mkdir(parents=True)
+    (folder / "letter.txt").write_text("mine")
+    done = invoke("--method", "bp", "--epochs", 1, "--out", tmp_path)
+    assert done.exit_code == 1
+    assert "not empty" in done.output
+    assert [path.name for path in folder.iterdir()] == ["letter.txt"]
+
+
+def test_a_loss_that_is_not_finite_fails_alone(tmp_path):
+    options = ("--method", "bp", "--method", "fa", "--epochs", 1, "--out", tmp_path)
+    done = invoke(*options, "--set", "optimizer.eta=1e38")
+    assert done.exit_code == 1
+    assert "The loss is not finite" in done.output
+    notes = reproduce.reported(TABLE, COLUMN, tmp_path).notes
+    assert any(re.search("backprop seed 0.*failed: The loss is not finite", note) for note in notes)
+
+
+def test_two_programs_do_not_share_a_run(tmp_path):
+    (job,) = reproduce.planned(TABLE, COLUMN, ["bp"], out=tmp_path, epochs=1, dataset="embedded")
+    job.out.parent.mkdir(parents=True)
+    with open(job.out.with_name("seed-0.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        (outcome,) = jobs.run([job])
+    assert outcome.end == jobs.BUSY
+    assert not job.out.exists()
+
+
+def test_a_process_that_dies_is_a_failure(tmp_path, monkeypatch):
+    (job,) = reproduce.planned(TABLE, COLUMN, ["bp"], out=tmp_path, epochs=1, dataset="embedded")
+    monkeypatch.setattr(jobs.sys, "executable", "/bin/false")
+    (outcome,) = jobs.run([job])
+    assert (outcome.end, outcome.sentence) == (
+        jobs.FAILED,
+        "Its process ended with exit code 1; its last checkpoint is kept.",
+    )
+
+
+def test_jobs_get_cores_of_their_own(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {8, 3, 5, 6, 7}, raising=False)
+    assert jobs.cores(1, None) == [[]]
+    assert jobs.cores(2, None) == [[3, 5], [6, 7]]
+    assert jobs.cores(2, 1) == [[3], [5]]
+    assert jobs.cores(7, None) == [[3], [5], [6], [7], [8], [3], [5]]
+    assert jobs.cores(1, 3) == [[3, 5, 6]]
+
+
+def test_wrong_options_are_one_sentence(tmp_path):
+    for options, said in (
+        (("--method", "backprob"), "did you mean backprop"),
+        (("--method", "bp", "--set", "optimizer.etta=1"), 'option of optimizer "adam" "etta" is unknown'),
+        (("--method", "bp", "--backend", "nump"), "nump"),
+    ):
+        done = invoke(*options, "--out", tmp_path, "--epochs", 1)
+        assert done.exit_code in (1, 2), done.output
+        assert said in done.output
+        assert "Traceback" not in done.output
+
+
+def test_experiments_are_listed(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    every = CliRunner().invoke(app, ["list", "experiments"]).output
+    for table in papers.tables():
+        for column in table.columns:
+            assert re.search(rf"^{table.name} +{column.id} ", every, re.M)
+    one = CliRunner().invoke(app, ["list", "experiments", TABLE]).output
+    assert re.search(r"^dtp-alternating +DTP, alternating +0.00 / 1.83 +0.00 / 1.46 ", one, re.M)
+    unknown = CliRunner().invoke(app, ["list", "experiments", "bartunov2018/table3"])
+    assert unknown.exit_code == 2
+    assert "did you mean bartunov2018/table" in unknown.output
+
+
+def test_an_experiment_survives_its_file():
+    for cell in CELLS:
+        experiment = reproduce.experiment_of(*cell)
+        assert from_dict(reproduce.as_dict(experiment)) == experiment

@@ -1,0 +1,206 @@
+"""Random search: what is drawn, that the test images stay closed, and that a stopped search goes on."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from ref_bioplaus.cli import app
+from ref_bioplaus.experiments import jobs, papers, reproduce, search, training
+from ref_bioplaus.experiments.experiment import Experiment, ExperimentError, as_toml, checked, read, replace
+from tests.embedded_data import embedded_data
+
+BASE = Experiment(
+    dataset="embedded", batch=500, epochs=2, held_out=300, optimizer={"name": "sgd", "eta": 0.1},
+    model_options={"width": 0.05}, metrics=(),
+)  # fmt: skip
+RANGES = """
+source = "ours"
+trials = 3
+
+[[range]]
+[range.of]
+"optimizer.eta" = { kind = "log-uniform", low = 1e-3, high = 1.0 }
+"optimizer.momentum" = { kind = "choice", values = [0.0, 0.9] }
+"""
+
+
+def of(**range):
+    return {"optimizer.eta": range}
+
+
+def test_what_is_drawn_lies_in_its_range_as_its_kind_says():
+    ranges = {
+        "a": {"kind": "log-uniform", "low": 1e-5, "high": 1e-1},
+        "b": {"kind": "uniform", "low": -2.0, "high": 6.0},
+        "c": {"kind": "choice", "values": ["x", "y", "z"]},
+        "d": {"kind": "uniform", "low": 0.0, "high": 1.0},
+    }
+    found = [search.drawn(ranges, 7, trial) for trial in range(3000)]
+    logs, b, d = np.log10([f["a"] for f in found]), np.array([f["b"] for f in found]), np.array([f["d"] for f in found])
+    for numbers, low, high in ((logs, -5, -1), (b, -2, 6), (d, 0, 1)):
+        assert low <= numbers.min() <= low + 0.01 * (high - low)
+        assert high - 0.01 * (high - low) <= numbers.max() <= high
+        quarters = np.quantile(numbers, [0.25, 0.5, 0.75])
+        assert np.abs(quarters - (low + (high - low) * np.array([0.25, 0.5, 0.75]))).max() < 0.04 * (high - low)
+    assert abs(np.corrcoef(b, d)[0, 1]) < 0.06
+    counts = [sum(f["c"] == value for f in found) for value in "xyz"]
+    assert min(counts) > 900
+    assert len({f["d"] for f in found}) == len(found)
+
+
+def test_a_draw_depends_on_seed_and_trial_alone():
+    ranges = of(kind="uniform", low=0.0, high=1.0)
+    assert search.drawn(ranges, 1, 5) == search.drawn(dict(ranges), 1, 5)
+    assert len({search.drawn(ranges, seed, trial)["optimizer.eta"] for seed in range(4) for trial in range(4)}) == 16
+
+
+@pytest.mark.parametrize(
+    ("range", "said"),
+    [
+        ({"kind": "log-uniforn", "low": 1, "high": 2}, 'kind of range of optimizer.eta "log-uniforn" is unknown.*log-'),
+        ({"low": 1, "high": 2}, '"None" is unknown'),
+        (3, '"None" is unknown'),
+        ({"kind": "uniform", "low": 1}, "needs low and high"),
+        ({"kind": "uniform", "low": 1, "high": 2, "values": []}, "nothing else"),
+        ({"kind": "uniform", "low": 2, "high": 1}, "from 2 to 1, expected numbers in order"),
+        ({"kind": "uniform", "low": "1", "high": 2}, "from '1' to 2"),
+        ({"kind": "uniform", "low": math.nan, "high": 2.0}, "from nan"),
+        ({"kind": "log-uniform", "low": 0, "high": 2}, "both above 0"),
+        ({"kind": "choice", "values": []}, "expected a list of some"),
+    ],
+)
+def test_a_range_that_is_none_is_refused(range, said):
+    with pytest.raises(ExperimentError, match=said):
+        search.check_range("optimizer.eta", range)
+
+
+def test_files_of_ranges_that_are_not_understood(tmp_path):
+    for text, said in (("range =", "not TOML"), ("trials = 3", "no \\[\\[range\\]\\]"), ("[[range]]\na = 1", "no")):
+        path = tmp_path / "ranges.toml"
+        path.write_text(text)
+        with pytest.raises(ExperimentError, match=said):
+            search.read_ranges(str(path))
+    with pytest.raises(ExperimentError, match="cannot be read"):
+        search.read_ranges(str(tmp_path / "none.toml"))
+    with pytest.raises(ExperimentError, match='"bartunov2018-tabel4" is unknown: did you mean bartunov2018-table4'):
+        search.read_ranges("bartunov2018-tabel4")
+
+
+def test_table_4_is_what_the_paper_has(tmp_path):
+    """Bounds and choices as printed; alpha for DTP alone; and every draw is an experiment."""
+    ranges = search.read_ranges("bartunov2018/table4")
+    assert ranges.trials == 60
+    own = {
+        "optimizer.eta": {"kind": "log-uniform", "low": 1e-5, "high": 3e-4},
+        "optimizer.b1": {"kind": "choice", "values": [0.9]},
+        "optimizer.b2": {"kind": "choice", "values": [0.99, 0.999]},
+        "optimizer.epsilon": {"kind": "choice", "values": [1e-4, 1e-6, 1e-8]},
+    }
+    inverse = {f"inverse_{path}": r for path, r in own.items()}
+    noise = {"algorithm_options.noise": {"kind": "uniform", "low": 0.01, "high": 0.3}}
+    alpha = {"algorithm_options.alpha": {"kind": "uniform", "low": 0.01, "high": 0.2}}
+    for row in papers.table("bartunov2018/table1").rows:
+        expected = own
+        if "tp" in row.id:
+            expected = own | inverse | noise | (alpha if row.id.startswith("dtp") else {})
+        assert ranges.of(row.algorithm) == expected
+        column = "mnist-fc" if row.id != "backprop-convnet" else "mnist-lc"
+        base = reproduce.experiment_of("bartunov2018/table1", column, row.id)
+        found = search.Search(base, ranges, tmp_path / row.id, trials=4).todo()
+        assert len(found) == 4
+        assert {(job.experiment.held_out, job.experiment.test) for job in found} == {(10_000, False)}
+
+
+def test_the_test_images_are_not_looked_at(tmp_path):
+    data = embedded_data()
+    whole = data.batches
+
+    def closed(split, *arguments, **options):
+        assert split != "test"
+        return whole(split, *arguments, **options)
+
+    data.batches = closed
+    ranges = search.Ranges("ours", 1, (((), of(kind="uniform", low=0.1, high=0.2)),))
+    (job,) = search.Search(replace(BASE, held_out=0), ranges, tmp_path, 1, held_out=100).todo()
+    run = training.train(job.experiment, job.out, data=data)
+    assert "validation_error" in run.records[-1]
+    assert not [name for record in run.records for name in record if "test" in name]
+    with pytest.raises(AssertionError):
+        training.train(replace(job.experiment, test=True), tmp_path / "open", data=data)
+
+
+def test_an_experiment_without_test_and_held_out_images_is_refused():
+    with pytest.raises(ExperimentError, match="nothing would be measured"):
+        checked(Experiment(test=False))
+
+
+def found_in(out):
+    return [json.loads(line) for line in (out / search.RESULTS).read_text().splitlines()]
+
+
+def test_a_search_from_end_to_end(tmp_path):
+    """Two trials, then five, of which the first two are not run again, also where a kill left no line of them."""
+    (tmp_path / "ranges.toml").write_text(RANGES)
+    (tmp_path / "base.toml").write_text(as_toml(BASE))
+    out = tmp_path / "out"
+
+    def invoke(*options):
+        given = ("search", tmp_path / "ranges.toml", "--experiment", tmp_path / "base.toml", "--out", out, *options)
+        return CliRunner().invoke(app, [str(option) for option in given])
+
+    done = invoke("--trials", 2, "--jobs", 2)
+    assert done.exit_code == 0, done.output
+    first = found_in(out)
+    logs = {path: path.stat().st_mtime_ns for path in out.rglob("log.jsonl")}
+    assert len(logs) == 2
+    (out / search.RESULTS).unlink()
+    done = invoke("--trials", 5)
+    assert done.exit_code == 0, done.output
+    lines = found_in(out)
+    assert lines[:2] == first
+    assert [line["trial"] for line in lines] == [0, 1, 2, 3, 4]
+    assert logs == {path: path.stat().st_mtime_ns for path in logs}
+    for line in lines:
+        records = jobs.records(out / f"trial-{line['trial']:04d}")
+        errors = {r["epoch"]: r["validation_error"] for r in records if r["step"]}
+        assert line["score"] == min(errors.values()) == errors[line["epoch"]]
+        assert line["final"] == errors[2]
+        stored = jobs.stored(out / f"trial-{line['trial']:04d}").optimizer
+        assert line["values"] == {f"optimizer.{name}": stored[name] for name in ("eta", "momentum")}
+        assert 1e-3 <= stored["eta"] <= 1.0
+    best = min(lines, key=lambda line: line["score"])
+    assert read(out / search.BEST) == checked(search.with_values(BASE, best["values"]))
+    assert f"trial {best['trial']}" in done.output
+    assert f"{best['score']:.4g}" in done.output
+    assert "5 of 5 trials" in invoke("--report").output
+    for options, said in ((("--seed", 1), "another seed"), (("--epochs", 3), "another experiment")):
+        refused = invoke(*options)
+        assert refused.exit_code == 2
+        assert said in refused.output
+    (tmp_path / "ranges.toml").write_text(RANGES.replace("0.9]", "0.95]"))
+    assert "another ranges" in invoke().output
+
+
+def test_a_trial_whose_loss_is_not_finite_comes_last_and_is_not_run_again(tmp_path):
+    ranges = search.Ranges("ours", 2, (((), of(kind="choice", values=[1e38])),))
+    found = search.Search(BASE, ranges, tmp_path, 2)
+    outcomes = jobs.run(found.todo())
+    assert [outcome.end for outcome in outcomes] == [jobs.FAILED] * 2
+    assert found.todo() == []
+    lines = found.collected()
+    assert [(line["trial"], line["score"], line["failed"]) for line in lines] == [(0, None, True), (1, None, True)]
+    assert not (tmp_path / search.BEST).exists()
+
+
+def test_what_to_search_is_named_once(tmp_path):
+    for options in (
+        (),
+        ("--table", "bartunov2018/table1", "--column", "mnist-fc"),
+        ("--experiment", "a.toml", "--table", "bartunov2018/table1", "--method", "bp"),
+    ):
+        refused = CliRunner().invoke(app, ["search", "bartunov2018-table4", "--out", str(tmp_path / "out"), *options])
+        assert refused.exit_code == 2
+        assert "Name what to search" in refused.output
