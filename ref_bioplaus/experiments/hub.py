@@ -1,0 +1,246 @@
+"""Images and class labels of a Hugging Face dataset, from the hub or from a folder in the hub's layout.
+
+`datasets` finds, downloads and caches; HF_HUB_OFFLINE, HF_HOME and HF_TOKEN mean what they mean to it. Images are
+decoded here, from their bytes, so that a damaged one can be named.
+"""
+
+import io
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .augmentation import DataError
+
+TESTS = ("test", "validation", "val", "valid", "dev")  # the first one that has labels is the test split
+IMAGES = ("image", "img")  # column names, preferred over others of the same type
+LABELS = ("label", "labels", "fine_label")
+GREY = ("1", "L", "LA")
+NOT_EIGHT_BITS = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+NETWORK = {
+    "ConnectionError", "TimeoutError", "TransportError", "LocalEntryNotFoundError", "OfflineModeIsEnabled", "HTTPError",
+    "gaierror",
+}  # fmt: skip
+ORIENTATION = 0x0112  # the EXIF tag
+LICENCE = "accept its terms on https://huggingface.co/datasets/{name} and log in with `hf auth login` (or set HF_TOKEN)"
+
+
+class Source(NamedTuple):
+    """The images of one split, still encoded."""
+
+    table: Any  # a datasets.Dataset with the column of images alone
+    column: str
+    origin: str  # the hub's id, or the folder
+    split: str
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def images(self, rows: np.ndarray, grey: bool | None = None) -> list:
+        """Decoded Pillow images in mode "L" or "RGB". grey: which of them; None: as each one is. Raises DataError."""
+        cells = self.table[[int(row) for row in rows]][self.column]
+        return [self.decoded(cell, int(row), grey) for cell, row in zip(cells, rows, strict=True)]
+
+    def decoded(self, cell: dict | None, row: int, grey: bool | None) -> Any:
+        """One image, upright. Raises DataError for bytes that are not an image of 8 bits."""
+        from PIL import Image, ImageOps
+
+        if not cell or (cell["bytes"] is None and cell["path"] is None):
+            raise DataError(f"{self.place(row, cell)} has no image: leave the row out.")
+        try:
+            with Image.open(cell["path"] if cell["bytes"] is None else io.BytesIO(cell["bytes"])) as file:
+                mode = file.mode
+                if mode not in NOT_EIGHT_BITS:
+                    turned = file.getexif().get(ORIENTATION, 1) != 1
+                    image = ImageOps.exif_transpose(file) if turned else file
+                    return image.convert("L" if (mode in GREY if grey is None else grey) else "RGB")
+        except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
+            raise DataError(
+                f"{self.place(row, cell)} is damaged ({first_line(error)}): load the dataset anew."
+            ) from None
+        raise DataError(f'{self.place(row, cell)} has pixels of mode "{mode}": expected 8 bits per channel.')
+
+    def place(self, row: int, cell: dict | None) -> str:
+        """Where a row stands, for a sentence that begins with it."""
+        name = f" ({Path(cell['path']).name})" if cell and cell.get("path") else ""
+        shard = shard_of(self.origin, self.split, row)
+        inside = f", row {shard[1]} of {shard[0]}" if shard else f" of {self.origin}"
+        return f'The image{name} in row {row} of split "{self.split}"{inside}'
+
+
+class Found(NamedTuple):
+    """A dataset's training and test images."""
+
+    train: Source
+    train_labels: np.ndarray  # int32 (n,)
+    test: Source | None
+    test_labels: np.ndarray | None
+    classes: tuple[str, ...]
+
+
+def find(name: str, path: str | Path | None = None) -> Found:
+    """The splits of a dataset, by the hub's id or in a folder. Raises DataError, one sentence, where there are none."""
+    splits = opened(name, None if path is None else Path(path))
+    origin = name if path is None else str(path)
+    if "train" not in splits:
+        raise DataError(f'{origin} has no split "train", only {", ".join(splits)}: rename one in its README.')
+    column, label, classes = columns(splits["train"], origin)
+    labels = labels_of(splits["train"], label, origin, "train")
+    classes = classes or tuple(map(str, range(int(labels.max(initial=0)) + 1)))
+    check_labels(labels, classes, origin, "train")
+    source = Source(encoded(splits["train"], column), column, origin, "train")
+    for split in (name for name in TESTS if name in splits and len(splits[name])):
+        if {column, label} <= set(splits[split].column_names):
+            test_labels = labels_of(splits[split], label, origin, split)
+            if np.any(test_labels != -1):  # the hub's -1: not made public
+                check_labels(test_labels, classes, origin, split)
+                test = Source(encoded(splits[split], column), column, origin, split)
+                return Found(source, labels, test, test_labels, classes)
+    return Found(source, labels, None, None, classes)
+
+
+def opened(name: str, path: Path | None) -> Any:
+    """Every split by name. Raises DataError."""
+    try:
+        import datasets
+        import PIL  # noqa: F401
+    except ImportError as error:
+        raise DataError(
+            f'Images need {error.name}, which is not installed: pip install "ref-bioplaus[data]".'
+        ) from None
+    if path is not None and not path.is_dir():
+        raise DataError(f"The folder {path} is not there: name one in the layout of the Hugging Face hub.")
+    try:
+        splits = datasets.load_dataset(name if path is None else str(path.resolve()))
+    except Exception as error:  # whatever the hub's client and the file formats raise
+        raise DataError(sentence(error, name, path)) from error
+    return splits
+
+
+def sentence(error: Exception, name: str, path: Path | None) -> str:
+    """What went wrong when a dataset was opened, and what to do."""
+    import datasets
+
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in chain:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    kinds = {kind.__name__ for one in chain for kind in type(one).__mro__}
+    text = " ".join(str(one) for one in chain).lower()
+    if path is not None:
+        if kinds & {"EmptyDatasetError", "DataFilesNotFoundError"}:
+            return f"The folder {path} has no images: expected the layout of the Hugging Face hub."
+        broken = broken_file(path)
+        if broken:
+            return f"The file {broken} is damaged ({first_line(chain[-1])}): fetch it again."
+        return (
+            f"The folder {path} cannot be read ({first_line(chain[-1])}): expected the layout of the Hugging Face hub."
+        )
+    if "GatedRepoError" in kinds or "gated dataset" in text:
+        return f'The dataset "{name}" is only for those who accepted its terms: {LICENCE.format(name=name)}.'
+    if kinds & {"DatasetNotFoundError", "RepositoryNotFoundError"}:
+        return (
+            f'The Hugging Face hub has no dataset "{name}", or you have no access: check the id, or log in '
+            "with `hf auth login`."
+        )
+    if kinds & NETWORK:
+        offline = (
+            "HF_HUB_OFFLINE forbids the network" if datasets.config.HF_HUB_OFFLINE else "the hub cannot be reached"
+        )
+        return (
+            f'The dataset "{name}" is not in the cache, and {offline}: fetch it once with a network, or name a folder '
+            "that holds it."
+        )
+    return f'The dataset "{name}" cannot be loaded ({first_line(chain[-1])}): delete its cache and fetch it again.'
+
+
+def first_line(error: BaseException) -> str:
+    """An error in brackets: its kind and the first line of what it says, at most 200 characters."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"[:200].rstrip(" :.")
+
+
+def columns(table: Any, origin: str) -> tuple[str, str, tuple[str, ...]]:
+    """The columns of images and of class labels, and the classes' names where they are given. Raises DataError."""
+    import datasets
+
+    features = table.features
+
+    def first(kind, preferred):
+        names = [name for name, feature in features.items() if isinstance(feature, kind)]
+        return next((name for name in (*preferred, *names) if name in names), None)
+
+    image = first(datasets.Image, IMAGES)
+    if image is None:
+        raise DataError(f"{origin} has no column of images, only {', '.join(features)}: choose a dataset of images.")
+    label = first(datasets.ClassLabel, LABELS)
+    if label is not None:
+        return image, label, tuple(features[label].names)
+    label = next((n for n in LABELS if "int" in str(getattr(features.get(n), "dtype", ""))), None)
+    if label is None:
+        raise DataError(
+            f'{origin} has no class label for an image, only {", ".join(features)}: expected a column "label".'
+        )
+    return image, label, ()
+
+
+def encoded(table: Any, column: str) -> Any:
+    """The column of images alone, as bytes."""
+    import datasets
+
+    return table.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+
+
+def labels_of(table: Any, column: str, origin: str, split: str) -> np.ndarray:
+    """A split's labels, int32 (n,). Raises DataError for a row that has none."""
+    if not len(table):
+        return np.zeros(0, dtype=np.int32)
+    values = table.with_format("arrow")[:][column]
+    if values.null_count:
+        row = values.to_pylist().index(None)
+        raise DataError(f'Row {row} of split "{split}" of {origin} has no label: leave it out.')
+    return np.asarray(values, dtype=np.int32)
+
+
+def check_labels(labels: np.ndarray, classes: tuple[str, ...], origin: str, split: str) -> None:
+    """Raise DataError for an empty split and for a label that is no class."""
+    if not len(labels):
+        raise DataError(f'Split "{split}" of {origin} has no images: expected one at least.')
+    wrong = np.flatnonzero((labels < 0) | (labels >= len(classes)))
+    if len(wrong):
+        raise DataError(
+            f'Row {wrong[0]} of split "{split}" of {origin} has the label {labels[wrong[0]]}, expected 0 to '
+            f"{len(classes) - 1}: correct it, or leave the row out."
+        )
+
+
+def shard_of(origin: str, split: str, row: int) -> tuple[str, int] | None:
+    """The parquet file of a folder that holds a split's row, and the row in it; None where it cannot be told."""
+    import datasets
+    import pyarrow.parquet
+
+    if not Path(origin).is_dir():
+        return None
+    try:
+        files = datasets.load_dataset_builder(str(Path(origin).resolve())).config.data_files[split]
+        for file in files:
+            count = pyarrow.parquet.read_metadata(file).num_rows
+            if row < count:
+                return str(file), row
+            row -= count
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # not of parquet files
+    return None
+
+
+def broken_file(path: Path) -> Path | None:
+    """The first parquet file of a folder that cannot be read."""
+    import pyarrow.parquet
+
+    for file in sorted(path.rglob("*.parquet")):
+        try:
+            pyarrow.parquet.read_table(file)
+        except (OSError, ValueError):
+            return file
+    return None
