@@ -2,7 +2,7 @@
 
 Convolutions have two forms. GPUs take the library's. XLA's on a CPU is slow on small maps, at strides and for the
 product of image and signal, so there a convolution is a product with the pixels of its windows, tile by tile.
-Batch norm, activations, bias sums, optimizers and random bits stay portable: jit makes one pass of each of them.
+Batch norm, activations, bias sums, optimizers and random bits stay portable and are left to the compiler.
 """
 
 import math

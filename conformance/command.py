@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ref_bioplaus.conformance.records import Check, Report
 
 LEVELS = (0, 1, 2, 3, 4)
+KERNELS = ("portable", "native")
 PIPE_WIDTH = 160  # columns, where no terminal says how wide it is
 ENOUGH = 20  # sentences of one kind
 
@@ -38,6 +39,11 @@ class Asked(NamedTuple):
     backend: str
     dtype: str
     precision: str
+    kernels: str = "portable"
+
+    def __str__(self) -> str:
+        kernels = f" {self.kernels} kernels" if self.kernels != "portable" else ""
+        return f"{self.backend} {self.dtype} {self.precision}{kernels}"
 
 
 @conformance_app.command()
@@ -53,6 +59,9 @@ def run(
     precision: Annotated[
         str, typer.Option(help="Of float32 products: ieee, tf32, bf16, with commas between.")
     ] = "ieee",
+    kernels: Annotated[
+        str, typer.Option(help="portable, or native (the library's own forms), with commas between.")
+    ] = "portable",
     mode: Annotated[
         str, typer.Option(help="eager, compiled, donating, with commas between.")
     ] = "eager,compiled,donating",
@@ -75,7 +84,7 @@ def run(
         files = check_files({"--json": json, "--junit": junit, "--html": html})
         modes = choose(mode, records.MODES, "--mode")
         levels = parse_levels(level)
-        wanted = combinations(split(backend or ()), dtype, precision)
+        wanted = combinations(split(backend or ()), dtype, precision, kernels)
         if deviations is not None and not deviations.is_dir():
             raise ValueError(f"{deviations} is not a folder: name one with --deviations, or leave it out")
         subjects = [(asked, start(asked, device)) for asked in wanted]
@@ -86,7 +95,7 @@ def run(
         fail(f"{error}.")
     reports = []
     for (asked, made), mine in zip(subjects, rows):
-        with Bar(console, f"{asked.backend} {asked.dtype} {asked.precision}", runner.planned(checks, modes)) as bar:
+        with Bar(console, str(asked), runner.planned(checks, modes)) as bar:
             report = runner.run(records.Subject(made), checks, modes, bar.advance)
         report.environment |= driver(report.device) | (
             {ASKED: asked.backend} if asked.backend != report.backend else {}
@@ -130,18 +139,20 @@ def choose(text: str, known: Sequence[str], option: str) -> tuple[str, ...]:
     return tuple(name for name in known if name in names)
 
 
-def combinations(backends: Sequence[str], dtype: str, precision: str) -> list[Asked]:
-    """Every report that is asked for. Raises ValueError for an unknown dtype or precision, or one without the other."""
+def combinations(backends: Sequence[str], dtype: str, precision: str, kernels: str = "portable") -> list[Asked]:
+    """Every report that is asked for. Raises ValueError for an unknown word, or a dtype without the precision."""
     from ref_bioplaus.conformance.rounding import PRECISIONS
 
     if not backends:
         raise ValueError("nothing is named to be checked: name a backend with --backend, as in --backend numpy")
     dtypes = choose(dtype, list(dict.fromkeys(d for d, _ in PRECISIONS)), "--dtype")
     precisions = choose(precision, list(dict.fromkeys(p for _, p in PRECISIONS)), "--precision")
+    forms = choose(kernels, KERNELS, "--kernels")
     for name in dtypes:
         if not any((name, p) in PRECISIONS for p in precisions):
             raise ValueError(f"--dtype {name} has no precision {', '.join(precisions)}: leave --precision out")
-    return [Asked(b, d, p) for b in backends for d in dtypes for p in precisions if (d, p) in PRECISIONS]
+    allowed = [(d, p) for d in dtypes for p in precisions if (d, p) in PRECISIONS]
+    return [Asked(b, d, p, k) for b in backends for k in forms for d, p in allowed]
 
 
 def start(asked: Asked, device: str | None) -> "Backend":
@@ -149,7 +160,9 @@ def start(asked: Asked, device: str | None) -> "Backend":
     from ref_bioplaus import backends
 
     try:
-        return backends.get(asked.backend, device=device, dtype=asked.dtype, precision=asked.precision)
+        return backends.get(
+            asked.backend, device=device, dtype=asked.dtype, precision=asked.precision, kernels=asked.kernels
+        )
     except backends.BackendError as error:
         raise ValueError(error) from error
     except Exception as error:

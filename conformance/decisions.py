@@ -10,7 +10,10 @@ from typing import Any
 
 from array_api_compat import array_namespace, device
 
-from ref_bioplaus.tree import tree_map
+from ref_bioplaus.kernels import PORTABLE, Kernels
+from ref_bioplaus.tree import leaves, tree_map
+
+DECIDING = ("activation", "activation_backward", "max_pool")  # kernels whose portable form decides
 
 
 class Recorded:
@@ -91,6 +94,28 @@ class Recording:
 def unwrapped(value):
     """The subject's own array."""
     return value.array if isinstance(value, Recorded) else value
+
+
+def recordable(kernels: Kernels) -> Kernels:
+    """The same kernels for wrapped arrays.
+
+    One that is not the portable one gets the subject's own arrays, as it may call functions of its library. What it
+    decides inside cannot be seen: the portable one decides beside it, on the same numbers.
+    """
+
+    def wrapped(name, kernel):
+        def run(*arguments, **options):
+            space = next((a.space for a in leaves((arguments, options)) if isinstance(a, Recorded)), None)
+            if name in DECIDING:
+                getattr(PORTABLE, name)(*arguments, **options)
+            result = kernel(*tree_map(unwrapped, arguments), **tree_map(unwrapped, options))
+            return tree_map(lambda a: Recorded(space, a) if space and hasattr(a, "shape") else a, result)
+
+        return run
+
+    own = {name: getattr(kernels, name) for name in Kernels._fields if callable(getattr(kernels, name))}
+    foreign = {name: kernel for name, kernel in own.items() if kernel is not getattr(PORTABLE, name) and name != "each"}
+    return kernels._replace(**{name: wrapped(name, kernel) for name, kernel in foreign.items()}, each=PORTABLE.each)
 
 
 def recorded(step: Callable) -> Callable:

@@ -8,7 +8,7 @@ import numpy as np
 from array_api_compat import device
 
 from ref_bioplaus.conformance.cases import Case
-from ref_bioplaus.conformance.decisions import recorded
+from ref_bioplaus.conformance.decisions import recordable, recorded
 from ref_bioplaus.conformance.judge import in_order
 from ref_bioplaus.conformance.records import Subject
 from ref_bioplaus.tree import leaves, named_leaves, tree_map
@@ -24,7 +24,8 @@ class Prepared:
         pure = subject.algorithm(case).modes[step]
         wrap = self.backend.eager if mode == "eager" else self.backend.wrap
         self.run: Callable = wrap(pure) if mode == "eager" else self.backend.compile(pure, donate=mode == "donating")
-        self.recording: Callable = wrap(recorded(pure))  # compiled once, where decisions are asked for at all
+        observed = subject.build(case, recordable(self.backend.kernels)).modes[step]
+        self.recording: Callable = wrap(recorded(observed))  # compiled once, where decisions are asked for at all
 
     def inputs(self, start: State, x: np.ndarray, y: np.ndarray) -> tuple[State, Batch]:
         """The stored state and batch on the device, copied: a step under test may do anything to them."""

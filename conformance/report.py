@@ -263,7 +263,8 @@ def to_html(reports: Sequence[Report]) -> str:
 def title(report: Report) -> str:
     """What was under test, in one line."""
     precision = [report.precision] if report.dtype == "float32" else []  # a policy of float32 products
-    return " ".join([report.backend, device_kind(report.device), report.dtype, *precision])
+    kernels = [f"{report.kernels} kernels"] if report.kernels != "portable" else []
+    return " ".join([report.backend, device_kind(report.device), report.dtype, *precision, *kernels])
 
 
 def facts(report: Report) -> dict[str, str]:

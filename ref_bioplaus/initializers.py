@@ -6,13 +6,14 @@ layer the same at each position.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from array_api_compat import array_namespace, device
 
 from .kernels import Kernels
-from .linear import LinearMap
+from .linear import Dense, LinearMap
 from .network import Network, dtype_of
-from .random import normal, uniform
+from .random import normal, tile_words, uniform
 from .types import NO_PARAMS, Address, Array, DType, Key, LayerParams, Optimizer, Params, Pathway, State, Tree
 
 Initializer = Callable[[LinearMap, Address, DType, Kernels], Array]
@@ -112,6 +113,68 @@ def feedback_params(
 def draw(initializer: Initializer, linear: LinearMap, address: Address, dtype: DType, kernels: Kernels) -> Array:
     """Initial weights of a layer, 0 where they could only ever read padding (a locally connected layer's border)."""
     return linear.existing(initializer(linear, address, dtype, kernels))
+
+
+# Weights that are generated whenever they are needed, and never stored.
+
+TILE = 2**21  # weights that exist at a time: 8 MiB in float32, and 16 MiB of random words
+
+
+@dataclass(frozen=True)
+class Columns(Dense):
+    """Some columns of a fully connected W, with the fans of the whole: what an initializer is asked to draw."""
+
+    width: int = 0
+
+    weight_shape = property(lambda self: (self.n_out, self.width))
+
+
+def check_feedback(name: str, feedback: str, initializer: Initializer) -> None:
+    """Raise ValueError where feedback is neither "stored" nor "generated", or cannot be generated tile by tile."""
+    if feedback not in ("stored", "generated"):
+        raise ValueError(f'{name}: feedback="{feedback}" is unknown, expected "stored" or "generated"')
+    if feedback == "generated" and initializer is orthogonal:
+        raise ValueError(
+            f'{name}: feedback="generated" draws each weight by itself, which `orthogonal` cannot: expected another '
+            'initializer, or feedback="stored"'
+        )
+
+
+def generated_columns(
+    initializer: Initializer, linear: Dense, address: Address, dtype: DType, kernels: Kernels, start, width: int
+) -> Array:
+    """Columns `start` to `start + width` of initializer(linear, address, dtype, kernels), bit for bit: (n_out, width).
+
+    The initializer has to make every weight from the random numbers of that weight alone.
+    """
+
+    def words(key, first, n):
+        return tile_words(key, linear.n_out, linear.n_in, start, width)
+
+    part = Columns(linear.n_in, linear.n_out, width=width)
+    return initializer(part, address, dtype, kernels._replace(random_words=words))
+
+
+def generated_transport(
+    u: Array, initializer: Initializer, linear: Dense, address: Address, dtype: DType, kernels: Kernels
+) -> Array:
+    """linear.transport(B, u) with B = initializer(linear, address, dtype, kernels), of which one tile exists at a time.
+
+    u (N, n_out) -> (N, n_in). A tile is as many columns of B as hold TILE weights, one at least: no sum is split. The
+    result is that of the stored B to the last bit where one tile is all of B or where products do not depend on how
+    many columns they have, and to rounding elsewhere.
+    """
+    width = max(TILE // linear.n_out, 1)
+    if width >= linear.n_in:
+        return kernels.dense_transport(initializer(linear, address, dtype, kernels), u)
+
+    def product(start, width=width):
+        return kernels.dense_transport(generated_columns(initializer, linear, address, dtype, kernels, start, width), u)
+
+    rest = linear.n_in % width
+    parts = kernels.each(product, list(range(0, linear.n_in - rest, width)))
+    last = [product(linear.n_in - rest, rest)] if rest else []
+    return array_namespace(u).concat([*parts, *last], axis=1)
 
 
 def new_state(

@@ -5,13 +5,20 @@ algorithms hand `network.kernels` to their optimizer and to their random numbers
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from array_api_compat import array_namespace, device
 
 from .types import Array
 from .windows import Window, overlap_add, patches
+
+COLUMNS = 2**22  # numbers that the windows of one chunk of samples hold: 16 MiB in float32
+
+
+def each(function: Callable, starts: list[int]) -> list:
+    """[function(start) for every start]. Compilers have loops that trace `function` once, with an int32 array ()."""
+    return [function(start) for start in starts]
 
 
 class Kernels(NamedTuple):
@@ -38,6 +45,7 @@ class Kernels(NamedTuple):
     adam: Callable
     random_words: Callable
     normal_table: Array | None = None
+    each: Callable = each
 
 
 # Dense. W: (n_out, n_in). x: (N, n_in). u: (N, n_out).
@@ -61,27 +69,58 @@ def dense_correlate(x: Array, u: Array) -> Array:
 
 
 # Convolution. W: (kernel height, kernel width, C, O). x: (N, H, W, C). u: (N, height, width, O).
+# Like the local connection below it takes a chunk of samples at a time: memory stays near that of x, u and W.
 
 
 def conv_apply(W: Array, x: Array, window: Window) -> Array:
     """u: every window's pixels times the one filter bank."""
     xp = array_namespace(W, x)
-    return xp.matmul(columns(x, window), filter_matrix(W))
+    return joined(in_chunks(lambda x: xp.matmul(columns(x, window), filter_matrix(W)), window, x))
 
 
 def conv_transport(B: Array, u: Array, window: Window) -> Array:
     """x: the exact transpose of conv_apply."""
     xp = array_namespace(B, u)
-    p = xp.matmul(u, xp.matrix_transpose(filter_matrix(B)))
-    return overlap_add(xp.reshape(p, (*u.shape[:3], -1, window.in_shape[2])), window)
+
+    def transport(u):
+        p = xp.matmul(u, xp.matrix_transpose(filter_matrix(B)))
+        return overlap_add(xp.reshape(p, (*u.shape[:3], -1, window.in_shape[2])), window)
+
+    return joined(in_chunks(transport, window, u))
 
 
 def conv_correlate(x: Array, u: Array, window: Window) -> Array:
     """W: the sum over samples and windows of pixel times signal."""
     xp = array_namespace(x, u)
-    c = columns(x, window)
-    c, signal = xp.reshape(c, (-1, c.shape[-1])), xp.reshape(u, (-1, u.shape[-1]))
-    return xp.reshape(xp.matmul(xp.matrix_transpose(c), signal), (*window.kernel, window.in_shape[2], u.shape[-1]))
+
+    def correlate(x, u):
+        c = columns(x, window)
+        c, signal = xp.reshape(c, (-1, c.shape[-1])), xp.reshape(u, (-1, u.shape[-1]))
+        return xp.matmul(xp.matrix_transpose(c), signal)
+
+    return xp.reshape(summed(in_chunks(correlate, window, x, u)), (*window.kernel, window.in_shape[2], u.shape[-1]))
+
+
+def in_chunks(function: Callable, window: Window, *arrays: Array) -> Iterator[Array]:
+    """`function` of some samples at a time: as many as have COLUMNS numbers in their windows, and one at least."""
+    N = arrays[0].shape[0]
+    samples = max(COLUMNS // (math.prod(window.out_size) * math.prod(window.kernel) * window.in_shape[2]), 1)
+    if samples >= N:
+        yield function(*arrays)
+        return
+    for start in range(0, N, samples):
+        yield function(*(a[start : min(start + samples, N), ...] for a in arrays))
+
+
+def joined(chunks: Iterator[Array]) -> Array:
+    """The samples of all chunks."""
+    parts = list(chunks)
+    return array_namespace(parts[0]).concat(parts, axis=0) if len(parts) > 1 else parts[0]
+
+
+def summed(chunks: Iterator[Array]) -> Array:
+    """The sum of all chunks, one after the other."""
+    return sum(chunks, start=next(chunks))
 
 
 def columns(x: Array, window: Window) -> Array:
@@ -101,20 +140,28 @@ def filter_matrix(W: Array) -> Array:
 def local_apply(W: Array, x: Array, window: Window) -> Array:
     """u: every window's pixels times that window's own filter bank."""
     xp = array_namespace(W, x)
-    return samples_first(xp.matmul(windows_first(columns(x, window)), W))
+    return joined(in_chunks(lambda x: samples_first(xp.matmul(windows_first(columns(x, window)), W)), window, x))
 
 
 def local_transport(B: Array, u: Array, window: Window) -> Array:
     """x: the exact transpose of local_apply."""
     xp = array_namespace(B, u)
-    p = samples_first(xp.matmul(windows_first(u), xp.matrix_transpose(B)))
-    return overlap_add(xp.reshape(p, (*p.shape[:3], -1, window.in_shape[2])), window)
+
+    def transport(u):
+        p = samples_first(xp.matmul(windows_first(u), xp.matrix_transpose(B)))
+        return overlap_add(xp.reshape(p, (*p.shape[:3], -1, window.in_shape[2])), window)
+
+    return joined(in_chunks(transport, window, u))
 
 
 def local_correlate(x: Array, u: Array, window: Window) -> Array:
     """W: the sum over samples of pixel times signal, window by window."""
     xp = array_namespace(x, u)
-    return xp.matmul(xp.matrix_transpose(windows_first(columns(x, window))), windows_first(u))
+
+    def correlate(x, u):
+        return xp.matmul(xp.matrix_transpose(windows_first(columns(x, window))), windows_first(u))
+
+    return summed(in_chunks(correlate, window, x, u))
 
 
 def windows_first(a: Array) -> Array:

@@ -59,6 +59,21 @@ def words(address: Address, shape: tuple[int, ...], kernels: Kernels = PORTABLE,
     return xp.reshape(high, shape), xp.reshape(low, shape)
 
 
+def tile_words(key: Key, rows: int, columns: int, start: int | Array, width: int) -> tuple[Array, Array]:
+    """Words of some columns of a matrix (rows, columns) whose element (i, j) has word i * columns + j of a key.
+
+    Columns `start` (a number or an int32 array of shape ()) to `start + width`, row by row: two int32 (rows * width,).
+    """
+    xp = array_namespace(key)
+    begins = np.indices((rows, 1), dtype=np.int64)[0] * columns
+    halves = (begins >> 32).astype(np.int32), (begins & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
+    high, low = (xp.asarray(half, dtype=xp.int32, device=device(key)) for half in halves)
+    counter = low + (xp.arange(width, dtype=xp.int32, device=device(key)) + start)[None, :]
+    carried = (counter ^ signed(1 << 31)) < (low ^ signed(1 << 31))  # the 32 bits compared without a sign
+    high = high + xp.astype(carried, xp.int32)
+    return threefry(key, xp.reshape(high, (-1,)), xp.reshape(counter, (-1,)))
+
+
 def uniform(
     address: Address, shape: tuple[int, ...], dtype: DType, kernels: Kernels = PORTABLE, start: int = 0
 ) -> Array:

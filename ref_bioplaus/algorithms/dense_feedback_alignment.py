@@ -6,7 +6,8 @@ FA, "with residual feedback connections from every downstream layer".
 
 State: feedback.params[l].W is B_l, in the layout of W_l (our B is the paper's B^T); feedback.params[l].D[k] is D_{l,k},
     (*shape of u_k, *out_shape_l), for every population l and every layer k with synapses downstream of it that is not
-    its own consumer.
+    its own consumer. No D where feedback="generated": D_{l,k} is then drawn from its address whenever it is needed, the
+    same numbers, a tile of columns at a time. B_l, no larger than W_l, is stored.
 Choices: B ~ N(0, 1 / n_out), D_{l,k} ~ N(0, 1 / n_k), summed with weight 1; fully connected D between convolutional
     layers too. In a residual network a population gets its D terms once, however many layers it feeds; the B path
     passes joins exactly, as FA does.
@@ -18,7 +19,7 @@ from typing import NamedTuple
 from array_api_compat import array_namespace
 
 from ..credit import backward
-from ..initializers import fan_in, fan_out, feedback_params, new_state
+from ..initializers import check_feedback, fan_in, fan_out, feedback_params, generated_transport, new_state
 from ..linear import Dense
 from ..network import dtype_of, forward
 from ..types import Algorithm, Array, Info, Pathway
@@ -32,37 +33,54 @@ class DenseFeedback(NamedTuple):
 
 
 def dense_feedback_alignment(
-    network, loss, optimizer, initializer=fan_in, feedback_initializer=fan_out, dense_initializer=fan_out
-) -> Algorithm:
-    """DenseFA."""
+    network, loss, optimizer, initializer=fan_in, feedback_initializer=fan_out, dense_initializer=fan_out,
+    feedback="stored",
+) -> Algorithm:  # fmt: skip
+    """DenseFA; feedback: "stored" or "generated".
+
+    Raises ValueError for another word, and for a dense_initializer whose weights cannot be generated one by one.
+    """
+    check_feedback("dense_feedback_alignment", feedback, dense_initializer)
+    sources = {
+        l: tuple(k for k in network.downstream(l) if l not in network[k].inputs) for l in network.populations
+    }  # the layers k with a D_{l,k}
+
+    def synapses(key, l, k):  # D_{l,k}, as an initializer is asked for it
+        linear = Dense(math.prod(network[l].out_shape), math.prod(network[k].linear.out_shape))
+        return dense_initializer, linear, (key, "dense", l, k), dtype_of(network, key), network.kernels
 
     def init(key):
         B = feedback_params(network, (key, "feedback"), feedback_initializer)
         D: list[dict] = [{} for _ in network.layers]
-        for l in network.populations:
-            for k in network.downstream(l):
-                if l not in network[k].inputs:
-                    above, below = network[k].linear.out_shape, network[l].out_shape
-                    linear, address = Dense(math.prod(below), math.prod(above)), (key, "dense", l, k)
-                    drawn = dense_initializer(linear, address, dtype_of(network, key), network.kernels)
-                    D[l][k] = array_namespace(drawn).reshape(drawn, (*above, *below))
-        feedback = tuple(DenseFeedback(b.W, d) for b, d in zip(B, D, strict=True))
-        return new_state(network, key, optimizer, initializer, Pathway(feedback))
+        for l in sources if feedback == "stored" else ():
+            for k in sources[l]:
+                initialize, *where = synapses(key, l, k)
+                drawn = initialize(*where)
+                shape = (*network[k].linear.out_shape, *network[l].out_shape)
+                D[l][k] = array_namespace(drawn).reshape(drawn, shape)
+        pathway = Pathway(tuple(DenseFeedback(b.W, d) for b, d in zip(B, D, strict=True)))
+        return new_state(network, key, optimizer, initializer, pathway)
 
     def learn(state, batch):
-        params, feedback_params = state.forward.params, state.feedback.params
+        params, stored = state.forward.params, state.feedback.params
         trace, stats = forward(network, params, state.stats, batch.x, (state.key, "step", state.t))
         u = trace.h[-1]
         xp = array_namespace(u)
 
-        def feedback(l, delta):
-            return network[l].linear.transport(feedback_params[l].W, delta[l])
+        def adjacent(l, delta):
+            return network[l].linear.transport(stored[l].W, delta[l])
+
+        def through(l, k, delta_k):
+            if feedback == "stored":
+                return xp.tensordot(delta_k, stored[l].D[k], axes=delta_k.ndim - 1)
+            signal = xp.reshape(delta_k, (delta_k.shape[0], -1))
+            error = generated_transport(signal, *synapses(state.key, l, k))
+            return xp.reshape(error, (-1, *network[l].out_shape))
 
         def residual(l, delta, arrived):
-            D = feedback_params[l].D
-            return sum((xp.tensordot(delta[k], D[k], axes=delta[k].ndim - 1) for k in sorted(D)), start=arrived)
+            return sum((through(l, k, delta[k]) for k in sources[l]), start=arrived)
 
-        delta, grads = backward(network, params, trace, loss.gradient(u, batch.y), feedback, residual)
+        delta, grads = backward(network, params, trace, loss.gradient(u, batch.y), adjacent, residual)
         params, memory = optimizer.update(grads, state.forward.memory, params, network.kernels)
 
         info = Info(loss.value(u, batch.y), loss.output(u), trace.h, delta, grads=grads)

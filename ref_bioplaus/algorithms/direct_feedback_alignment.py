@@ -5,7 +5,8 @@
 Every population's error comes straight from the output's, instead of through adjacent layers.
 
 State: feedback.params[k].B is B_k, (n_output, *out_shape_k): from the output to population k, one for every layer k
-    whose output feeds synapses.
+    whose output feeds synapses. None of it where feedback="generated": B_k is then drawn from its address whenever it
+    is needed, the same numbers, a tile of columns at a time.
 Choices: B ~ N(0, 1 / n_output) (neither paper's; Nøkland's code draws uniform numbers). Where h_k feeds synapses, e B_k
     is its whole error, once: nothing comes down a skip or from a second consumer. Pooling, BatchNorm and joins below it
     are passed exactly. skips="exact" is what public libraries do instead: a B for every consumer of h_k,
@@ -19,7 +20,7 @@ from typing import NamedTuple
 from array_api_compat import array_namespace
 
 from ..credit import backward
-from ..initializers import fan_in, fan_out, new_state
+from ..initializers import check_feedback, fan_in, fan_out, generated_transport, new_state
 from ..linear import Dense
 from ..network import dtype_of, forward
 from ..types import Algorithm, Array, Info, Pathway
@@ -32,9 +33,14 @@ class DirectFeedback(NamedTuple):
 
 
 def direct_feedback_alignment(
-    network, loss, optimizer, initializer=fan_in, feedback_initializer=fan_out, skips="direct"
+    network, loss, optimizer, initializer=fan_in, feedback_initializer=fan_out, skips="direct", feedback="stored"
 ) -> Algorithm:
-    """DFA; skips: "direct" or "exact". Raises ValueError for another word, or an output that is not a vector."""
+    """DFA; skips: "direct" or "exact"; feedback: "stored" or "generated".
+
+    Raises ValueError for another word, for an output that is not a vector, and for a feedback_initializer whose weights
+    cannot be generated one by one.
+    """
+    check_feedback("direct_feedback_alignment", feedback, feedback_initializer)
     if skips not in ("direct", "exact"):
         raise ValueError(f'direct_feedback_alignment: skips="{skips}" is unknown, expected "direct" or "exact"')
     if len(network[network.L].out_shape) != 1:
@@ -45,11 +51,15 @@ def direct_feedback_alignment(
     if not direct:
         reached = {l: network[l].in_shape for l in network.feedback_layers}
 
+    def synapses(key, l):  # onto population l, as an initializer is asked for them
+        linear = Dense(math.prod(reached[l]), n_output)
+        return feedback_initializer, linear, (key, "feedback", l), dtype_of(network, key), network.kernels
+
     def init(key):
         B = [DirectFeedback()] * len(network)
-        for l, shape in reached.items():
-            linear, address = Dense(math.prod(shape), n_output), (key, "feedback", l)
-            drawn = feedback_initializer(linear, address, dtype_of(network, key), network.kernels)
+        for l, shape in reached.items() if feedback == "stored" else ():
+            initialize, *where = synapses(key, l)
+            drawn = initialize(*where)
             B[l] = DirectFeedback(array_namespace(drawn).reshape(drawn, (n_output, *shape)))
         return new_state(network, key, optimizer, initializer, Pathway(tuple(B)))
 
@@ -60,12 +70,16 @@ def direct_feedback_alignment(
         e = loss.gradient(u, batch.y)
 
         def whole_error(k, delta, arrived):
-            return array_namespace(e).tensordot(delta[network.L], B[k].B, axes=1)  # (7)
+            output = e if network[network.L].linear is None else delta[network.L]  # e itself behind a last pooling
+            if feedback == "stored":
+                return array_namespace(e).tensordot(output, B[k].B, axes=1)  # (7)
+            error = generated_transport(output, *synapses(state.key, k))  # (7)
+            return array_namespace(e).reshape(error, (-1, *reached[k]))
 
-        def feedback(l, delta):
+        def to_consumer(l, delta):
             return whole_error(l, delta, None)
 
-        hooks = (None, whole_error) if direct else (feedback, None)
+        hooks = (None, whole_error) if direct else (to_consumer, None)
         delta, grads = backward(network, params, trace, e, *hooks)
         params, memory = optimizer.update(grads, state.forward.memory, params, network.kernels)
 
