@@ -59,3 +59,43 @@ def numpy64():
 def any_backend(request):
     """Every backend that a CPU can run, in float64."""
     return get(request.param)
+
+
+SLOW = (  # parts of the names of tests that mostly wait for a compiler; their shorter neighbours always run
+    ("test_backends", "float64_in_jax_leaves_float32"),
+    ("test_benchmarks", "W6-jax"),
+    ("test_benchmarks", "W5-jax"),
+    ("test_benchmarks", "dropout_drops[jax]"),
+    ("test_conformance_native", "synapses-jax"),
+    ("test_conformance_native", "steps", "jax"),
+    ("test_cross_backend", "weight-mirror", "ResNet", "jax"),
+    ("test_cross_backend", "weight-mirror", "LC", "jax"),
+    ("test_cross_backend", "kolen-pollack-ResNet", "jax"),
+    ("test_cross_backend", "brsf-ResNet", "jax"),
+    ("test_cross_backend", "frsf-ei-ResNet", "jax"),
+    ("test_cross_backend", "constant-norm", "ResNet", "jax"),
+    ("test_generated_feedback", "learns", "ResNet", "jax"),
+    ("test_generated_feedback", "learns", "conv", "jax"),
+    ("test_torch_native", "bit_by_bit", "ResNet"),
+    ("test_training", "bit_for_bit", "jax-batch norm"),
+    ("test_training", "bit_for_bit", "torch", "batch norm"),
+    ("test_training", "bit_for_bit", "jax", "dropout"),
+    ("test_training", "bit_for_bit", "torch", "dropout"),
+    ("test_training", "bit_for_bit", "torch", "schedule"),
+    ("test_training", "bit_for_bit", "jax", "schedule"),
+    ("test_training", "bit_for_bit", "jax", "mirror"),
+    ("test_training", "bit_for_bit", "torch", "mirror"),
+)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="run the tests, too, that mostly wait for a compiler")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Without --slow leave out what is named in SLOW."""
+    if config.getoption("--slow"):
+        return
+    slow = [item for item in items if any(all(part in item.nodeid for part in parts) for parts in SLOW)]
+    config.hook.pytest_deselected(items=slow)
+    items[:] = [item for item in items if item not in set(slow)]
