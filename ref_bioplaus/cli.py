@@ -15,7 +15,7 @@ from rich.text import Text
 
 from . import __version__
 from .conformance.command import conformance_app
-from .experiments import commands, reproduce_commands
+from .experiments import commands, picture_commands, reproduce_commands
 
 
 class Program(typer.Typer):
@@ -37,6 +37,7 @@ app.add_typer(conformance_app, name="conformance")
 for command in (commands.train, commands.resume, commands.evaluate):
     app.command()(command)
 reproduce_commands.mount(app, catalogue_app)
+picture_commands.mount(app)
 
 PIPE_WIDTH = 160  # columns, where no terminal says how wide it is
 

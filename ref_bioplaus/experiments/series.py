@@ -56,7 +56,7 @@ def read(out: Path) -> Run:
 def identity(experiment: Experiment, without: Sequence[str] = ()) -> dict[str, Any]:
     """{dotted path: value} of what is learned and on which backend, but for the seed and the paths in `without`."""
     free = {"seed", *NOT_LEARNING} - {"backend"}
-    if "start_share" in experiment.modifications.get("fixed-signs", {}) and not without:
+    if "start_share" in experiment.modifications.get("fixed-signs", {}):
         free.remove("epochs")  # signs are fixed after a share of them
     found = dict(papers.flat(as_dict(experiment)))
     return {name: v for name, v in found.items() if name.partition(".")[0] not in free and name not in without}
@@ -76,7 +76,7 @@ def grouped(runs: Iterable[Run], without: Sequence[str] = ()) -> list[Group]:
 
 
 def label(own: dict[str, Any], others: Sequence[dict[str, Any]]) -> str:
-    """An algorithm's label, and what tells this experiment from the others."""
+    """An algorithm's label, and the fields that this experiment has otherwise than the others."""
     akin = [other for other in others if other["algorithm"] == own["algorithm"]]
     names = [name for name in SHOWN_FIRST if any(other.get(name) != own.get(name) for other in others)]
     names += sorted(
@@ -84,7 +84,7 @@ def label(own: dict[str, Any], others: Sequence[dict[str, Any]]) -> str:
         for name in {name for other in akin for name in other} - set(names)
         if any(other.get(name) != own.get(name) for other in akin)
     )
-    told = [f"{name.rpartition('.')[2]} {own[name]}" if name in own else f"no {name}" for name in names]
+    told = [f"{name.rpartition('.')[2]} {own[name]}" for name in names if name in own]
     return ", ".join([find_row(own["algorithm"]).label, *told])
 
 
@@ -127,9 +127,7 @@ def measured(run: Run, name: str) -> bool:
 def curve(group: Group, name: str, layer: str | None = None, over: str = "epochs") -> Curve:
     """A number over the run, over "epochs" or "steps"; empty where the seeds have no step in common."""
     place = "epoch" if over == "epochs" else "step"
-    by_run = [
-        {r[place]: v for r in run.records if (v := value(r, name, layer)) is not None} for run in group.runs
-    ]
+    by_run = [{r[place]: v for r in run.records if (v := value(r, name, layer)) is not None} for run in group.runs]
     x = sorted(set.intersection(*(set(points) for points in by_run)))
     return summary(x, [[points[i] for points in by_run] for i in x])
 

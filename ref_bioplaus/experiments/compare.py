@@ -1,0 +1,139 @@
+"""Runs side by side: a table of their errors and times, and a page with every picture that they have numbers for."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from . import figures, series
+from .checkpoints import CheckpointError, write_whole
+from .experiment import ExperimentError
+from .figures import FIGURES
+from .pictures import svg
+from .reproduce import shown, spread
+from .series import Group, Run
+
+TEMPLATE = "compare.html"
+CAPTION = (
+    "Mean over seeds ± sample standard deviation, errors in percent. Final: the last evaluation; best: the lowest of "
+    "all evaluations, which no choice depends on; train: the batches of an epoch as they were met. Seeds that reached "
+    "different epochs have rows of their own."
+)
+FINAL = {
+    "train_error": "train error",
+    "validation_error": "validation error",
+    "test_error": "test error",
+    "test_top5_error": "top-5 test error",
+    "test_loss": "test loss",
+}
+BEST = {"validation_error": "best validation error", "test_error": "best test error"}
+
+
+def table(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
+    """Headings, and a row for the runs that differ only in their seed and reached the same step."""
+    names = [name for name in FINAL if any(final(run, name) is not None for run in runs)]
+    best = [name for name in BEST if name in names]
+    headings = ["run", "seeds", "epochs", *(FINAL[n] for n in names), *(BEST[n] for n in best), "time, s", "images/s"]
+    rows = []
+    for group, members in reached(runs):
+        seeds = ", ".join(str(run.experiment.seed) for run in members)
+        numbers = [cell([final(run, n) for run in members], 4 if n.endswith("loss") else 2) for n in names]
+        numbers += [cell([lowest(run, n) for run in members], 2) for n in best]
+        times = cell([run.records[-1].get("seconds") for run in members], 0)
+        speeds = cell([series.last(run, "images_per_second") for run in members], 0)
+        rows.append([group.label, seeds, epochs(members[0]), *numbers, times, speeds])
+    return headings, rows
+
+
+def reached(runs: Sequence[Run]) -> list[tuple[Group, list[Run]]]:
+    """The runs of every group that have come equally far."""
+    found = []
+    for group in series.grouped(runs):
+        for step in sorted({run.records[-1]["step"] for run in group.runs}, reverse=True):
+            found.append((group, [run for run in group.runs if run.records[-1]["step"] == step]))
+    return found
+
+
+def final(run: Run, name: str) -> float | None:
+    """The newest number after learning; None where nothing has been learned."""
+    return series.last(run, name) if run.records[-1]["step"] else None
+
+
+def lowest(run: Run, name: str) -> float | None:
+    """The lowest number after learning."""
+    found = [r[name] for r in run.records if r["step"] and r.get(name) is not None]
+    return min(found, default=None)
+
+
+def epochs(run: Run) -> str:
+    """How far a run has come, of how many epochs."""
+    return f"{run.records[-1]['epoch']} of {run.experiment.epochs}"
+
+
+def cell(numbers: Sequence[float | None], digits: int) -> str:
+    """A mean and its spread."""
+    return shown(spread(numbers), digits)
+
+
+def settings(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
+    """The fields of their experiments in which groups differ, but for the algorithm: headings and rows."""
+    groups = series.grouped(runs)
+    fields = [series.identity(group.runs[0].experiment) for group in groups]
+    names = sorted({name for own in fields for name in own} - {"algorithm"})
+    differing = [name for name in names if len({repr(own.get(name)) for own in fields}) > 1]
+    return ["field", *(group.label for group in groups)], [
+        [name, *(str(own.get(name, "–")) for own in fields)] for name in differing
+    ]
+
+
+def drawn(runs: Sequence[Run], data: Any = None) -> list[dict[str, str]]:
+    """{title, svg, width, caption, left_out} of every picture that at least one run has the numbers for."""
+    found = []
+    for name, kind in FIGURES.items():
+        able = [run for run in runs if kind.lacks(run) is None]
+        if not able:
+            continue
+        left_out = ", ".join(str(run.out) for run in runs if run not in able)
+        entry = {"title": kind.title, "svg": "", "width": "", "left_out": left_out}
+        try:
+            picture = figures.draw(name, able, data)
+        except (CheckpointError, ExperimentError, ImportError, unreadable()) as error:
+            found.append(entry | {"caption": f"Not drawn: {error}", "left_out": ""})
+            continue
+        width = round(96 * picture.figure.get_size_inches()[0])
+        text = svg(picture.figure, kind.title)
+        found.append(entry | {"svg": text, "width": str(width), "caption": picture.caption})
+    return found
+
+
+def unreadable() -> type[Exception]:
+    """What is raised where a dataset cannot be read."""
+    from .datasets import DataError
+
+    return DataError
+
+
+def as_page(runs: Sequence[Run], data: Any = None) -> str:
+    """The page as HTML, which needs no other file. data: images as `train` takes them, instead of the runs' own."""
+    environment = Environment(
+        loader=PackageLoader("ref_bioplaus.experiments"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template(TEMPLATE).render(
+        folders=[str(run.out) for run in runs],
+        results=table(runs),
+        caption=CAPTION,
+        settings=settings(runs),
+        pictures=drawn(runs, data),
+    )
+
+
+def write(runs: Sequence[Run], out: Path, data: Any = None) -> None:
+    """Write the page. Raises ExperimentError where the file cannot be written."""
+    text = as_page(runs, data)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(out, text.encode())
+    except OSError as error:
+        raise ExperimentError(f"The page {out} cannot be written ({error.strerror}): name another file.") from error

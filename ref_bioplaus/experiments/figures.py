@@ -1,0 +1,436 @@
+"""Pictures of runs, from their logs and checkpoints.
+
+    figure = draw("angles", [series.read(Path("runs/fa")), series.read(Path("runs/kp"))])
+    save(figure, Path("angles.svg"))
+
+Runs that differ only in their seed are one line: their mean, with a band from the lowest seed to the highest. Colours
+are those that colour-blind readers can tell apart.
+"""
+
+import copy
+import textwrap
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib import colormaps, rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+
+from . import checkpoints, mosaics, series
+from .experiment import METRICS, ExperimentError, find_row
+from .mosaics import Picture
+from .pictures import COLOURS, STYLE
+from .series import Curve, Group, Run
+
+PANEL, HEIGHT = 3.6, 2.9  # inches
+DARK = "#444444"
+MARKERS = ("", "o", "s", "^", "v")  # where there are more lines than colours
+SHADE = 0.2
+CAPTION_LINE = 0.145  # inches
+DEPTH = "viridis"
+NAMED_PLACES = 6  # at most, on an axis
+NAMED_LAYERS = 8  # at most, in a legend
+ERROR_TICKS = (0.001, 0.01, 0.1, 0.5, 1, 2, 5, 10, 20, 50, 100)  # %
+MANY_SEEDS = "Runs that differ only in their seed are one line, their mean; the band reaches from the lowest seed to "
+MANY_SEEDS += "the highest, as far as all of them have come."
+TRAIN_ERROR = "Train (dashed): the batches of the epoch as they were met; {test} (solid): all images after it."
+
+
+class Kind(NamedTuple):
+    """A kind of picture."""
+
+    title: str
+    draw: Callable[..., Picture]  # (runs, data) -> Picture
+    lacks: Callable[[Run], str | None]  # what to do about a run that cannot be drawn; None for one that can be
+
+
+def draw(name: str, runs: Sequence[Run], data: Any = None) -> Picture:
+    """The picture of that name, of FIGURES. data: images as `train` takes them, instead of the runs' own.
+
+    Raises ExperimentError for an unknown picture and for a run that lacks what it shows, CheckpointError and DataError
+    where it needs a checkpoint or images that cannot be read.
+    """
+    if name not in FIGURES:
+        raise ExperimentError(f'The figure "{name}" is unknown: there are {", ".join(FIGURES)}.')
+    if not runs:
+        raise ExperimentError("There is no run to draw: name the folder of at least one.")
+    kind = FIGURES[name]
+    for run in runs:
+        if missing := kind.lacks(run):
+            raise ExperimentError(f"The run {run.out} {missing}")
+    with rc_context(STYLE):
+        return kind.draw(runs, data)
+
+
+def save(picture: Picture, out: Path) -> None:
+    """Write a picture with its caption, as SVG or PNG after the file's ending. Raises ExperimentError."""
+    check_ending(out)
+    with rc_context(STYLE | {"svg.hashsalt": out.name}):
+        figure = with_room_below(picture)
+        metadata: dict[str, Any] = {"Date": None, "Creator": None} if out.suffix == ".svg" else {}
+        try:
+            figure.savefig(out, dpi=150, facecolor="white", metadata=metadata)
+        except OSError as error:
+            raise ExperimentError(
+                f"The picture {out} cannot be written ({error.strerror}): name another file."
+            ) from error
+
+
+def with_room_below(picture: Picture) -> Figure:
+    """A copy of the figure that is higher, with the caption at its bottom."""
+    figure = copy.deepcopy(picture.figure)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # everything keeps its place above the caption
+    width, height = figure.get_size_inches()
+    text = textwrap.wrap(picture.caption, int(width * 14.5))
+    room = CAPTION_LINE * len(text) + 0.12
+    whole = height + room
+    for axes in figure.axes:
+        box = axes.get_position(original=True)
+        axes.set_position((box.x0, (box.y0 * height + room) / whole, box.width, box.height * height / whole))
+    for names in figure.legends:
+        names.set_bbox_to_anchor((0.0, room / whole, 1.0, height / whole), figure.transFigure)
+    figure.set_size_inches(width, whole)
+    figure.text(0.08 / width, (room - 0.02) / whole, "\n".join(text), va="top", fontsize=8, color=DARK)
+    return figure
+
+
+def check_ending(out: Path) -> None:
+    """Raise ExperimentError for a file that is neither .svg nor .png."""
+    if out.suffix not in (".svg", ".png"):
+        raise ExperimentError(f'The picture {out} ends in "{out.suffix}", expected .svg or .png: rename it.')
+
+
+# What a run must have
+
+
+def lacks_errors(run: Run) -> str | None:
+    """For `learning`."""
+    if test_name(run) or series.measured(run, "train_loss"):
+        return None
+    return "has measured no error yet: wait for the end of its first epoch."
+
+
+def lacks_metrics(names: Sequence[str], run: Run) -> str | None:
+    """For pictures of metrics per layer, of which one is enough."""
+    if any(series.measured(run, name) for name in names):
+        return None
+    wanted = " and ".join(names)
+    if run.experiment.algorithm == "backprop" and "sign_changes" not in names:
+        return f"is backpropagation, against which {wanted} are measured: leave it out."
+    if set(names) & set(run.experiment.metrics):
+        return f"has no {wanted}, which its algorithm or its log so far does not have: leave it out."
+    asked = ", ".join(f'"{name}"' for name in METRICS)
+    return f"has no {wanted}: train again with --set 'metrics=[{asked}]' to record them."
+
+
+def lacks_checkpoint(run: Run) -> str | None:
+    """For pictures of weights."""
+    return None if checkpoints.found(run.out) else "has no checkpoint: continue it with `ref-bioplaus resume`."
+
+
+def lacks_reconstructions(run: Run) -> str | None:
+    """For `reconstructions`."""
+    if "autoencoder" not in run.experiment.model:
+        return f'learned "{run.experiment.model}", which is no autoencoder: draw a run of bartunov2018/autoencoder.'
+    return lacks_checkpoint(run)
+
+
+def lacks_auxiliary(run: Run) -> str | None:
+    """For `auxiliary-size`."""
+    if "auxiliary" not in run.experiment.model_options:
+        return (
+            f'learned by "{run.experiment.algorithm}", which has no auxiliary units: train ao-sdtp with several '
+            "numbers of them, as --set model_options.auxiliary=256."
+        )
+    return None if final_name(run) else lacks_errors(run) or "has no final error yet: wait for its first epoch."
+
+
+def lacks_freeze(run: Run) -> str | None:
+    """For `frozen`."""
+    options = freezing(run)
+    if not options:
+        return "fixes no signs: train it with --set modifications.fixed-signs.start_share=0.2, and other shares."
+    if "start_share" not in options and not series.epoch_length(run):
+        return "fixes its signs at an update whose epoch its log does not tell: let it end with a whole epoch."
+    return None if final_name(run) else "has no final error yet: wait for the end of its first epoch."
+
+
+def freezing(run: Run) -> dict[str, Any]:
+    """The options of fixed-signs, {} where it has none."""
+    own = dict(find_row(run.experiment.algorithm).wrappers).get("fixed-signs", {})
+    return dict(own) | run.experiment.modifications.get("fixed-signs", {})
+
+
+# Curves over training
+
+
+def learning(runs: Sequence[Run], data: Any = None) -> Picture:
+    """Train and test error over training (Bartunov et al. 2018, fig. 2 and 3); losses where there are no errors."""
+    quantity = "error" if all(series.measured(run, "train_error") or error_name(run) for run in runs) else "loss"
+    over, test = series.unit(runs), test_split(runs[0])
+    figure = Figure(figsize=(6.0, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    groups = series.grouped(runs)
+    curves = []
+    for i, group in enumerate(groups):
+        look = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i // len(COLOURS) % len(MARKERS)]}
+        for split, dash in (("train", "--"), (test, "-")):
+            found = series.curve(group, f"{split}_{quantity}", over=over)
+            curves.append(found)
+            band(axes, found, dash, f"{group.label}, {split}", thin=split == "train", **look)
+    if quantity == "error":
+        error_axis(axes, curves)
+    else:
+        axes.set_yscale("log")
+    axes.set_xlabel(over)
+    axes.set_title(quantity, loc="left", fontsize=10, color=DARK)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    handles = [
+        Line2D([], [], color=COLOURS[i % len(COLOURS)], marker=MARKERS[i // len(COLOURS) % len(MARKERS)], ms=4,
+               label=group_name(group)) for i, group in enumerate(groups)
+    ]  # fmt: skip
+    handles += dashes({"train": "--", test: "-"})
+    legend(figure, handles)
+    lowest = " An error of 0 is below the lower edge." if any(0 in found.low for found in curves) else ""
+    return Picture(figure, f"{TRAIN_ERROR.format(test=test)} {MANY_SEEDS}{lowest}")
+
+
+def angles(runs: Sequence[Run], data: Any = None) -> Picture:
+    """Angles between W and B and between the error signals and backpropagation's (Akrout et al. 2019, fig. 4)."""
+    titles = {"matrix_angles": "angle between W and B", "delta_angles": "angle to backpropagation's deltas"}
+    names = [name for name in titles if any(series.measured(run, name) for run in runs)]
+    figure, rows = by_layer(runs, names, titles)
+    for axes in (axes for row in rows for axes in row):
+        axes.axhline(90.0, color="#bbbbbb", linewidth=0.8, zorder=0)
+        top = max([95.0, *(1.03 * float(np.max(np.asarray(line.get_ydata()))) for line in axes.get_lines())])
+        axes.set_ylim(0.0, top)
+        axes.set_yticks([0, 30, 60, 90, *([120, 150, 180] if top > 100 else [])])
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda degrees, _: f"{degrees:g}°"))
+    return Picture(figure, f"90° is chance, 0° is backpropagation; the last layer's deltas are the same. {MANY_SEEDS}")
+
+
+def sign_changes(runs: Sequence[Run], data: Any = None) -> Picture:
+    """The share of weights whose sign is not the one they began with (Moskovitz et al. 2018, fig. 5)."""
+    figure, rows = by_layer(runs, ["sign_changes"], {"sign_changes": "weights of another sign than at the start"})
+    top = max(axes.get_ylim()[1] for axes in rows[0])
+    for axes in rows[0]:
+        axes.set_ylim(0.0, top)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
+    return Picture(figure, MANY_SEEDS)
+
+
+def by_layer(runs: Sequence[Run], names: Sequence[str], titles: dict[str, str]) -> tuple[Figure, list[list[Axes]]]:
+    """A line for every layer over training, in a panel for every metric (below each other) and group."""
+    groups, over = series.grouped(runs), series.unit(runs)
+    shown = sorted({l for name in names for l in series.layers(runs, name)}, key=int)
+    colours = {l: colormaps[DEPTH](0.93 * i / max(1, len(shown) - 1)) for i, l in enumerate(shown)}
+    figure = Figure(figsize=(PANEL * len(groups) + 0.4, HEIGHT * len(names) + 0.4), layout="constrained")
+    rows = figure.subplots(len(names), len(groups), squeeze=False)
+    for row, name in zip(rows, names, strict=True):
+        for axes, group in zip(row, groups, strict=True):
+            axes.set_title(f"{group_name(group)}\n{titles[name]}", loc="left", fontsize=10, color=DARK)
+            axes.set_xlabel(over)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+            for l in series.layers(group.runs, name):
+                band(axes, series.curve(group, name, l, over), "-", f"{group.label}, {name}, layer {l}", colours[l])
+            if not axes.get_lines():
+                axes.text(0.5, 0.5, "not measured", ha="center", transform=axes.transAxes, color=DARK)
+    some = [shown[round(i * (len(shown) - 1) / (NAMED_LAYERS - 1))] for i in range(NAMED_LAYERS)]
+    named = shown if len(shown) <= NAMED_LAYERS else list(dict.fromkeys(some))
+    legend(figure, [Line2D([], [], color=colours[l], label=f"layer {l}") for l in named])
+    return figure, rows.tolist()
+
+
+def gradient_ratio(runs: Sequence[Run], data: Any = None) -> Picture:
+    """How much larger backpropagation's gradient is, by depth (Moskovitz et al. 2018, eq. 8 and fig. 2)."""
+    figure = Figure(figsize=(6.0, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    axes.axhline(1.0, color="#bbbbbb", linewidth=0.8, zorder=0)
+    groups = series.grouped(runs)
+    for i, group in enumerate(groups):
+        look = {"colour": COLOURS[i % len(COLOURS)], "marker": MARKERS[1:][i // len(COLOURS) % 4]}
+        for dash, which in ((":", 0), ("-", -1)):
+            found = ratios_by_depth(group, which)
+            bars(axes, found, dash, f"{group.label}, {'first' if which == 0 else 'last'}", **look)
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda ratio, _: f"{ratio:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("layer, from the input up")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_title("||gradient of backpropagation|| / ||update signal||", loc="left", fontsize=10, color=DARK)
+    handles = [Line2D([], [], color=COLOURS[i % len(COLOURS)], label=group_name(g)) for i, g in enumerate(groups)]
+    legend(figure, handles + dashes({"first evaluation": ":", "last evaluation": "-"}))
+    return Picture(figure, "Both gradients are of the same weights and batch. Means over the runs that differ only in "
+                   "their seed; the bars reach from the lowest seed to the highest.")  # fmt: skip
+
+
+def ratios_by_depth(group: Group, which: int) -> Curve:
+    """Ratios by layer in every run's first (0) or last (-1) record that has them."""
+    by_run = [[r["gradient_ratios"] for r in run.records if r.get("gradient_ratios")][which] for run in group.runs]
+    known = [l for l in by_run[0] if all(ratios.get(l) is not None for ratios in by_run)]
+    known.sort(key=int)
+    return series.summary([int(l) for l in known], [[ratios[l] for ratios in by_run] for l in known])
+
+
+# Final errors
+
+
+def auxiliary_size(runs: Sequence[Run], data: Any = None) -> Picture:
+    """Final errors against the number of auxiliary units (Bartunov et al. 2018, fig. 4)."""
+    path = "model_options.auxiliary"
+    return final_errors(
+        runs, [path], lambda run: run.experiment.model_options["auxiliary"], "auxiliary units", integer=True
+    )
+
+
+def frozen(runs: Sequence[Run], data: Any = None) -> Picture:
+    """Final errors against the epoch from which on no weight changes its sign (Moskovitz et al. 2018, sec. 4)."""
+    paths = ["modifications.fixed-signs.start_share", "modifications.fixed-signs.start"]
+    return final_errors(runs, paths, freezing_epoch, "epoch from which on signs are fixed")
+
+
+def freezing_epoch(run: Run) -> float:
+    """When a run's signs are fixed."""
+    options = freezing(run)
+    if "start_share" in run.experiment.modifications.get("fixed-signs", {}):
+        return options["start_share"] * run.experiment.epochs
+    length = series.epoch_length(run)
+    assert length is not None  # lacks_freeze has asked
+    return options["start"] / length
+
+
+def final_errors(
+    runs: Sequence[Run], paths: Sequence[str], place: Callable[[Run], float], axis: str, integer: bool = False
+) -> Picture:
+    """Errors at the last evaluation, train dashed and test solid, against a number of each run."""
+    figure = Figure(figsize=(6.0, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    groups, test = series.grouped(runs, paths), test_split(runs[0])
+    quantity = "error" if all(error_name(run) for run in runs) else "loss"
+    for i, group in enumerate(groups):
+        x = sorted({place(run) for run in group.runs})
+        for split, dash in (("train", "--"), (test, "-")):
+            name = f"{split}_{quantity}"
+            found = {at: [series.last(run, name) for run in group.runs if place(run) == at] for at in x}
+            known = {at: [v for v in values if v is not None] for at, values in found.items()}
+            drawn = [at for at in x if known[at]]
+            bars(
+                axes, series.summary(drawn, [known[at] for at in drawn]), dash, f"{group.label}, {split}",
+                COLOURS[i % len(COLOURS)], "o",
+            )  # fmt: skip
+    unit = " in %" if quantity == "error" else ""
+    axes.set_title(f"final {quantity}{unit}", loc="left", fontsize=10, color=DARK)
+    axes.set_ylim(bottom=0.0, top=1.05 * axes.get_ylim()[1])
+    axes.set_xlabel(axis)
+    places = sorted({place(run) for run in runs})
+    few = FixedLocator(places) if len(places) <= NAMED_PLACES else MaxNLocator(integer=integer)
+    axes.xaxis.set_major_locator(few)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:.4g}"))
+    handles = [Line2D([], [], color=COLOURS[i % len(COLOURS)], label=g.label) for i, g in enumerate(groups)]
+    handles += dashes({"train": "--", test: "-"})
+    legend(figure, handles)
+    epochs = sorted({run.records[-1]["epoch"] for run in runs})
+    reached = f"{epochs[0]}" if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]}"
+    return Picture(figure, f"After {reached} epochs. {TRAIN_ERROR.format(test=test)} Means over the runs "
+                   "that differ only in their seed; the bars reach from the lowest seed to the highest.")  # fmt: skip
+
+
+# Which numbers a run has
+
+
+def test_split(run: Run) -> str:
+    """The images that errors are shown of: the test images, or those held out where the former are not measured."""
+    return "test" if series.measured(run, "test_loss") else "validation"
+
+
+def error_name(run: Run) -> str | None:
+    """The record's number that has the error of images not learned from."""
+    name = f"{test_split(run)}_error"
+    return name if series.measured(run, name) else None
+
+
+def test_name(run: Run) -> str | None:
+    """The error of images not learned from, or where there is none their loss."""
+    name = f"{test_split(run)}_loss"
+    return error_name(run) or (name if series.measured(run, name) else None)
+
+
+def final_name(run: Run) -> str | None:
+    """The error after learning."""
+    return test_name(run) if run.records[-1]["step"] else None
+
+
+# Drawing
+
+
+def band(
+    axes: Axes, found: Curve, dash: str, name: str, color: Any = DARK, marker: str = "", thin: bool = False
+) -> None:
+    """The mean as a line, and the range of the seeds around it."""
+    every = max(1, len(found.x) // 8)
+    axes.plot(
+        found.x, found.mean, dash, color=color, marker=marker, markevery=every, markersize=4, label=name,
+        linewidth=1.0 if thin else 1.6,
+    )  # fmt: skip
+    if found.low != found.high:
+        axes.fill_between(found.x, found.low, found.high, color=color, alpha=SHADE, linewidth=0)
+
+
+def bars(axes: Axes, found: Curve, dash: str, name: str, colour: str, marker: str) -> None:
+    """Points joined by a line, with the range of the seeds where they differ."""
+    if found.low != found.high:
+        spread = [
+            [m - l for m, l in zip(found.mean, found.low, strict=True)],
+            [h - m for m, h in zip(found.mean, found.high, strict=True)],
+        ]
+        axes.errorbar(found.x, found.mean, spread, fmt="none", ecolor=colour, capsize=3, linewidth=1)
+    axes.plot(found.x, found.mean, dash, color=colour, marker=marker, markersize=4, label=name, linewidth=1.6)
+
+
+def error_axis(axes: Axes, curves: Sequence[Curve]) -> None:
+    """Errors in percent on a logarithmic scale, on which 0 is below the lower edge."""
+    positive = [v for found in curves for v in found.low if v > 0]
+    lowest = min(positive, default=1.0)
+    axes.set_yscale("log", nonpositive="clip")
+    axes.set_ylim(0.7 * lowest, 100.0)
+    ticks = [tick for tick in ERROR_TICKS if tick >= 0.7 * lowest]
+    axes.yaxis.set_major_locator(FixedLocator(ticks))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda error, _: f"{error:g} %"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def group_name(group: Group) -> str:
+    """Its label, and how many seeds it has where it has several."""
+    return f"{group.label} ({len(group.runs)} seeds)" if len(group.runs) > 1 else group.label
+
+
+def dashes(by_name: dict[str, Any]) -> list[Line2D]:
+    """What the kinds of line stand for, for a legend."""
+    return [Line2D([], [], color=DARK, linestyle=dash, label=name) for name, dash in by_name.items()]
+
+
+def legend(figure: Figure, handles: Sequence[Line2D]) -> None:
+    """The lines' names below the axes, in as many columns as there is room for."""
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    columns = max(1, min(len(handles), int(figure.get_size_inches()[0] / (0.45 + 0.085 * longest))))
+    figure.legend(handles=handles, loc="outside lower left", ncols=columns, frameon=False, fontsize=9)
+
+
+FIGURES = {
+    "learning": Kind("Learning curves", learning, lacks_errors),
+    "angles": Kind("Angles", angles, partial(lacks_metrics, ("matrix_angles", "delta_angles"))),
+    "gradient-ratio": Kind("Gradients by depth", gradient_ratio, partial(lacks_metrics, ("gradient_ratios",))),
+    "sign-changes": Kind("Sign changes", sign_changes, partial(lacks_metrics, ("sign_changes",))),
+    "receptive-fields": Kind("First-layer weights", mosaics.receptive_fields, lacks_checkpoint),
+    "reconstructions": Kind("Reconstructions", mosaics.reconstructions, lacks_reconstructions),
+    "auxiliary-size": Kind("Number of auxiliary units", auxiliary_size, lacks_auxiliary),
+    "frozen": Kind("Signs fixed from an epoch on", frozen, lacks_freeze),
+}

@@ -1,0 +1,77 @@
+"""The commands `plot` and `compare`. Libraries are imported when a command needs them.
+
+Exit codes: 0 done · 2 not understood, or cannot be done as asked.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from .commands import PIPE_WIDTH, say, sentences
+
+Runs = Annotated[list[Path], typer.Argument(help="Folders of runs; those that differ only in their seed are one line.")]
+
+
+def mount(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    app.command()(plot)
+    app.command()(compare)
+
+
+def plot(
+    runs: Runs,
+    figure: Annotated[
+        str,
+        typer.Option(
+            help="learning, angles, gradient-ratio, sign-changes, receptive-fields, reconstructions, auxiliary-size "
+            "or frozen."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The picture's file, ending in .svg or .png.")],
+) -> None:
+    """A picture of runs, from their logs and checkpoints."""
+
+    def work():
+        from . import figures, series
+
+        figures.check_ending(out)
+        picture = figures.draw(figure, [series.read(run) for run in runs])
+        figures.save(picture, out)
+        return picture
+
+    picture = sentences(work)
+    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    say(console, f"The picture is {out}. {picture.caption}")
+
+
+def compare(
+    runs: Runs,
+    html: Annotated[Path | None, typer.Option(help="A page to write, with the tables and all pictures in it.")] = None,
+) -> None:
+    """Runs side by side: a table, and a page that needs no other file."""
+
+    def work():
+        from . import compare as program
+        from . import series
+
+        found = [series.read(run) for run in runs]
+        if html is not None:
+            program.write(found, html)
+        return program.table(found), program.CAPTION
+
+    (headings, rows), caption = sentences(work)
+    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    shown = Table(*headings, box=None, pad_edge=False, header_style="bold")
+    for column in shown.columns[1:]:
+        column.justify = "right"
+    for row in rows:
+        shown.add_row(*map(Text, row))
+    console.print(shown)
+    say(console, caption)
+    if html is not None:
+        say(console, f"The page is {html}.")

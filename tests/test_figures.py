@@ -1,0 +1,215 @@
+"""Pictures and pages of runs: what is drawn are the log's numbers."""
+
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from ref_bioplaus.cli import app
+from ref_bioplaus.experiments import checkpoints, compare, figures, mosaics, series
+from ref_bioplaus.experiments.experiment import Experiment, ExperimentError
+from ref_bioplaus.experiments.training import train
+from tests.embedded_data import embedded_data
+
+SMALL = {"model_options": {"width": 8 / 256}, "batch": 100, "epochs": 2, "checkpoint_every": 1000.0}
+RUNS = {
+    "fa-0": {"algorithm": "feedback-alignment"},
+    "fa-1": {"algorithm": "feedback-alignment", "seed": 1},
+    "bp": {"algorithm": "backprop", "metrics": ("sign_changes",)},
+    "plain": {"algorithm": "backprop", "metrics": ()},
+    "ei-1": {"modifications": {"fixed-signs": {"start_share": 0.5}}, "metrics": ()},
+    "ei-2": {"modifications": {"fixed-signs": {"start_share": 1.0}}, "metrics": ()},
+    "ao-4": {"algorithm": "ao-sdtp", "model_options": {"width": 8 / 256, "auxiliary": 4}, "metrics": ()},
+    "ao-9": {"algorithm": "ao-sdtp", "model_options": {"width": 8 / 256, "auxiliary": 9}, "metrics": ()},
+    "auto": {"model": "bartunov2018/autoencoder", "model_options": {"width": 1 / 64}, "loss": "squared-error",
+             "metrics": ()},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data():
+    return embedded_data()
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("runs")
+    for name, fields in RUNS.items():
+        train(Experiment(**(SMALL | fields)), folder / name, data=data)
+    return {name: series.read(folder / name) for name in RUNS}
+
+
+def chosen(runs, *names):
+    return [runs[name] for name in names]
+
+
+def lines(axes):
+    """{label: (x, y)} of the lines that have a name."""
+    return {
+        line.get_label(): (list(line.get_xdata()), list(line.get_ydata()))
+        for line in axes.get_lines()
+        if not line.get_label().startswith("_")
+    }
+
+
+def logged(run, name, layer=None):
+    found = [(r["epoch"], r[name] if layer is None else r[name][layer]) for r in run.records if r.get(name) is not None]
+    return [list(column) for column in zip(*found, strict=True)]
+
+
+def test_learning_curves_are_the_logs_and_bands_reach_over_the_seeds(runs):
+    axes = figures.draw("learning", chosen(runs, "fa-0", "bp", "fa-1")).figure.axes[0]
+    drawn = lines(axes)
+    assert list(drawn) == ["FA, train", "FA, test", "BP, train", "BP, test"]
+    assert drawn["BP, test"] == tuple(logged(runs["bp"], "test_error"))
+    assert drawn["BP, train"] == tuple(logged(runs["bp"], "train_error"))
+    first, second = (logged(runs[name], "test_error")[1] for name in ("fa-0", "fa-1"))
+    assert first != second
+    assert drawn["FA, test"] == ([0, 1, 2], [(a + b) / 2 for a, b in zip(first, second, strict=True)])
+    corners = axes.collections[-1].get_paths()[0].vertices
+    for x, a, b in zip((0, 1, 2), first, second, strict=True):
+        at = corners[corners[:, 0] == x, 1]
+        assert (at.min(), at.max()) == (min(a, b), max(a, b))
+    assert [line.get_linestyle() for line in axes.get_lines()] == ["--", "-", "--", "-"]
+
+
+def test_an_autoencoders_curves_are_losses(runs):
+    drawn = lines(figures.draw("learning", chosen(runs, "auto")).figure.axes[0])
+    assert drawn["BP, test"] == tuple(logged(runs["auto"], "test_loss"))
+
+
+def test_angles_and_sign_changes_are_the_logs_layer_by_layer(runs):
+    matrix, delta = (lines(a) for a in figures.draw("angles", chosen(runs, "fa-0")).figure.axes)
+    assert list(matrix) == [f"FA, matrix_angles, layer {l}" for l in (2, 3, 4, 5, 6)]
+    for l in "23456":
+        assert matrix[f"FA, matrix_angles, layer {l}"] == tuple(logged(runs["fa-0"], "matrix_angles", l))
+        assert delta[f"FA, delta_angles, layer {l}"] == tuple(logged(runs["fa-0"], "delta_angles", l))
+    left, right = (lines(a) for a in figures.draw("sign-changes", chosen(runs, "bp", "fa-0")).figure.axes)
+    assert left["BP, sign_changes, layer 1"] == tuple(logged(runs["bp"], "sign_changes", "1"))
+    assert right["FA, sign_changes, layer 6"] == tuple(logged(runs["fa-0"], "sign_changes", "6"))
+
+
+def test_gradient_ratios_go_by_depth(runs):
+    drawn = lines(figures.draw("gradient-ratio", chosen(runs, "fa-0", "fa-1")).figure.axes[0])
+    for name, record in (("FA, first", 0), ("FA, last", -1)):
+        a, b = (runs[run].records[record]["gradient_ratios"] for run in ("fa-0", "fa-1"))
+        assert drawn[name] == ([1, 2, 3, 4, 5, 6], [(a[l] + b[l]) / 2 for l in "123456"])
+
+
+def test_receptive_fields_are_the_first_layers_weights(runs, data):
+    (axes,) = figures.draw("receptive-fields", chosen(runs, "bp"), data).figure.axes
+    drawn = axes.images[0].get_array()
+    W = checkpoints.latest(runs["bp"].out).tensors["forward/params/1/W"]
+    assert drawn.shape == (10, 8 * 7 - 1)  # 8 units of 10 x 6 pixels, one pixel apart
+    for unit in (0, 7):
+        tile = np.asarray(drawn[:, 7 * unit : 7 * unit + 6])
+        np.testing.assert_array_equal(tile, W[unit].reshape(10, 6) / np.abs(W[unit]).max())
+
+
+@pytest.mark.parametrize("shape", [(5, 3, 3, 7), (4, 2, 25, 7), (4, 2, 27, 7), (7, 60), (7, 75)])
+def test_weights_of_every_kind_of_layer_become_images(runs, data, shape):
+    W = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    known = data if shape == (7, 60) else None
+    found = mosaics.fields(runs["bp"], W, known)
+    unit, row, column = 6, 2, 0
+    expected = {
+        (5, 3, 3, 7): lambda: W[row, column, :, unit],
+        (4, 2, 25, 7): lambda: W[2, 1, 5 * row + column, unit],
+        (4, 2, 27, 7): lambda: W[2, 1, 3 * (3 * row + column) : 3 * (3 * row + column) + 3, unit],
+        (7, 60): lambda: W[unit, 6 * row + column],
+        (7, 75): lambda: W[unit, 3 * (5 * row + column) : 3 * (5 * row + column) + 3],
+    }[shape]()
+    np.testing.assert_array_equal(found[unit, row, column], np.atleast_1d(expected))
+    np.testing.assert_array_equal(mosaics.scaled(np.zeros((2, 3, 1))), np.zeros((2, 3, 1)))
+
+
+def test_reconstructions_are_the_networks_outputs(runs, data):
+    figure = figures.draw("reconstructions", chosen(runs, "auto"), data).figure
+    above, below = (np.asarray(axes.images[0].get_array()) for axes in figure.axes)
+    x = data.test.x[:10].reshape(10, -1)
+    tensors = checkpoints.latest(runs["auto"].out).tensors
+    h = x
+    for l in (1, 2, 3, 4):
+        h = h @ tensors[f"forward/params/{l}/W"].T + tensors[f"forward/params/{l}/local/0/b"]
+        h = np.tanh(h) if l < 4 else h
+    for drawn, numbers in ((above, x), (below, h)):
+        expected = np.clip((numbers[3].reshape(10, 6) - x.min()) / (x.max() - x.min()), 0, 1)
+        np.testing.assert_allclose(drawn[:, 21:27], expected, atol=1e-5)
+
+
+def test_final_errors_stand_at_their_sizes_and_epochs(runs):
+    drawn = lines(figures.draw("auxiliary-size", chosen(runs, "ao-9", "ao-4")).figure.axes[0])
+    ends = [runs[name].records[-1]["test_error"] for name in ("ao-4", "ao-9")]
+    (test,) = (points for name, points in drawn.items() if name.endswith("test"))
+    assert test == ([4, 9], ends)
+    (test,) = (
+        points
+        for name, points in lines(figures.draw("frozen", chosen(runs, "ei-2", "ei-1")).figure.axes[0]).items()
+        if name.endswith("test")
+    )
+    assert test == ([1.0, 2.0], [runs[name].records[-1]["test_error"] for name in ("ei-1", "ei-2")])
+
+
+@pytest.mark.parametrize(
+    ("figure", "run", "sentence"),
+    [
+        ("angles", "bp", "is backpropagation"),
+        ("sign-changes", "plain", "train again with --set"),
+        ("auxiliary-size", "bp", "no auxiliary units"),
+        ("frozen", "bp", "fixes no signs"),
+        ("reconstructions", "bp", "no autoencoder"),
+    ],
+)
+def test_a_run_that_lacks_what_is_drawn_is_named(runs, figure, run, sentence):
+    with pytest.raises(ExperimentError, match=sentence) as error:
+        figures.draw(figure, chosen(runs, run))
+    assert str(runs[run].out) in str(error.value)
+    assert str(error.value).endswith(".")
+
+
+def test_plot_writes_svg_and_png_and_knows_its_figures(runs, tmp_path):
+    folders = [str(runs[name].out) for name in ("fa-0", "fa-1", "bp")]
+    for ending in ("svg", "png"):
+        out = tmp_path / f"learning.{ending}"
+        result = CliRunner().invoke(app, ["plot", *folders, "--figure", "learning", "--out", str(out)])
+        assert result.exit_code == 0, result.output
+    texts = "".join(ElementTree.parse(tmp_path / "learning.svg").getroot().itertext())
+    assert "FA (2 seeds)" in texts and "lowest seed" in texts
+    assert (tmp_path / "learning.png").read_bytes().startswith(b"\x89PNG")
+    result = CliRunner().invoke(app, ["plot", *folders, "--figure", "angels", "--out", str(tmp_path / "a.svg")])
+    assert result.exit_code == 2 and all(name in result.output for name in figures.FIGURES)
+    result = CliRunner().invoke(app, ["plot", *folders, "--figure", "learning", "--out", str(tmp_path / "a.pdf")])
+    assert result.exit_code == 2 and ".svg or .png" in result.output
+    result = CliRunner().invoke(app, ["plot", str(tmp_path), "--figure", "learning", "--out", str(tmp_path / "a.svg")])
+    assert result.exit_code == 2 and "it is no run" in result.output
+
+
+def test_compare_has_the_logs_numbers_and_its_page_needs_no_other_file(runs, data, tmp_path):
+    members = chosen(runs, "fa-0", "bp", "fa-1")
+    headings, rows = compare.table(members)
+    fa, bp = (dict(zip(headings, row, strict=True)) for row in rows)
+    errors = [runs[name].records[-1]["test_error"] for name in ("fa-0", "fa-1")]
+    assert fa["test error"] == f"{np.mean(errors):.2f} ± {np.std(errors, ddof=1):.2f}"
+    assert bp["best test error"] == f"{min(r['test_error'] for r in runs['bp'].records[1:]):.2f}"
+    assert (fa["seeds"], bp["seeds"], bp["epochs"]) == ("0, 1", "0", "2 of 2")
+    compare.write(members, tmp_path / "page.html", data)
+    page = (tmp_path / "page.html").read_text()
+    assert not re.findall(r"https?://|<link|<script|src=", page)
+    assert page.count("<svg") == 5 and page.count("</svg>") == 5
+    assert fa["test error"] in page
+    result = CliRunner().invoke(app, ["compare", *(str(run.out) for run in members)])
+    assert result.exit_code == 0 and fa["test error"] in result.output
+
+
+def test_labels_tell_groups_apart(runs):
+    assert [group.label for group in series.grouped(chosen(runs, "fa-0", "bp", "fa-1"))] == ["FA", "BP"]
+    assert [group.label for group in series.grouped(chosen(runs, "ao-4", "ao-9"))] == [
+        "AO-SDTP, parallel, auxiliary 4",
+        "AO-SDTP, parallel, auxiliary 9",
+    ]
+    assert [group.label for group in series.grouped(chosen(runs, "plain", "ei-1"))] == [
+        "BP",
+        "BP, epochs 2, start_share 0.5",
+    ]
