@@ -47,7 +47,10 @@ LOOKED_BACK = 3  # steps examined tensor by tensor before a loss that is not fin
 class Split(Protocol):
     """Training, validation or test images."""
 
-    count: int
+    @property
+    def count(self) -> int:
+        """How many."""
+        ...
 
     def steps(self, batch: int) -> int:
         """Batches in an epoch."""
@@ -57,9 +60,20 @@ class Split(Protocol):
 class Data(Protocol):
     """What `train` needs of a dataset; experiments.datasets.load returns one."""
 
-    in_shape: tuple[int, ...]  # (height, width, channels)
-    classes: tuple[str, ...]
-    train: Split
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """(height, width, channels)"""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Their names."""
+        ...
+
+    @property
+    def train(self) -> Split:
+        """The training images."""
+        ...
 
     def batches(
         self, split: str, backend: Backend, batch: int, seed: int, epoch: int, start: int = 0, shuffle: bool = True,
@@ -263,7 +277,7 @@ def load_data(experiment: Experiment) -> Data:
     from . import datasets
 
     return datasets.load(
-        experiment.dataset, experiment.data, held_out=experiment.held_out, augmentation=experiment.augmentation
+        str(experiment.dataset), experiment.data, held_out=experiment.held_out, augmentation=experiment.augmentation
     )
 
 
