@@ -311,6 +311,16 @@ def test_what_reads_a_copy_that_is_updated_later_goes_after_the_update():
     donated(step, torch.arange(6.0), torch.arange(6.0))
 
 
+def test_the_result_of_a_folded_product_is_a_view_although_its_schema_does_not_say_so():
+    """Both products are one after folding; tanh must not write over what the first of them shows."""
+
+    def step(W, x):
+        images = x @ W
+        return torch.tanh(x.reshape(6, 4) @ W), images * 2.0
+
+    donated(step, torch.ones(4, 5) / 7.0, torch.arange(24.0).reshape(2, 3, 4))
+
+
 def test_memory_that_two_arguments_share_is_never_written():
     p, g = torch.arange(6.0).reshape(2, 3), torch.ones(2, 3)
     step = torch_capture.Captured(lambda state, g: (moved(state[0], g), state[1] * 2.0), nothing, True)
