@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from ref_bioplaus.experiments.pictures import COLOURS, HEIGHT, STYLE, WIDTH, svg
+from ref_bioplaus.experiments.pictures import COLOURS, HEIGHT, STYLE, WIDTH, svg, template
 
 from .workloads import METHODS, WORKLOADS
 
@@ -49,11 +48,7 @@ def write(folder: Path, records: Sequence[dict[str, Any]], environment: dict[str
     (folder / DATA).write_text(json.dumps(data, indent=1), encoding="utf-8")
     found = tables(records)
     (folder / TEXT).write_text(as_markdown(found, environment, has_gpu(records)), encoding="utf-8")
-    template = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    ).get_template("report.html")  # fmt: skip
-    page = template.render(
+    page = template("report.html", Path(__file__).parent / "templates").render(
         tables=found, pictures=pictures(records), environment=environment, gpu=has_gpu(records), workloads=WORKLOADS,
         methods=METHODS,
     )  # fmt: skip

@@ -12,7 +12,7 @@ from tests.small_models import CLASSES, SIZES
 CELLS = [(table.name, *cell) for table in papers.tables() for cell in table.cells]
 FIELDS = {
     "algorithm", "algorithm_options", "model", "model_options", "dataset", "loss", "optimizer", "inverse_optimizer",
-    "modifications", "batch", "epochs", "augmentation", "held_out",
+    "modifications", "batch", "epochs", "augmentation", "normalise", "held_out",
 }  # fmt: skip
 NEEDED = ("algorithm", "model", "dataset", "loss", "optimizer.name", "optimizer.eta", "batch", "epochs", "augmentation")
 DATASETS = {"ylecun/mnist", "uoft-cs/cifar10", "ILSVRC/imagenet-1k"}
@@ -208,6 +208,7 @@ def test_one_cell_in_full():
         "batch": 128,
         "epochs": 500,
         "augmentation": "none",
+        "normalise": False,
         "optimizer": {
             "name": "adam", "eta": 0.000308, "b1": 0.99, "b2": 0.99, "epsilon": 1e-4, "epsilon_form": "hat",
         },

@@ -35,6 +35,18 @@ def of(**fields):
     return Experiment(**(SMALL | fields))
 
 
+class Untested:
+    """Data without test images, as the hub's ImageNet once its test images have no labels."""
+
+    test = None
+
+    def __init__(self, data):
+        self.data = data
+
+    def __getattr__(self, name):
+        return getattr(self.data, name)
+
+
 class Stopping:
     """Data that sends this process a signal while batch number `at` of the run is fetched."""
 
@@ -214,6 +226,14 @@ def test_the_best_is_chosen_by_validation_or_training_images_never_by_test_image
     run = train(of(epochs=5, held_out=100), tmp_path, data=embedded_data())
     errors = [r["validation_error"] for r in run.records]
     assert checkpoints.latest(tmp_path, "best").header["epoch"] == errors.index(min(errors))
+
+
+def test_data_without_test_images_is_learned_and_evaluated(tmp_path):
+    run = train(of(**PLAIN, held_out=100, epochs=1), tmp_path / "run", data=Untested(embedded_data()))
+    record = training.evaluate(run.out, data=Untested(embedded_data()))
+    for found in (run.records[-1], record):
+        assert {name for name in found if "error" in name} >= {"train_error", "validation_error"}
+        assert not any(name.startswith("test") for name in found)
 
 
 def test_a_batch_of_one_and_a_single_step(tmp_path):

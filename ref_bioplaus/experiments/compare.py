@@ -4,13 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from . import figures, series
 from .checkpoints import CheckpointError, write_whole
 from .experiment import ExperimentError
 from .figures import FIGURES
-from .pictures import svg
+from .pictures import svg, template
 from .reproduce import shown, spread
 from .series import Group, Run
 
@@ -116,11 +114,7 @@ def unreadable() -> type[Exception]:
 
 def as_page(runs: Sequence[Run], data: Any = None) -> str:
     """The page as HTML, which needs no other file. data: images as `train` takes them, instead of the runs' own."""
-    environment = Environment(
-        loader=PackageLoader("ref_bioplaus.experiments"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    return environment.get_template(TEMPLATE).render(
+    return template(TEMPLATE).render(
         folders=[str(run.out) for run in runs],
         results=table(runs),
         caption=CAPTION,

@@ -43,6 +43,7 @@ class Experiment:
     dataset: str | None = None  # an id of the Hugging Face hub, or "embedded"; None: what the model is made for
     data: str | None = None  # a folder in the hub's layout
     augmentation: str = "none"
+    normalise: bool = True  # pixels to mean 0 and deviation 1 per channel over the training images; false: 0 to 1
     held_out: int = 0  # training images kept for validation
     test: bool = True  # whether the test images are measured
     loss: str = "cross-entropy"
@@ -188,7 +189,7 @@ FIELD_TYPES: dict[str, tuple[type, ...]] = (
     | dict.fromkeys(("held_out", "batch", "epochs", "seed", "evaluate_every"), (int,))
     | dict.fromkeys(("algorithm_options", "model_options", "modifications"), (dict,))
     | dict.fromkeys(("optimizer", "inverse_optimizer"), (dict,))
-    | {"test": (bool,)}
+    | dict.fromkeys(("test", "normalise"), (bool,))
     | {"steps": (int, type(None)), "checkpoint_every": (float,), "metrics": (list, tuple)}
 )
 

@@ -136,7 +136,7 @@ def rebuilt(run: Run, data: Any) -> tuple[np.ndarray, np.ndarray]:
     built = build(experiment, backend, training.shape_of(data, experiment))
     checkpoint = checkpoints.latest(run.out)
     state = checkpoints.state_of(backend, checkpoint, built.algorithm.init(backend.key(experiment.seed)))
-    split = training.test_splits(experiment)[-1]
+    split = ("train", *training.measured_splits(experiment, data))[-1]
     x = next(training.ordered(data, split, backend, experiment, built)).x[:REBUILT]
     trace, _ = forward(built.network, state.forward.params, state.stats, x, train=False)
     shape = (len(x), *data.in_shape)

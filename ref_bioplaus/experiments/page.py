@@ -21,8 +21,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from ..conformance import agreement
 from . import pictures
 from .recipes import ARCHITECTURES, Architecture, note
@@ -127,13 +125,9 @@ def shown(t: Training) -> tuple[str, str, str, str]:
 
 def as_page(results: Results) -> str:
     """The page as HTML."""
-    environment = Environment(
-        loader=PackageLoader("ref_bioplaus.experiments"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
     by_network = [(a, results.learned(a)) for a in ARCHITECTURES]
     trainings = [t for _, members in by_network for t in members]
-    return environment.get_template("demo.html").render(
+    return pictures.template("demo.html").render(
         results=results,
         verdict=results.verdict(),
         backends=list(dict.fromkeys(t.backend for t in results.trainings)),

@@ -7,8 +7,18 @@ import html
 import io
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from jinja2 import (
+    BaseLoader,
+    ChoiceLoader,
+    Environment,
+    FileSystemLoader,
+    PackageLoader,
+    StrictUndefined,
+    Template,
+)
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -170,3 +180,13 @@ def svg(figure: Figure, description: str) -> str:
     opening, rest = text.split(">", 1)
     (box,) = re.findall(r'viewBox="[^"]*"', opening)
     return f'<svg {box} role="img" aria-label="{html.escape(description)}">{rest}'
+
+
+def template(name: str, folder: Path | None = None) -> Template:
+    """A page's template, from a folder or else this package's; it can include this package's, as "style.css"."""
+    loaders: list[BaseLoader] = [] if folder is None else [FileSystemLoader(folder)]
+    environment = Environment(
+        loader=ChoiceLoader([*loaders, PackageLoader("ref_bioplaus.experiments")]), autoescape=True,
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template(name)

@@ -104,12 +104,7 @@ def reproduce(
     from . import reproduce as program
 
     console = Console(width=width())
-    changes = given(
-        {
-            "epochs": epochs, "data": None if data is None else str(data), "backend": backend, "device": device,
-            "precision": precision,
-        }
-    )  # fmt: skip
+    changes = fields(epochs=epochs, data=data, backend=backend, device=device, precision=precision)
     if report:
         show(sentences(lambda: program.reported(table, column, out, method or ())), out, console)
         return
@@ -119,6 +114,11 @@ def reproduce(
     outcomes, stopped = carry_out(todo, jobs, threads, console)
     show(sentences(lambda: program.reported(table, column, out, method or ())), out, console)
     finish(outcomes, stopped, console)
+
+
+def fields(data: Path | None, **named: Any) -> dict[str, Any]:
+    """The fields of an experiment that the command line names."""
+    return given({"data": None if data is None else str(data)} | named)
 
 
 def show(report: Any, out: Path, console: Console) -> None:
@@ -180,12 +180,7 @@ def search(
     from . import search as program
 
     console = Console(width=width())
-    changes = given(
-        {
-            "epochs": epochs, "data": None if data is None else str(data), "backend": backend, "device": device,
-            "precision": precision,
-        }
-    )  # fmt: skip
+    changes = fields(epochs=epochs, data=data, backend=backend, device=device, precision=precision)
 
     def begun():
         chosen = program.read_ranges(ranges)

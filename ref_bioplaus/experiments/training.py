@@ -75,6 +75,11 @@ class Data(Protocol):
         """The training images."""
         ...
 
+    @property
+    def test(self) -> Split | None:
+        """The test images; None where there are none with labels."""
+        ...
+
     def batches(
         self, split: str, backend: Backend, batch: int, seed: int, epoch: int, start: int = 0, shuffle: bool = True,
         flatten: bool = False,
@@ -238,7 +243,7 @@ def evaluate(
         "step": found.header["step"],
         "epoch": found.header["epoch"],
     }
-    for split in ("train", *test_splits(experiment)):
+    for split in ("train", *measured_splits(experiment, data)):
         batches = ordered(data, split, backend, experiment, built)
         record |= {f"{split}_{k}": v for k, v in monitor.measured(backend, measure, state, batches).items()}
     return record
@@ -277,8 +282,9 @@ def load_data(experiment: Experiment) -> Data:
     from . import datasets
 
     return datasets.load(
-        str(experiment.dataset), experiment.data, held_out=experiment.held_out, augmentation=experiment.augmentation
-    )
+        str(experiment.dataset), experiment.data, held_out=experiment.held_out, augmentation=experiment.augmentation,
+        normalise=experiment.normalise,
+    )  # fmt: skip
 
 
 def shape_of(data: Data, experiment: Experiment) -> Shape:
@@ -288,9 +294,10 @@ def shape_of(data: Data, experiment: Experiment) -> Shape:
     return Shape(tuple(data.in_shape), count, data.train.steps(experiment.batch))
 
 
-def test_splits(experiment: Experiment) -> tuple[str, ...]:
-    """The splits that are measured."""
-    return (("validation",) if experiment.held_out else ()) + (("test",) if experiment.test else ())
+def measured_splits(experiment: Experiment, data: Data) -> tuple[str, ...]:
+    """The splits that are measured beside the training images: held-out ones, and test images where there are any."""
+    tested = experiment.test and data.test is not None
+    return (("validation",) if experiment.held_out else ()) + (("test",) if tested else ())
 
 
 def ordered(data: Data, split: str, backend: Backend, experiment: Experiment, built: Built) -> Iterator[Batch]:
@@ -444,7 +451,7 @@ class Training:
         record["train_loss"] = at.losses / at.samples if at.samples else None
         if not self.built.rebuilds:
             record["train_error"] = 100.0 * at.wrong / at.samples if at.samples else None
-        for split in test_splits(self.experiment):
+        for split in measured_splits(self.experiment, self.data):
             batches = ordered(self.data, split, self.backend, self.experiment, self.built)
             found = monitor.measured(self.backend, self.measure, self.state, batches)
             record |= {f"{split}_{name}": monitor.finite(value) for name, value in found.items()}
