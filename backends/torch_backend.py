@@ -58,7 +58,15 @@ class TorchBackend(Backend):
         """The step as a straight line of torch calls."""
         from ref_bioplaus.backends.torch_capture import Captured
 
-        return Captured(step, lambda: products_in(self.policy), donating)
+        return Captured(step, lambda: products_in(self.policy), donating, self.graphs())
+
+    def graphs(self) -> Any:
+        """What records captured steps once more, as CUDA graphs; None where there is no GPU."""
+        if self.device.type != "cuda":
+            return None
+        from ref_bioplaus.backends.torch_graphs import CudaGraphs
+
+        return CudaGraphs(self.device)
 
     @property
     def native(self) -> bool:

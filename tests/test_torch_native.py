@@ -18,7 +18,7 @@ from ref_bioplaus.types import LayerParams
 
 torch = pytest.importorskip("torch")
 
-from ref_bioplaus.backends import torch_capture, torch_kernels  # noqa: E402
+from ref_bioplaus.backends import torch_capture, torch_kernels, torch_passes, torch_trees  # noqa: E402
 
 STEPS = [c for c in step_cases() if c.id == f"{c.row}/{c.architecture}"]
 CASES = {c.row: c for c in reversed(STEPS)}  # the first architecture of every row
@@ -245,8 +245,8 @@ def test_a_step_is_captured_once_per_shape(native):
 def test_what_is_not_returned_is_not_computed():
     captured = torch_capture.Captured(lambda a, b: (a + 1.0, (a @ b, torch.tanh(b))[:0]), nothing, False)
     captured(torch.ones(2, 2), torch.ones(2, 2))
-    (line, _) = next(iter(captured.lines.values()))
-    assert [n.target for n in line.__self__.graph.nodes if n.op == "call_function"] == [torch.ops.aten.add.Tensor]
+    (line,) = captured.lines
+    assert [n.target for n in line.module.graph.nodes if n.op == "call_function"] == [torch.ops.aten.add.Tensor]
 
 
 class nothing:
@@ -340,8 +340,8 @@ def test_views_share_memory_as_their_schemas_say():
     state = tree_map(torch.clone, state)
     captured = torch_capture.Captured(algorithm.modes["learn"], nothing, False)
     captured(state, given[0])
-    ((line, _),) = captured.lines.values()
-    graph, values = line.__self__.graph, {}
+    (line,) = captured.lines
+    graph, values = line.module.graph, {}
 
     class Keeping(torch.fx.Interpreter):
         def run_node(self, node):
@@ -349,8 +349,8 @@ def test_views_share_memory_as_their_schemas_say():
             return values[node]
 
     with torch.no_grad():
-        Keeping(line.__self__, garbage_collect_values=False).run(*torch_capture.flattened((state, given[0])))
-    made = torch_capture.origins(graph)
+        Keeping(line.module, garbage_collect_values=False).run(*torch_trees.flattened((state, given[0])))
+    made = torch_passes.origins(graph)
     tensors = [n for n in graph.nodes if isinstance(values[n], torch.Tensor) and values[n].numel()]
     place = {n: values[n].untyped_storage().data_ptr() for n in tensors}
     for a in tensors:
