@@ -26,6 +26,10 @@ def native_kernels(device: torch.device, dtype: str, precision: str) -> Kernels:
     products: dict[str, Any] = {name: with_operands(rounded, product) for name, product in (CONV | LOCAL).items()}
     products |= dense_products(device, dtype, precision, rounded)
     products["name"] = "native"
+    if device.type == "cpu":
+        from ref_bioplaus.backends import torch_random
+
+        products |= {"threefry": torch_random.threefry, "random_words": torch_random.random_words}
     if dtype != "bfloat16":
         products |= {"batch_norm": batch_norm, "batch_norm_backward": batch_norm_backward, "sgd": sgd, "adam": adam}
     return PORTABLE._replace(

@@ -22,7 +22,10 @@ def each(function: Callable, starts: list[int]) -> list:
 
 
 class Kernels(NamedTuple):
-    """Plain functions of arrays, and the table of normal quantiles (None: the package's own, put on the device)."""
+    """Plain functions of arrays, and the table of normal quantiles (None: the package's own, put on the device).
+
+    threefry: None for the one below.
+    """
 
     name: str
     dense_apply: Callable
@@ -46,6 +49,7 @@ class Kernels(NamedTuple):
     random_words: Callable
     normal_table: Array | None = None
     each: Callable = each
+    threefry: Callable | None = None
 
 
 # Dense. W: (n_out, n_in). x: (N, n_in). u: (N, n_out).

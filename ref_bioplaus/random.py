@@ -36,7 +36,7 @@ def normal_table() -> np.ndarray:
         return np.load(file)
 
 
-def key_at(address: Address) -> Key:
+def key_at(address: Address, kernels: Kernels = PORTABLE) -> Key:
     """The key at an address (root, *tags). A tag is a name, an int or, once at most, an int32 array of shape ().
 
     Names and ints are hashed together to 32 bits (CRC-32), the array is the other word of the counter.
@@ -49,12 +49,13 @@ def key_at(address: Address) -> Key:
     time = times[0] if times else xp.zeros((), dtype=xp.int32, device=device(root))
     name = "/".join(str(tag) for tag in tags if not hasattr(tag, "shape"))
     time = xp.reshape(time, (1,))
-    return xp.concat(threefry(root, time, xp.full_like(time, signed(zlib.crc32(name.encode())))))
+    encrypted = (kernels.threefry or threefry)(root, time, xp.full_like(time, signed(zlib.crc32(name.encode()))))
+    return xp.concat(list(encrypted))
 
 
 def words(address: Address, shape: tuple[int, ...], kernels: Kernels = PORTABLE, start: int = 0) -> tuple[Array, Array]:
     """64 random bits per element: the high and the low word, int32 arrays of `shape`."""
-    high, low = kernels.random_words(key_at(address), start, math.prod(shape))
+    high, low = kernels.random_words(key_at(address, kernels), start, math.prod(shape))
     xp = array_namespace(high)
     return xp.reshape(high, shape), xp.reshape(low, shape)
 
@@ -97,7 +98,7 @@ def normal(
     address: Address, shape: tuple[int, ...], dtype: DType, kernels: Kernels = PORTABLE, start: int = 0
 ) -> Array:
     """Standard normal, never 0."""
-    high, low = kernels.random_words(key_at(address), start, math.prod(shape))
+    high, low = kernels.random_words(key_at(address, kernels), start, math.prod(shape))
     xp = array_namespace(high)
     table = kernels.normal_table
     if table is None:

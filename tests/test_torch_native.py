@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from ref_bioplaus import algorithms, backends, local, losses
+from ref_bioplaus import algorithms, backends, local, losses, random
 from ref_bioplaus.backends import BackendError
 from ref_bioplaus.conformance import primitives
 from ref_bioplaus.conformance.architectures import GRADIENT, batch
 from ref_bioplaus.conformance.cases import step_cases
 from ref_bioplaus.conformance.records import Subject
 from ref_bioplaus.conformance.runner import run
-from ref_bioplaus.kernels import PORTABLE
+from ref_bioplaus.kernels import PORTABLE, threefry
 from ref_bioplaus.linear import conv, dense, locally_connected
 from ref_bioplaus.optimizers import adam, piecewise, sgd
 from ref_bioplaus.tree import leaves, tree_map
@@ -118,6 +118,30 @@ def test_batch_norm_is_the_portable_one(native, shape):
     found += backend.kernels.batch_norm_backward(native_cache, backend.asarray(gamma), backend.asarray(dy))
     for a, b in zip(found, expected, strict=True):  # sums of numbers around 100
         assert np.allclose(backend.to_numpy(a), b, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize(("start", "n"), [(0, 1), (3, 57), (0, 20_001), ((1 << 32) - 40, 40), ((5 << 32) + 9, 33)])
+def test_random_words_are_the_portable_ones(native, start, n):
+    kernels, key = native().kernels, np.array([-7, 123456], np.int32)
+    assert kernels.random_words is not PORTABLE.random_words
+    found = kernels.random_words(torch.tensor(key), start, n)
+    for a, b in zip(found, PORTABLE.random_words(key, start, n), strict=True):
+        assert a.dtype == torch.int32
+        assert np.array_equal(a.numpy(), b)
+    with pytest.raises(ValueError, match="cross a multiple"):
+        kernels.random_words(torch.tensor(key), (1 << 32) - 3, 4)
+
+
+def test_keys_are_the_portable_ones(native):
+    backend = native()
+    for seed in (0, 1, (1 << 63) - 1, 0xFFFFFFFF):
+        root = backend.key(seed)
+        time = torch.tensor(-5, dtype=torch.int32)
+        for address in ((root, "step", 3), (root,), (root, "dropout", time, 2)):
+            assert torch.equal(random.key_at(address, backend.kernels), random.key_at(address))
+    counters = torch.arange(-3, 4, dtype=torch.int32)
+    for a, b in zip(backend.kernels.threefry(root, counters, -counters), threefry(root, counters, -counters), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_nonlinearities_and_one_of_ones_own(native):
