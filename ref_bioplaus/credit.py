@@ -49,7 +49,7 @@ def backward(
             continue
         arriving = feedback(l, delta) if layer.linear and feedback else delta[l]
         for k in below:
-            at_h[k] = at_h[k] + arriving if k in at_h else arriving
+            at_h[k] = network.kernels.add(at_h[k], arriving) if k in at_h else arriving
     order = range(len(network))
     return tuple(delta.get(l) for l in order), tuple(grads[l] for l in order)
 

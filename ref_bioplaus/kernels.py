@@ -21,6 +21,11 @@ def each(function: Callable, starts: list[int]) -> list:
     return [function(start) for start in starts]
 
 
+def add(a: Array, b: Array) -> Array:
+    """a + b: a bias b, the last axes of a, or the sum of two arrays of one shape. A native form owns the memory."""
+    return a + b
+
+
 class Kernels(NamedTuple):
     """Plain functions of arrays, and the table of normal quantiles (None: the package's own, put on the device).
 
@@ -50,6 +55,7 @@ class Kernels(NamedTuple):
     normal_table: Array | None = None
     each: Callable = each
     threefry: Callable | None = None
+    add: Callable = add
 
 
 # Dense. W: (n_out, n_in). x: (N, n_in). u: (N, n_out).

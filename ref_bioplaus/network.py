@@ -10,7 +10,7 @@ In a chain inputs = (l - 1,). A residual block is two layers feeding a third wit
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any, NamedTuple
 
 from array_api_compat import array_namespace
@@ -140,7 +140,7 @@ def forward(
     check_input(network, params, x)
     h, inputs, new_stats, cache = [x], [x], [stats[0]], [()]
     for l, layer in enumerate(network.layers[1:], start=1):
-        x_l = sum((h[k] for k in layer.inputs[1:]), start=h[layer.inputs[0]])
+        x_l = reduce(network.kernels.add, (h[k] for k in layer.inputs))
         h_l, s, c = layer_forward(layer, params[l], stats[l], x_l, (*key, l), train)
         inputs.append(x_l)
         h.append(h_l)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ref_bioplaus import backends, kernels, local
-from ref_bioplaus.backends import numpy_kernels
+from ref_bioplaus.backends import numpy_kernels, numpy_memory, numpy_products, numpy_windows
 from ref_bioplaus.conformance import primitives, records, runner
 from ref_bioplaus.conformance.architectures import batch
 from ref_bioplaus.conformance.cases import step_cases
@@ -23,12 +23,17 @@ WINDOWS = {
 }  # fmt: skip
 
 
-@pytest.fixture(params=["small blocks", "one block"])
+@pytest.fixture(params=["small blocks", "small blocks, two threads", "rows, small blocks, two threads", "one block"])
 def native(request, monkeypatch):
     """The kernels; in small blocks every operation has several chunks, the last one partial, and keeps its memory."""
-    if request.param == "small blocks":
-        for name, value in (("BLOCK", 10), ("COLUMNS", 700), ("LARGE", 8)):
-            monkeypatch.setattr(numpy_kernels, name, value)
+    if "small blocks" in request.param:
+        monkeypatch.setattr(numpy_memory, "BLOCK", 10)
+        monkeypatch.setattr(numpy_memory, "LARGE", 8)
+        monkeypatch.setattr(numpy_windows, "COLUMNS", 700)
+    if "two threads" in request.param:
+        monkeypatch.setattr(numpy_memory, "threads", lambda: 2)
+    if "rows" in request.param:
+        monkeypatch.setattr(numpy_products, "ROW", 1)
     return numpy_kernels.native()
 
 
@@ -78,6 +83,8 @@ def test_dense_and_local_operations(native, n, dtype):
     same(native.dense_apply(W, x), PORTABLE.dense_apply(W, x), dtype)
     same(native.dense_transport(W, u), PORTABLE.dense_transport(W, u), dtype)
     same(native.dense_correlate(x, u), PORTABLE.dense_correlate(x, u), dtype)
+    for b in (beta, dy[0], dy, dy[:1]):
+        same(native.add(image, b), image + b, dtype)
     for axes in ((0, 1, 2), (0,)):
         same(native.channel_sum(image, axes), PORTABLE.channel_sum(image, axes), dtype)
     found, expected = (k.batch_norm(image, gamma, beta, 1e-5) for k in (native, PORTABLE))
@@ -117,7 +124,7 @@ def test_random_words(native, start, n):
 
 
 def test_memory_is_used_again_only_when_nobody_holds_it():
-    arena = numpy_kernels.Arena()
+    arena = numpy_memory.Arena()
     shape = (1 << 10, 1 << 9)
     first = arena.empty(shape, np.float32)
     address, view = first.ctypes.data, first[3:5, ::2].T
@@ -132,10 +139,29 @@ def test_memory_is_used_again_only_when_nobody_holds_it():
     assert arena.empty(shape, np.float32).ctypes.data == address
 
 
+def test_threads_do_all_of_the_work_in_order_and_survive_a_fork():
+    workers = numpy_memory.Workers(3)
+    for n in (0, 1, 2, 3, 10):
+        assert [i for part in workers.share(list, range(n)) for i in part] == list(range(n))
+    assert len(workers.share(list, range(10))) == 3
+    with pytest.raises(ZeroDivisionError):
+        workers.share(lambda items: [1 // (9 - i) for i in items], range(10))
+    pool, workers.process = workers.pool, -1  # as in a child, where the threads are gone
+    assert workers.share(sum, range(10)) == [3, 12, 30]
+    assert workers.pool is not pool
+
+
+def test_threads_share_blocks_only_where_those_of_blas_sleep():
+    cores = numpy_memory.threads({"OPENBLAS_THREAD_TIMEOUT": "8"})
+    assert 1 <= cores <= numpy_memory.THREADS
+    assert numpy_memory.threads({}) == numpy_memory.threads({"OPENBLAS_THREAD_TIMEOUT": "26"}) == 1
+    assert numpy_memory.threads({"OPENBLAS_THREAD_TIMEOUT": "8", "OMP_NUM_THREADS": "1"}) == 1
+
+
 def test_sizes_nobody_asks_for_are_given_back(monkeypatch):
-    monkeypatch.setattr(numpy_kernels, "FORGET", 3)
-    monkeypatch.setattr(numpy_kernels, "LARGE", 1)
-    arena = numpy_kernels.Arena()
+    monkeypatch.setattr(numpy_memory, "FORGET", 3)
+    monkeypatch.setattr(numpy_memory, "LARGE", 1)
+    arena = numpy_memory.Arena()
     for size in range(1, 9):
         arena.empty((size,), np.float64)
     assert len(arena.buffers) <= 5
@@ -154,7 +180,7 @@ CASES = {case.row: case for case in step_cases() if case.id == f"{case.row}/{cas
 @pytest.mark.parametrize("name", [row.name for row in ROWS])
 def test_a_donated_run_is_the_same_and_changes_nothing_that_is_kept(name, monkeypatch):
     for limit in ("LARGE", "BLOCK"):
-        monkeypatch.setattr(numpy_kernels, limit, 16)
+        monkeypatch.setattr(numpy_memory, limit, 16)
     ends = []
     for donate in (False, True):
         backend = backends.get("numpy", dtype="float64", kernels="native")
