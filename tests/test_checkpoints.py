@@ -12,7 +12,7 @@ from ref_bioplaus.experiments import checkpoints
 from ref_bioplaus.experiments.checkpoints import BEST, CheckpointError, found, latest, load, name_at, save
 from tests.conftest import get
 
-HEADER = {"step": 3, "words": "η = 0.1", "numbers": [0.1, None]}
+HEADER = {"step": 3, "words": "η = 0.1", "numbers": [0.1, None], "in order": {"b": 1, "a": 2}}
 TENSORS = {
     "forward/params/1/W": np.array([[0.0, -0.0, 1e-42], [np.pi, -1.5, 3e38]], np.float32),
     "forward/params/1/local/0/b": np.zeros((0, 4)),
@@ -82,6 +82,7 @@ def test_what_is_loaded_is_what_was_saved_bit_for_bit(tmp_path):
     path = save(tmp_path, 3, HEADER, TENSORS)
     loaded = load(path)
     assert {k: v for k, v in loaded.header.items() if k != "format"} == HEADER
+    assert list(loaded.header["in order"]) == ["b", "a"]
     assert loaded.tensors.keys() == TENSORS.keys()
     for name, tensor in TENSORS.items():
         assert loaded.tensors[name].dtype == tensor.dtype
@@ -168,7 +169,7 @@ def test_a_kill_between_any_two_operations_leaves_a_whole_checkpoint(tmp_path, m
         step = checkpoint.header["step"]
         assert step in (2, 3)
         assert int(checkpoint.tensors["t"]) == step
-        assert latest(folder, "best").header["step"] in (2, 3)
+        assert latest(folder, "best").header["step"] in ((2, 3) if step == 2 else (3,))
         checkpoints.remove_temporaries(folder)
         assert {p.name for p in folder.iterdir()} <= {name_at(1), name_at(2), name_at(3), BEST}
         seen.add(step)

@@ -47,16 +47,17 @@ def found(folder: Path) -> list[Path]:
 
 
 def save(folder: Path, step: int, header: dict[str, Any], tensors: dict[str, np.ndarray], best: bool = False) -> Path:
-    """Write a checkpoint, and the best one too where this is it; then delete all others but the newest before it.
+    """Write a checkpoint, and first the best one where this is it; then delete all others but the newest before it.
 
-    Raises CheckpointError where the disk does not take it.
+    In this order a kill between the two leaves a run that goes on from before and finds the same best again. Raises
+    CheckpointError where the disk does not take it.
     """
     content = encoded(header, tensors)
     path = folder / name_at(step)
     try:
-        write_whole(path, content)
         if best:
             write_whole(folder / BEST, content)
+        write_whole(path, content)
         older = [other for other in found(folder) if other < path][: KEPT - 1]
         for other in found(folder):
             if other != path and other not in older:
@@ -99,12 +100,12 @@ def encoded(header: dict[str, Any], tensors: dict[str, np.ndarray]) -> bytes:
     from safetensors.numpy import save as serialized
 
     whole = header | {"format": FORMAT, "checksum": checksum(header | {"format": FORMAT}, tensors)}
-    return serialized(tensors, {ENTRY: json.dumps(whole, sort_keys=True)})
+    return serialized(tensors, {ENTRY: json.dumps(whole)})  # in their order, which modifications have
 
 
 def checksum(header: dict[str, Any], tensors: dict[str, np.ndarray]) -> str:
     """SHA-256 of the header without its checksum and of every tensor with its name, dtype and shape."""
-    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(header).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"\0{name}\0{tensor.dtype.str}\0{tensor.shape}\0".encode())
