@@ -85,6 +85,8 @@ SLOW = (  # parts of the names of tests that mostly wait for a compiler; their s
     ("test_training", "bit_for_bit", "jax", "schedule"),
     ("test_training", "bit_for_bit", "jax", "mirror"),
     ("test_training", "bit_for_bit", "torch", "mirror"),
+    ("test_training", "the_example", "torch"),
+    ("test_training", "the_example", "jax"),
 )
 
 
