@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from typer.testing import CliRunner
 
 from ref_bioplaus.cli import app
 from ref_bioplaus.experiments import augmentation, checkpoints, jobs, papers, reproduce
-from ref_bioplaus.experiments.experiment import ExperimentError, Shape, as_toml, build, checked, from_dict, replace
+from ref_bioplaus.experiments.building import Shape, build
+from ref_bioplaus.experiments.checking import checked
+from ref_bioplaus.experiments.experiment import ExperimentError, as_toml, from_dict
 from ref_bioplaus.models import MODELS
 from tests.conftest import get
 from tests.small_models import CLASSES, SIZES

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from typer.testing import CliRunner
 
 from ref_bioplaus.cli import app
 from ref_bioplaus.experiments import jobs, papers, reproduce, search, training
-from ref_bioplaus.experiments.experiment import Experiment, ExperimentError, as_toml, checked, read, replace
+from ref_bioplaus.experiments.checking import checked
+from ref_bioplaus.experiments.experiment import Experiment, ExperimentError, as_toml, read
 from tests.embedded_data import embedded_data
 
 BASE = Experiment(

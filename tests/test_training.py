@@ -16,8 +16,10 @@ from ref_bioplaus.cli import app
 from ref_bioplaus.conformance import judge
 from ref_bioplaus.conformance.rounding import PRECISIONS, Rounding
 from ref_bioplaus.experiments import checkpoints, estimates, monitor, training
+from ref_bioplaus.experiments.building import build
+from ref_bioplaus.experiments.checking import checked
 from ref_bioplaus.experiments.checkpoints import CheckpointError
-from ref_bioplaus.experiments.experiment import Experiment, ExperimentError, build, checked
+from ref_bioplaus.experiments.experiment import Experiment, ExperimentError
 from ref_bioplaus.experiments.training import NotFinite, resume, train
 from ref_bioplaus.tree import named_leaves, tree_map
 from ref_bioplaus.types import Batch
@@ -124,6 +126,71 @@ def test_a_stop_at_the_end_of_an_epoch_does_not_measure_twice(tmp_path):
     assert stopped.step == 5
     assert_same(whole, resume(tmp_path / "parts", data=embedded_data()))
     assert_same(whole, resume(tmp_path / "parts", data=embedded_data()))  # with nothing left to do
+
+
+def test_modifications_keep_their_order_over_a_stop(tmp_path):
+    """Each is wrapped around those before it, so that their order is part of what is learned."""
+    tables = {"fixed-signs": {"start": 2}, "constant-norm": {}, "batch-manhattan": {}}
+    experiment = of(**PLAIN, modifications=tables, optimizer={"name": "sgd", "eta": 1e-3})
+    whole = train(experiment, tmp_path / "whole", data=embedded_data())
+    train(experiment, tmp_path / "parts", data=Stopping(embedded_data(), 7))
+    assert_same(whole, resume(tmp_path / "parts", data=embedded_data()))
+    turned = training.replace(experiment, modifications=dict(reversed(tables.items())))
+    with pytest.raises(ExperimentError, match="has modifications = "):
+        train(turned, tmp_path / "parts", resume=True, data=embedded_data())
+
+
+def test_signs_fixed_after_a_share_of_the_run_forbid_another_number_of_epochs(tmp_path):
+    experiment = of(**PLAIN, epochs=2, modifications={"fixed-signs": {"start_share": 0.5}})
+    whole = train(experiment, tmp_path / "whole", data=embedded_data())
+    train(experiment, tmp_path / "run", data=Stopping(embedded_data(), 3))
+    for again in (
+        lambda: resume(tmp_path / "run", epochs=3, data=embedded_data()),
+        lambda: train(training.replace(experiment, epochs=3), tmp_path / "run", resume=True, data=embedded_data()),
+    ):
+        with pytest.raises(ExperimentError, match="fixes signs after a share of its 2 epochs, so it cannot become"):
+            again()
+    assert_same(whole, resume(tmp_path / "run", epochs=2, data=embedded_data()))
+
+
+def test_more_epochs_lift_a_limit_on_steps_and_are_as_if_there_had_been_none(tmp_path):
+    whole = train(of(**PLAIN, epochs=2), tmp_path / "whole", data=embedded_data())
+    assert train(of(**PLAIN, epochs=1, steps=5), tmp_path / "run", data=embedded_data()).step == 5
+    assert_same(whole, resume(tmp_path / "run", epochs=2, data=embedded_data()))
+    assert resume(tmp_path / "run", epochs=3, steps=11, data=embedded_data()).step == 11
+
+
+def test_another_number_of_training_images_is_refused(tmp_path):
+    train(of(**PLAIN), tmp_path, data=Stopping(embedded_data(), 3))
+    with pytest.raises(ExperimentError, match="learned from 470 training images, but here are 400"):
+        resume(tmp_path, data=embedded_data(train=400))
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_just_starts(tmp_path):
+    experiment = of(**PLAIN, held_out=100)
+    whole = train(experiment, tmp_path / "whole", data=embedded_data())
+    run = tmp_path / "run"
+    (run / "tensorboard").mkdir(parents=True)
+    (run / "experiment.toml").write_text((tmp_path / "whole" / "experiment.toml").read_text())
+    (run / "log.jsonl").write_text('{"step": 0')
+    (run / checkpoints.BEST).write_bytes(b"of this run, or of one that was to be another")
+    (run / f"{checkpoints.name_at(0)}.tmp").write_bytes(b"half")
+    with pytest.raises(ExperimentError, match="there already and not empty"):
+        train(experiment, run, data=embedded_data())
+    assert_same(whole, train(experiment, run, data=embedded_data(), resume=True))
+    assert not list(run.glob("*.tmp"))
+    assert checkpoints.latest(run, "best").header == checkpoints.latest(tmp_path / "whole", "best").header
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "experiment.toml").write_text("")
+    (other / "thesis.txt").write_text("")
+    with pytest.raises(ExperimentError, match="there already and not empty"):
+        train(experiment, other, data=embedded_data(), resume=True)
+    (other / "thesis.txt").unlink()
+    (other / checkpoints.BEST).write_bytes(b"of another run")
+    with pytest.raises(NotFinite), np.errstate(all="ignore"):
+        train(of(**PLAIN, optimizer={"name": "sgd", "eta": 3e38}), other, data=embedded_data(), resume=True)
+    assert not (other / checkpoints.BEST).exists()
 
 
 @pytest.mark.parametrize(("first", "second"), [("numpy", "torch"), ("torch", "jax"), ("jax", "numpy")])
@@ -333,6 +400,20 @@ def test_the_estimate_counts_statistics():
     state = built.algorithm.init(backend.key(0))
     exact = sum(leaf.size for _, leaf in named_leaves(state) if leaf.dtype.kind == "f" and leaf.ndim)
     assert estimates.estimate(experiment, built).state == 4 * exact
+
+
+# As a library
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch", "jax"])
+def test_the_example_learns_on_every_backend(name, capsys):
+    from ref_bioplaus.experiments.examples import fa_on_mnist
+
+    get(name, "float32")
+    records = fa_on_mnist.learn(name, epochs=1)
+    assert [r["epoch"] for r in records] == [0, 1]
+    assert records[1]["test_error"] < 50 < records[0]["test_error"]
+    assert capsys.readouterr().out.splitlines() == [f"{name}: {r['test_error']:.2f} %" for r in records]
 
 
 # As a program

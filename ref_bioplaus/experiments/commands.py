@@ -92,7 +92,11 @@ def resume(
     steps: Steps = None,
     tensorboard: WithTensorBoard = False,
 ) -> None:
-    """Continue a run that was stopped, bit for bit on the same backend, or on another one."""
+    """Continue a run that was stopped, bit for bit on the same backend and device, or on another one.
+
+    On GPUs `train` and `resume` ask for deterministic kernels (torch.use_deterministic_algorithms,
+    CUBLAS_WORKSPACE_CONFIG, XLA_FLAGS --xla_gpu_deterministic_ops=true; CuPy has only the second).
+    """
     changes: dict[str, Any] = {
         "data": None if data is None else str(data), "backend": backend, "device": device, "kernels": kernels,
         "epochs": epochs, "steps": steps,

@@ -11,6 +11,7 @@ from .. import __version__
 from ..backends import Backend
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+XLA_DETERMINISTIC = "xla_gpu_deterministic_ops"
 OTHERS = ("OPENBLAS_CORETYPE", "XLA_FLAGS")  # these change speed as well
 
 
@@ -24,6 +25,29 @@ def restart_with_one_thread_per_library() -> None:
         return
     os.environ.update(dict.fromkeys(THREADS, "1"))
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def ask_for_determinism() -> None:
+    """Ask CUDA's and XLA's libraries for the same bits every time; they read this once, before their first product.
+
+    cuBLAS, under torch and CuPy alike, and JAX's compiler on GPUs; nothing changes on a CPU.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    flags = os.environ.get("XLA_FLAGS", "")
+    if XLA_DETERMINISTIC not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --{XLA_DETERMINISTIC}=true".strip()
+
+
+def make_deterministic(backend: Backend) -> None:
+    """Let torch choose deterministic kernels on a GPU, for the rest of the process.
+
+    CuPy has no such mode: the backend's kernels for it add nothing up in an order that is left to chance.
+    """
+    if backend.name == "torch" and getattr(backend.device, "type", "cpu") == "cuda":
+        import torch
+
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # every kernel writes all of its result
 
 
 def environment(learning: dict[str, Backend]) -> dict[str, str]:

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from ..backends import Backend
 from ..network import Network
-from .experiment import Built, Experiment, ExperimentError
+from .building import Built
+from .experiment import Experiment, ExperimentError
 
 BYTES = {"bfloat16": 2, "float32": 4, "float64": 8}
 SLOTS = {"adam": 2, "rmsprop": 3}  # tensors of an optimizer's memory per tensor it moves; sgd: 1 with momentum

@@ -22,7 +22,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from . import checkpoints, mosaics, series
-from .experiment import METRICS, ExperimentError, find_row
+from .building import find_row
+from .experiment import METRICS, ExperimentError
 from .mosaics import Picture
 from .pictures import COLOURS, STYLE
 from .series import Curve, Group, Run

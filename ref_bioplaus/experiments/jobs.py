@@ -24,7 +24,6 @@ from .experiment import Experiment, ExperimentError, as_dict, from_dict, read
 
 FINISHED, STOPPED, FAILED, BUSY = "finished", "stopped", "failed", "busy"
 FAILURE = "failure.txt"  # beside a run that failed: why
-BEGUN = ("experiment.toml", "log.jsonl", FAILURE)  # what a run has before its first checkpoint
 WAIT = 0.2  # seconds between looks at signals
 
 
@@ -230,7 +229,8 @@ def carried_out(experiment: Experiment, out: Path, tell) -> tuple[str, str]:
         except OSError:
             return BUSY, f"Another process is running {out}."
         try:
-            clear_begun(out)
+            if out.is_dir():
+                (out / FAILURE).unlink(missing_ok=True)
             done = training.train(experiment, out, resume=True, reporter=Teller())
         except training.NotFinite as error:
             checkpoints.write_whole(out / FAILURE, str(error).encode())
@@ -240,17 +240,6 @@ def carried_out(experiment: Experiment, out: Path, tell) -> tuple[str, str]:
     if done.finished:
         return FINISHED, f"Done: {done.step} steps."
     return STOPPED, f"Stopped after step {done.step}, with a checkpoint."
-
-
-def clear_begun(out: Path) -> None:
-    """Delete what a run left that was killed before its first checkpoint, and how an earlier one failed."""
-    if not out.is_dir():
-        return
-    (out / FAILURE).unlink(missing_ok=True)
-    if not checkpoints.found(out):
-        checkpoints.remove_temporaries(out)
-        for name in BEGUN:
-            (out / name).unlink(missing_ok=True)
 
 
 # What is there of a run

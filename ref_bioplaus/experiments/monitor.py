@@ -17,8 +17,8 @@ from .. import algorithms, metrics
 from ..backends import Backend
 from ..network import Network, forward
 from ..types import Array, Batch, Info, Optimizer, Params, State, Step
+from .building import Built
 from .demo import feedback_weights
-from .experiment import Built
 
 LEARNING = ("learn", "engaged", "parallel", "forward")  # modes that assign errors, one of which every algorithm has
 STILL = Optimizer(lambda params, address, kernels: (), lambda grads, memory, params, kernels: (params, memory))
@@ -191,11 +191,14 @@ class Log:
 class TensorBoard:
     """The numbers of every record as TensorBoard shows them."""
 
-    def __init__(self, folder: Path):
-        """Raises ImportError with a sentence where no writer is installed."""
+    def __init__(self, folder: Path, start: int = 0):
+        """start: the first step to come; what is there of it or later, TensorBoard discards.
+
+        Raises ImportError with a sentence where no writer is installed.
+        """
         for module in ("torch.utils.tensorboard", "tensorboardX"):
             with suppress(ImportError):
-                self.writer: Any = import_module(module).SummaryWriter(str(folder))
+                self.writer: Any = import_module(module).SummaryWriter(str(folder), purge_step=start)
                 return
         raise ImportError(
             "TensorBoard's writer is not installed: pip install tensorboardX, or leave out --tensorboard."

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from ..network import forward
 from . import checkpoints
-from .experiment import ExperimentError, build
+from .building import build
+from .experiment import ExperimentError
 from .pictures import STYLE
 from .series import Run, grouped
 

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import papers
-from .experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict, checked, from_dict, overridden
+from .checking import checked
+from .experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict, from_dict, overridden
 from .jobs import FAILURE, Job, is_finished, records, stored
 
 MEASURED = {  # a table's quantity: the record's number, and whether the paper means the best epoch's

@@ -27,8 +27,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .checking import checked
 from .checkpoints import write_whole
-from .experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict, as_toml, checked, from_dict, unknown
+from .experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict, as_toml, from_dict, unknown
 from .jobs import FAILURE, Job, is_finished, records
 
 KINDS = {"uniform": ("low", "high"), "log-uniform": ("low", "high"), "choice": ("values",)}

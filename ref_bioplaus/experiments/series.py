@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import papers
-from .experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict, find_row
+from .building import find_row
+from .experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict
 from .jobs import records, stored
 
 SHOWN_FIRST = ("model", "dataset")  # in a label, where any two groups differ in them

@@ -22,23 +22,16 @@ from .. import __version__, backends
 from ..backends import Backend, BackendError
 from ..conformance.judge import in_order
 from ..types import Batch, State
-from . import checkpoints, estimates, monitor
-from .checkpoints import Checkpoint
-from .experiment import (
-    NOT_LEARNING,
-    Built,
-    Experiment,
-    ExperimentError,
-    Shape,
-    as_dict,
-    as_toml,
-    build,
-    checked,
-    from_dict,
-)
+from . import checkpoints, environment, estimates, monitor
+from .building import Built, Shape, build
+from .checking import checked
+from .checkpoints import TEMPORARY, Checkpoint
+from .experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict, as_toml, from_dict
 
 LOG = "log.jsonl"
 EXPERIMENT = "experiment.toml"
+TENSORBOARD = "tensorboard"
+BEGUN = (EXPERIMENT, LOG, TENSORBOARD, checkpoints.BEST)  # what a run has before its first checkpoint
 LOOK_EVERY = 0.5  # seconds between looks at the loss, each of which waits for the device
 HELD_LOSSES = 1000  # batches whose losses may wait for a look
 LOOKED_BACK = 3  # steps examined tensor by tensor before a loss that is not finite
@@ -184,9 +177,10 @@ def train(
 ) -> Run:
     """Run an experiment, its results in the folder `out`.
 
-    callback: called with each record. resume: continue what the folder holds, where it holds anything. data: images of
-    your own, instead of the experiment's dataset. Raises ExperimentError, BackendError, datasets.DataError and
-    CheckpointError, each one sentence, before anything runs where it can be known, and NotFinite.
+    callback: called with each record. resume: continue what the folder holds, where it holds anything; start, where a
+    run in it was killed before its first checkpoint. data: images of your own, instead of the experiment's dataset.
+    Raises ExperimentError, BackendError, datasets.DataError and CheckpointError, each one sentence, before anything
+    runs where it can be known, and NotFinite.
     """
     experiment, out = checked(experiment), Path(out)
     if resume and checkpoints.found(out):
@@ -194,11 +188,7 @@ def train(
         check_same(experiment, from_dict(checkpoint.header["experiment"]), out)
     else:
         checkpoint = None
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise ExperimentError(
-                f"{out} is there already and not empty: continue it with `ref-bioplaus resume {out}`, "
-                "or name another folder."
-            )
+        check_empty(out, BEGUN if resume else ())
     return Training(experiment, out, checkpoint, data, reporter, callback, tensorboard).run()
 
 
@@ -214,11 +204,13 @@ def resume(
     """Continue the run in a folder from its newest checkpoint, or from the one of that file name.
 
     changes: fields of the experiment that are to be others from here on, as backend="jax" or epochs=20; only those that
-    leave what is learned as it is. Raises as `train` does.
+    leave what is learned as it is. epochs without steps lifts a limit on steps. Raises as `train` does.
     """
     out = Path(out)
     found = checkpoints.latest(out, checkpoint)
     stored = from_dict(found.header["experiment"])
+    if "epochs" in changes:
+        changes = {"steps": None} | changes
     experiment = checked(replace(stored, **changes))
     check_same(experiment, stored, out)
     return Training(experiment, out, found, data, reporter, callback, tensorboard).run()
@@ -249,24 +241,46 @@ def evaluate(
     return record
 
 
+def check_empty(out: Path, but: tuple[str, ...] = ()) -> None:
+    """Raise ExperimentError unless a folder is not there yet, or holds nothing but these and what is half written."""
+    if not out.exists():
+        return
+    if not out.is_dir() or [p for p in out.iterdir() if p.name not in but and not (but and p.suffix == TEMPORARY)]:
+        raise ExperimentError(
+            f"{out} is there already and not empty: continue it with `ref-bioplaus resume {out}`, "
+            "or name another folder."
+        )
+
+
 def check_same(experiment: Experiment, stored: Experiment, out: Path) -> None:
     """Raise ExperimentError where two experiments do not learn the same."""
     mine, theirs = as_dict(experiment), as_dict(stored)
-    shared = any("start_share" in options for options in stored.modifications.values())
-    free = [name for name in NOT_LEARNING if name != "epochs" or not shared]
     for name in sorted(mine.keys() | theirs.keys()):
-        if name not in free and mine.get(name) != theirs.get(name):
+        a, b = mine.get(name), theirs.get(name)
+        moved = name == "modifications" and list(a) != list(b)  # each is wrapped around those before it
+        if name not in NOT_LEARNING and (a != b or moved):
             raise ExperimentError(
-                f"The run in {out} has {name} = {theirs.get(name)!r}, not {mine.get(name)!r}: "
-                "leave it as it is, or start in another folder."
+                f"The run in {out} has {name} = {b!r}, not {a!r}: leave it as it is, or start in another folder."
             )
+    shared = any("start_share" in options for options in stored.modifications.values())
+    if shared and experiment.epochs != stored.epochs:
+        raise ExperimentError(
+            f"The run in {out} fixes signs after a share of its {stored.epochs} epochs, so it cannot become one of "
+            f"{experiment.epochs}: leave epochs as it is, or start in another folder."
+        )
 
 
 def get_backend(experiment: Experiment, reporter: Reporter) -> Backend:
-    """The experiment's backend; portable kernels, said so, where it has no native ones. Raises BackendError."""
+    """The experiment's backend, deterministic on a GPU; portable kernels, said so, where it has no native ones.
+
+    Raises BackendError.
+    """
+    environment.ask_for_determinism()
 
     def get(kernels):
-        return backends.get(experiment.backend, experiment.device, experiment.dtype, experiment.precision, kernels)
+        found = backends.get(experiment.backend, experiment.device, experiment.dtype, experiment.precision, kernels)
+        environment.make_deterministic(found)
+        return found
 
     try:
         return get(experiment.kernels)
@@ -318,12 +332,12 @@ class Training:
         self.backend = get_backend(experiment, self.reporter)
         self.data: Data = data or load_data(experiment)
         self.shape = shape_of(self.data, experiment)
+        self.check_images()
         self.built = build(experiment, self.backend, self.shape)
         self.needs = estimates.estimate(experiment, self.built)
         self.reporter.note(f"{self.needs}.")
         estimates.check_memory(self.needs, self.backend, f'"{experiment.algorithm}" on "{experiment.model}"')
         self.prepare_folder()
-        self.tensorboard = monitor.TensorBoard(out / "tensorboard") if tensorboard else None
         self.total = experiment.epochs * self.shape.steps
         if experiment.steps is not None:
             self.total = min(self.total, experiment.steps)
@@ -340,6 +354,9 @@ class Training:
             self.state = checkpoints.state_of(self.backend, checkpoint, self.state)
             self.at = Progress(**checkpoint.header["progress"])
             log_size = checkpoint.header["log_size"]
+        self.tensorboard = (
+            monitor.TensorBoard(out / TENSORBOARD, self.at.step + 1 if checkpoint else 0) if tensorboard else None
+        )
         try:
             self.log = monitor.Log(out / LOG, log_size)
         except ValueError as error:
@@ -349,12 +366,24 @@ class Training:
         start = self.first_state().forward.params if "sign_changes" in names else None
         self.compare = monitor.Comparison(self.backend, self.built, names, start, next(self.batches(0, 0)))
 
+    def check_images(self) -> None:
+        """Raise ExperimentError where a run goes on with another number of training images, as epochs count them."""
+        now = self.data.train.count
+        before = now if self.checkpoint is None else self.checkpoint.header.get("images", now)
+        if now != before:
+            raise ExperimentError(
+                f"The run in {self.out} learned from {before:,} training images, but here are {now:,}: "
+                "name the same data, or start in another folder."
+            )
+
     def prepare_folder(self) -> None:
         """Make the folder, and write the experiment. Raises ExperimentError where there is no room or no right to."""
         needed = (checkpoints.KEPT + 2) * (self.needs.state + 100_000)
         try:
             self.out.mkdir(parents=True, exist_ok=True)
             checkpoints.remove_temporaries(self.out)
+            if self.checkpoint is None:
+                (self.out / checkpoints.BEST).unlink(missing_ok=True)
             checkpoints.write_whole(self.out / EXPERIMENT, as_toml(self.experiment).encode())
             free = estimates.free_disk(self.out)
         except OSError as error:
@@ -494,6 +523,7 @@ class Training:
             "epoch": self.at.epoch,
             "position": self.at.position,
             "seed": self.experiment.seed,
+            "images": self.data.train.count,
             "progress": progress,
             "log_size": self.log.size,
             "versions": {"ref_bioplaus": __version__, "python": sys.version.split()[0]} | self.backend.versions(),

@@ -1,0 +1,309 @@
+"""From an experiment to what learns: names become functions, tables optimizers, and all of it an algorithm.
+
+Whatever cannot be built is said in one sentence, an ExperimentError, that names the value and what to change.
+"""
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from .. import algorithms, initializers, inverses, losses, optimizers
+from ..backends import Backend
+from ..models import MODELS
+from ..network import Network
+from ..types import Algorithm, Loss, Optimizer
+from . import registry
+from .experiment import Experiment, ExperimentError, Table, check_type, plain, unknown
+
+LOSSES: dict[str, Callable[[], Loss]] = {
+    "cross-entropy": losses.cross_entropy,
+    "sigmoid-cross-entropy": losses.sigmoid_cross_entropy,
+    "squared-error": losses.squared_error,
+}
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    "sgd": optimizers.sgd,
+    "adam": optimizers.adam,
+    "rmsprop": optimizers.rmsprop,
+}
+INITIALIZERS: dict[str, Any] = {
+    "fan_in": initializers.fan_in,
+    "fan_out": initializers.fan_out,
+    "fan_sum": initializers.fan_sum,
+    "he_fan_in": initializers.he_fan_in,
+    "he_fan_out": initializers.he_fan_out,
+    "glorot_normal": initializers.glorot_normal,
+    "glorot_uniform": initializers.glorot_uniform,
+    "orthogonal": initializers.orthogonal,
+    "naive": initializers.naive(),
+    "zero": initializers.zero,
+}
+WORDS: dict[str, dict[str, Any]] = {  # options of algorithms that are functions, by the names they have in a file
+    "initializer": INITIALIZERS,
+    "feedback_initializer": INITIALIZERS,
+    "inverse_initializer": INITIALIZERS,
+    "dense_initializer": INITIALIZERS,
+    "rule": {
+        rule.__name__.replace("_", "-"): rule
+        for rule in (
+            algorithms.uniform, algorithms.batch_random, algorithms.initial_magnitude, algorithms.strict_norm,
+            algorithms.fan_out_scale,
+        )
+    },
+    "inverse": {"mirrored": inverses.mirrored_inverse, "dense": inverses.dense_inverse},
+    "schedule": {"parallel": algorithms.target_propagation.parallel, "alternating": algorithms.alternating},
+}  # fmt: skip
+SCHEDULES = {"piecewise": ("values",), "staircase": ("eta", "factor"), "warm-up": ("eta",)}
+
+
+class Shape(NamedTuple):
+    """What an experiment must know of its data."""
+
+    in_shape: tuple[int, ...]  # of an image, (height, width, channels)
+    classes: int
+    steps: int  # batches in an epoch
+
+
+class Built(NamedTuple):
+    """An experiment's network, loss and algorithm, bound to a backend's kernels and dtype."""
+
+    network: Network
+    loss: Loss
+    algorithm: Algorithm
+    row: registry.Row
+    rebuilds: bool  # the targets are the inputs: an autoencoder
+
+    @property
+    def flat(self) -> bool:
+        """Whether the network takes images as vectors."""
+        return len(self.network[0].out_shape) == 1
+
+
+def find_row(name: str) -> registry.Row:
+    """The registry's row of a name, or of a label that the papers use. Raises ExperimentError for an unknown one."""
+    for row in registry.ROWS:
+        if name in (row.name, row.label) or name.lower() == row.label.lower():
+            return row
+    try:
+        return registry.row(name)
+    except KeyError as error:
+        raise ExperimentError(f"The {error.args[0]}") from error
+
+
+def parameters_of(function: Callable, *but: str) -> dict[str, Any]:
+    """A function's parameters and their defaults (Parameter.empty for none), without some."""
+    found = inspect.signature(function).parameters
+    return {name: parameter.default for name, parameter in found.items() if name not in but}
+
+
+def check_options(what: str, defaults: Mapping[str, Any], options: Table) -> None:
+    """Raise ExperimentError for an option that is not among the defaults, or whose type is not its default's."""
+    for name, value in options.items():
+        if name not in defaults:
+            raise ExperimentError(unknown(f"option of {what}", name, defaults))
+        default = defaults[name]
+        if isinstance(default, bool | int | float | str) and not (name == "noise" and isinstance(value, dict)):
+            check_type(f"{name} of {what}", value, (float,) if name == "mirror_per_batch" else (type(default),))
+
+
+def algorithm_parameters(row: registry.Row) -> dict[str, Any]:
+    """The options that a row's algorithm takes, and their defaults."""
+    given = ("network", "loss", "optimizer", "inverse_optimizer", "options")
+    own = parameters_of(row.make, *given)
+    if row.inverses:
+        shared = parameters_of(algorithms.target_propagation.target_propagation, *given)
+        own |= {name: shared[name] for name in ("noise", "schedule", "inverse", "initializer", "inverse_initializer")}
+    return own
+
+
+def resolve_options(row: registry.Row, options: Table) -> dict[str, Any]:
+    """An algorithm's options, with functions in the place of their names. Raises ExperimentError."""
+    what = f'algorithm "{row.name}"'
+    check_options(what, algorithm_parameters(row), options)
+    return {name: resolved(name, value, what) for name, value in options.items()}
+
+
+def resolved(name: str, value: Any, what: str) -> Any:
+    """An option's value; the function that a name stands for. Raises ExperimentError."""
+    if name == "inverse" and isinstance(value, dict) and set(value) == {"wider"}:
+        return inverses.wider_inverse(kernel_size(f"inverse.wider of {what}", value["wider"]))
+    if name == "noise" and isinstance(value, dict):
+        for layer, sigma in value.items():
+            if not str(layer).isdigit():
+                raise ExperimentError(f'noise of {what} names "{layer}", expected the number of a layer.')
+            check_type(f"noise.{layer} of {what}", sigma, (float,))
+        return {int(layer): float(sigma) for layer, sigma in value.items()}
+    if name not in WORDS:
+        return value
+    words = WORDS[name]
+    if not isinstance(value, str):
+        raise ExperimentError(f"{name} of {what} is {value!r}, expected one of {', '.join(words)}.")
+    word = value.replace("-", "_") if words is INITIALIZERS else value
+    if word not in words:
+        raise ExperimentError(unknown(f"{name} of {what}", value, words))
+    return words[word]
+
+
+def kernel_size(path: str, value: Any) -> Any:
+    """A kernel's size, a number or [height, width]. Raises ExperimentError."""
+    sides = value if isinstance(value, list) else [value]
+    if len(sides) > 2 or not all(type(side) is int and side > 0 for side in sides):
+        raise ExperimentError(f"{path} is {value!r}, expected a whole number or [height, width].")
+    return tuple(value) if isinstance(value, list) else value
+
+
+def positive(path: str, value: Any) -> float:
+    """A finite number of at least 0. Raises ExperimentError for anything else."""
+    check_type(path, value, (float,))
+    if not 0 <= value < math.inf:
+        raise ExperimentError(f"{path} is {value}, expected a finite number of at least 0.")
+    return float(value)
+
+
+def rate(where: str, eta: Any, steps: int) -> Any:
+    """A learning rate as `optimizers` has it, for so many updates an epoch. Raises ExperimentError."""
+    if not isinstance(eta, dict):
+        return positive(f"{where}.eta", eta)
+    kind = eta.get("kind")
+    if kind not in SCHEDULES:
+        raise ExperimentError(unknown(f"schedule kind of {where}.eta", str(kind), SCHEDULES))
+    allowed = {"kind", "epochs", "updates", *SCHEDULES[kind]}
+    for name in eta:
+        if name not in allowed:
+            raise ExperimentError(unknown(f"entry of {where}.eta", name, allowed))
+    missing = [name for name in SCHEDULES[kind] if name not in eta]
+    if missing or ("epochs" in eta) == ("updates" in eta):
+        raise ExperimentError(
+            f'{where}.eta of kind "{kind}" needs {", ".join(SCHEDULES[kind])}, and either epochs or updates, not both.'
+        )
+    unit, factor = ("epochs", steps) if "epochs" in eta else ("updates", 1)
+    several = kind == "piecewise"
+    check_type(f"{where}.eta.{unit}", eta[unit], (list if several else float,))
+    times = [round(factor * positive(f"{where}.eta.{unit}", t)) for t in (eta[unit] if several else [eta[unit]])]
+    if several:
+        check_type(f"{where}.eta.values", eta["values"], (list,))
+        values = tuple(positive(f"{where}.eta.values", value) for value in eta["values"])
+        try:
+            return optimizers.piecewise(values, tuple(times))
+        except ValueError as error:
+            raise ExperimentError(f"{where}.eta is not understood: {error}.") from error
+    if kind == "staircase":
+        if not positive(f"{where}.eta.factor", eta["factor"]):
+            raise ExperimentError(f"{where}.eta.factor is 0, expected a number above 0.")
+        return optimizers.staircase(positive(f"{where}.eta.eta", eta["eta"]), float(eta["factor"]), max(1, times[0]))
+    return optimizers.warm_up(rate(where, eta["eta"], steps), max(1, times[0]))
+
+
+def make_optimizer(where: str, options: Table, steps: int, network: Network | None = None) -> Optimizer:
+    """An optimizer from its table; network: says which layers there are, where it is known already.
+
+    Raises ExperimentError for what it does not take.
+    """
+    own = dict(options)
+    by_layer = own.pop("by_layer", {})
+    name = own.pop("name")
+    if name not in OPTIMIZERS:
+        raise ExperimentError(unknown(f"{where}.name", str(name), OPTIMIZERS))
+    check_options(f'{where} "{name}"', parameters_of(OPTIMIZERS[name]), own)
+    eta = rate(where, own.pop("eta"), steps)
+    try:
+        default = OPTIMIZERS[name](eta, **own)
+    except ValueError as error:
+        raise ExperimentError(f"{where}: {error}.") from error
+    check_type(f"{where}.by_layer", by_layer, (dict,))
+    if not by_layer:
+        return default
+    special = {}
+    for layer, changes in by_layer.items():
+        if layer != "last" and not str(layer).isdigit():
+            raise ExperimentError(f'{where}.by_layer names "{layer}", expected the number of a layer or "last".')
+        check_type(f"{where}.by_layer.{layer}", changes, (dict,))
+        last = 0 if network is None else network.weighted[-1]
+        number = last if layer == "last" else int(layer)
+        if network is not None and number > network.L:
+            raise ExperimentError(f"{where}.by_layer names layer {number}, expected one of 0 to {network.L}.")
+        mine = {k: v for k, v in options.items() if k != "by_layer"}
+        special[number] = make_optimizer(f"{where}.by_layer.{layer}", mine | changes, steps)
+    return optimizers.by_layer(default, special)
+
+
+def wrapped_row(experiment: Experiment, row: registry.Row, total: int) -> registry.Row:
+    """The row with the experiment's modifications: options of its own wrappers, and further ones around them.
+
+    total: batches of the whole run, of which `start_share` of E/I is a share. Raises ExperimentError.
+    """
+    given = plain(experiment.modifications)
+    for name, options in given.items():
+        check_type(f"modifications.{name}", options, (dict,))
+    chosen = [(name, dict(options) | given.pop(name, {})) for name, options in row.wrappers] + list(given.items())
+    wrappers = []
+    for name, options in chosen:
+        if name not in registry.MODIFICATIONS:
+            raise ExperimentError(unknown("modification", name, registry.MODIFICATIONS))
+        if name == "fixed-signs":
+            if "start_share" in options:
+                share = positive("start_share of fixed-signs", options.pop("start_share"))
+                if share > 1:
+                    raise ExperimentError(f"start_share of fixed-signs is {share}, expected 0 to 1.")
+                options["start"] = round(share * total)
+            if "start" not in options:
+                raise ExperimentError('The modification "fixed-signs" needs start (updates) or start_share (0 to 1).')
+            check_type("start of fixed-signs", options["start"], (int,))
+        check_options(f'modification "{name}"', parameters_of(registry.MODIFICATIONS[name], "optimizer"), options)
+        wrappers.append((name, options))
+    return row._replace(wrappers=tuple(wrappers))
+
+
+def build_network(experiment: Experiment, shape: Shape) -> tuple[Network, bool]:
+    """The network for data of that shape, and whether its targets are its inputs. Raises ExperimentError."""
+    constructor, options = MODELS[experiment.model], plain(experiment.model_options)
+    parameters = parameters_of(constructor)
+    check_type("model_options.in_shape", options.get("in_shape", []), (list,))
+    vector = len(options.get("in_shape", parameters["in_shape"])) == 1
+    in_shape: tuple[int, ...] = shape.in_shape
+    if vector:
+        in_shape = (in_shape[0] * in_shape[1] * in_shape[2],)
+    if tuple(options.pop("in_shape", in_shape)) != in_shape:
+        asked = experiment.model_options["in_shape"]
+        raise ExperimentError(f"model_options.in_shape is {asked}, but the images have {in_shape}: leave it out.")
+    rebuilds = "classes" not in parameters
+    if not rebuilds and options.setdefault("classes", shape.classes) != shape.classes:
+        asked = options["classes"]
+        raise ExperimentError(f"model_options.classes is {asked}, but the dataset has {shape.classes}: leave it out.")
+    try:
+        return constructor(in_shape=in_shape, **options), rebuilds
+    except (ValueError, TypeError) as error:
+        raise ExperimentError(
+            f'The model "{experiment.model}" cannot be built for images {shape.in_shape}: {error}.'
+        ) from error
+
+
+def build(experiment: Experiment, backend: Backend, shape: Shape) -> Built:
+    """The network, loss and algorithm of a checked experiment. Raises ExperimentError."""
+    row = find_row(experiment.algorithm)
+    network, rebuilds = build_network(experiment, shape)
+    network = network.with_kernels(backend.kernels).with_dtype(backend.dtype)
+    outputs = network[network.L].out_shape[0] - experiment.model_options.get("auxiliary", 0)
+    loss = registry.task_loss(row, LOSSES[experiment.loss](), outputs)
+    row = wrapped_row(experiment, row, experiment.epochs * shape.steps)._replace(
+        options=dict(row.options) | resolve_options(row, experiment.algorithm_options)
+    )
+    optimizer = make_optimizer("optimizer", experiment.optimizer, shape.steps, network)
+    inverse = None
+    if row.inverses:
+        inverse = make_optimizer("inverse_optimizer", experiment.inverse_optimizer, shape.steps, network)
+        check_noise(row, network)
+    try:
+        return Built(network, loss, row.build(network, loss, optimizer, inverse), row, rebuilds)
+    except ValueError as error:
+        raise ExperimentError(f'The algorithm "{row.name}" cannot learn on "{experiment.model}": {error}.') from error
+
+
+def check_noise(row: registry.Row, network: Network) -> None:
+    """Raise ExperimentError where noise is given by layer, but not for every layer whose inverse is learned."""
+    noise = row.options.get("noise")
+    needed = range(2, network.L + (0 if row.name.startswith("dtp") else 1))
+    if isinstance(noise, dict) and not set(needed) <= set(noise):
+        raise ExperimentError(
+            f"algorithm_options.noise names layers {sorted(noise)}, expected all of {list(needed)}, or one number."
+        )

@@ -1,0 +1,133 @@
+"""An experiment checked before anything starts, and whatever it leaves open filled in."""
+
+from dataclasses import replace
+from typing import Any
+
+from ..models import MODELS
+from . import recipes, registry
+from .building import (
+    LOSSES,
+    check_options,
+    find_row,
+    make_optimizer,
+    parameters_of,
+    resolve_options,
+    wrapped_row,
+)
+from .experiment import METRICS, Experiment, ExperimentError, as_dict, check_type, from_dict, plain, unknown
+
+DATASETS = {"mnist": "ylecun/mnist", "cifar": "uoft-cs/cifar10", "imagenet": "ILSVRC/imagenet-1k"}
+CIFAR_MODELS = ("he2016/resnet20",)
+MNIST_MODELS = ("akrout2019/mlp", "bartunov2018/autoencoder")
+STEPS = 10**6  # in an epoch, as long as the data is not there: no two of a schedule's moments fall together
+AUXILIARY = 512  # units of AO-SDTP's output on CIFAR (Bartunov et al. 2018, sec. 3.2); ours elsewhere
+
+
+def checked(experiment: Experiment) -> Experiment:
+    """The experiment with every default filled in and every name in its full form.
+
+    Optimizers that are not named are ours: those of the demo. Raises ExperimentError, one sentence, for whatever is
+    unknown, missing or out of range, as far as it can be known before the data is there.
+    """
+    from_dict(as_dict(experiment))
+    row = find_row(experiment.algorithm)
+    if experiment.model not in MODELS:
+        raise ExperimentError(unknown("model", experiment.model, MODELS))
+    if experiment.loss not in LOSSES:
+        raise ExperimentError(unknown("loss", experiment.loss, LOSSES))
+    for name in experiment.metrics:
+        check_type("an entry of metrics", name, (str,))
+        if name not in METRICS:
+            raise ExperimentError(unknown("metric", name, METRICS))
+    least = {"batch": 1, "epochs": 1, "steps": 1, "held_out": 0, "seed": 0, "evaluate_every": 1, "checkpoint_every": 0}
+    for name, smallest in least.items():
+        value = getattr(experiment, name)
+        if value is not None and not value >= smallest:
+            raise ExperimentError(f"{name} is {value}, expected at least {smallest}.")
+    if not experiment.test and not experiment.held_out:
+        raise ExperimentError("test is false and held_out is 0, so nothing would be measured: hold out some images.")
+    full = replace(
+        experiment,
+        algorithm=row.name,
+        algorithm_options=default_options(experiment, row),
+        model_options=default_model_options(experiment, row),
+        dataset=experiment.dataset or dataset_of(experiment.model),
+        optimizer=default_optimizer(experiment, row),
+        inverse_optimizer=default_inverse_optimizer(experiment, row),
+    )
+    check_options(f'model "{full.model}"', parameters_of(MODELS[full.model]), full.model_options)
+    resolve_options(row, full.algorithm_options)
+    make_optimizer("optimizer", full.optimizer, STEPS)
+    if row.inverses:
+        make_optimizer("inverse_optimizer", full.inverse_optimizer, STEPS)
+    elif full.inverse_optimizer:
+        raise ExperimentError(f'inverse_optimizer is given, but "{row.name}" learns no inverses: leave it out.')
+    wrapped_row(full, row, 1)
+    return full
+
+
+def dataset_of(model: str) -> str:
+    """The dataset that a model of the papers is made for."""
+    if model in CIFAR_MODELS:
+        return DATASETS["cifar"]
+    if model in MNIST_MODELS:
+        return DATASETS["mnist"]
+    return next((id for word, id in DATASETS.items() if word in model), DATASETS["imagenet"])
+
+
+def default_options(experiment: Experiment, row: registry.Row) -> dict[str, Any]:
+    """The algorithm's options; those of the weight mirror, where none is given, are the demo's."""
+    given = plain(experiment.algorithm_options)
+    return dict(recipe(row).options) | given if row.module == "weight_mirror" else given
+
+
+def default_model_options(experiment: Experiment, row: registry.Row) -> dict[str, Any]:
+    """The model's options; an auxiliary output where the algorithm needs one."""
+    given = plain(experiment.model_options)
+    if row.auxiliary:
+        if "auxiliary" not in parameters_of(MODELS[experiment.model]):
+            raise ExperimentError(
+                f'"{row.name}" needs an auxiliary output, which model "{experiment.model}" cannot have: '
+                "choose one of bartunov2018."
+            )
+        return {"auxiliary": AUXILIARY} | given
+    if given.get("auxiliary"):
+        raise ExperimentError(f'model_options.auxiliary is given, but "{row.name}" has no use for it: leave it out.')
+    return given
+
+
+def recipe(row: registry.Row) -> recipes.Recipe:
+    """How the demo trains a row."""
+    return recipes.FULLY_CONNECTED.get(row.name, recipes.DEFAULT_INVERSE if row.inverses else recipes.DEFAULT)
+
+
+def default_optimizer(experiment: Experiment, row: registry.Row) -> dict[str, Any]:
+    """The optimizer, of which the name or the rate may have been left out: ours, as in the demo."""
+    found = recipe(row)
+    if experiment.loss != "cross-entropy" or found.adam:
+        ours: dict[str, Any] = {"name": "adam", "eta": found.eta if found.adam else 1e-3}
+    else:
+        ours = {"name": "sgd", "eta": found.eta, "momentum": found.momentum}
+    if found.decay:
+        ours["decay"] = found.decay
+    return completed(plain(experiment.optimizer), ours, "optimizer")
+
+
+def default_inverse_optimizer(experiment: Experiment, row: registry.Row) -> dict[str, Any]:
+    """The inverses' optimizer; {} for algorithms without inverses."""
+    given = plain(experiment.inverse_optimizer)
+    return (
+        completed(given, {"name": "adam", "eta": recipe(row).inverse_eta}, "inverse_optimizer")
+        if row.inverses
+        else given
+    )
+
+
+def completed(given: dict[str, Any], ours: dict[str, Any], where: str) -> dict[str, Any]:
+    """`ours` with what is given; another optimizer than ours needs a rate of its own. Raises ExperimentError."""
+    check_type(f"{where}.name", given.get("name", ours["name"]), (str,))
+    if given.get("name", ours["name"]) == ours["name"]:
+        return ours | given
+    if "eta" not in given:
+        raise ExperimentError(f'{where}.name is "{given["name"]}", but {where}.eta is missing: give a learning rate.')
+    return given

@@ -1,0 +1,479 @@
+"""The value of an experiment: its file, its overrides, and every mistake in it, said before anything runs."""
+
+import tomllib
+from dataclasses import fields, replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from ref_bioplaus import algorithms, inverses, optimizers
+from ref_bioplaus.experiments import environment, registry, training
+from ref_bioplaus.experiments.building import INITIALIZERS, WORDS, Shape, build, make_optimizer, rate, resolve_options
+from ref_bioplaus.experiments.checking import checked
+from ref_bioplaus.experiments.experiment import (
+    FIELD_TYPES,
+    Experiment,
+    ExperimentError,
+    as_dict,
+    as_toml,
+    from_dict,
+    overridden,
+    read,
+)
+from ref_bioplaus.models import MODELS
+from ref_bioplaus.tree import named_leaves
+from tests.conftest import get
+from tests.embedded_data import embedded_data
+
+SHAPE = Shape((9, 6, 2), 4, 5)
+SMALL = Experiment(model_options={"width": 5 / 256})
+EVERY_FIELD = Experiment(
+    algorithm="weight-mirror",
+    algorithm_options={"eta_B": 0.25, "layers": "turns", "bias_blocking": True, "initial_mirroring": 3},
+    model="bartunov2018/mnist-lc",
+    model_options={"width": 0.5, "in_shape": [28, 28, 1]},
+    dataset="zalando-datasets/fashion_mnist",
+    data='a folder/with "quotes" \\ and η',
+    augmentation="crop-24",
+    normalise=False,
+    held_out=5000,
+    test=False,
+    loss="squared-error",
+    optimizer={
+        "name": "sgd",
+        "eta": {"kind": "warm-up", "epochs": 5, "eta": {"kind": "piecewise", "values": [1e-4, 1e-5], "epochs": [20]}},
+        "nesterov": True,
+        "momentum": 0.9,
+        "by_layer": {"1": {"eta": 1}, "last": {"eta": 1e-30, "decay": 0.0}},
+    },
+    inverse_optimizer={"name": "adam", "eta": 0.001},
+    modifications={"fixed-signs": {"start_share": 0.05}, "batch-manhattan": {}},
+    batch=1,
+    epochs=500,
+    steps=7,
+    seed=2**63 - 1,
+    backend="my_package.my_module:backend",
+    device="cuda:1",
+    dtype="float64",
+    precision="tf32",
+    kernels="portable",
+    evaluate_every=2,
+    checkpoint_every=0.0,
+    metrics=("sign_changes",),
+)
+
+
+# Files
+
+
+def test_every_field_survives_its_file_and_the_order_of_tables_too(tmp_path):
+    default = Experiment()
+    for field in fields(Experiment):
+        assert getattr(EVERY_FIELD, field.name) != getattr(default, field.name), f"{field.name} is not tested"
+    for experiment in (EVERY_FIELD, default, replace(EVERY_FIELD, metrics=(), steps=None, device=None)):
+        path = tmp_path / "experiment.toml"
+        path.write_text(as_toml(experiment), "utf-8")
+        again = read(path)
+        assert again == experiment
+        assert list(again.modifications) == list(experiment.modifications)
+        assert isinstance(again.metrics, tuple)
+        assert from_dict(as_dict(again)) == experiment
+    assert FIELD_TYPES.keys() == {field.name for field in fields(Experiment)}
+
+
+def test_tuples_numbers_as_keys_and_none_become_what_toml_has():
+    experiment = Experiment(
+        algorithm_options={"noise": {2: 0.1, 3: 0.2}, "norm": None}, model_options={"in_shape": (9, 6, 2)}
+    )
+    found = tomllib.loads(as_toml(experiment))
+    assert found["algorithm_options"] == {"noise": {"2": 0.1, "3": 0.2}}
+    assert found["model_options"] == {"in_shape": [9, 6, 2]}
+    assert "steps" not in found
+
+
+def test_a_whole_number_of_seconds_is_a_number():
+    assert isinstance(from_dict({"checkpoint_every": 60}).checkpoint_every, float)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("batch = ", "is not TOML"),
+        ("bacth = 5", 'The field "bacth" is unknown: did you mean batch'),
+        ("batch = 5.0", "batch is 5.0, expected a whole number"),
+        ("batch = true", "batch is True, expected a whole number"),
+        ('test = "yes"', "test is 'yes', expected true or false"),
+        ("normalise = 1", "normalise is 1, expected true or false"),
+        ("data = 2026-01-01", "expected a text"),
+        ("optimizer = 0.1", "optimizer is 0.1, expected a table"),
+        ('metrics = "sign_changes"', "metrics is 'sign_changes', expected a list"),
+        ('checkpoint_every = "often"', "checkpoint_every is 'often', expected a number"),
+        ("steps = [1]", r"steps is \[1\], expected a whole number"),
+    ],
+)
+def test_a_file_that_is_not_understood(text, sentence, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(ExperimentError, match=sentence):
+        read(path)
+
+
+def test_a_file_that_cannot_be_read(tmp_path):
+    with pytest.raises(ExperimentError, match="cannot be read"):
+        read(tmp_path / "nowhere.toml")
+    (tmp_path / "latin.toml").write_bytes(b'data = "\xfc"')
+    with pytest.raises(ExperimentError, match="is not TOML"):
+        read(tmp_path / "latin.toml")
+
+
+# Overrides
+
+
+@pytest.mark.parametrize(
+    ("setting", "name", "value"),
+    [
+        ("batch=7", "batch", 7),
+        ("steps = 3", "steps", 3),
+        ("checkpoint_every=2", "checkpoint_every", 2.0),
+        ("normalise=false", "normalise", False),
+        ("backend=jax", "backend", "jax"),
+        ('backend="jax"', "backend", "jax"),
+        ("data=../shared/data/mnist", "data", "../shared/data/mnist"),
+        ("data=a=b", "data", "a=b"),
+        ("metrics=[]", "metrics", ()),
+        ('metrics=["sign_changes"]', "metrics", ("sign_changes",)),
+        ("optimizer.eta=1e-2", "optimizer", {"name": "sgd", "eta": 0.01, "by_layer": {"2": {"eta": 0.5}}}),
+        ("optimizer.by_layer.2.eta=3", "optimizer", {"name": "sgd", "eta": 0.5, "by_layer": {"2": {"eta": 3}}}),
+        ('optimizer={name="adam", eta=1}', "optimizer", {"name": "adam", "eta": 1}),
+        ("modifications.batch-manhattan={}", "modifications", {"batch-manhattan": {}}),
+        ("modifications.fixed-signs.start_share=0.2", "modifications", {"fixed-signs": {"start_share": 0.2}}),
+    ],
+)
+def test_a_setting_changes_one_field_and_no_other(setting, name, value):
+    base = Experiment(optimizer={"name": "sgd", "eta": 0.5, "by_layer": {"2": {"eta": 0.5}}})
+    changed = overridden(base, [setting])
+    assert getattr(changed, name) == value
+    assert type(getattr(changed, name)) is type(value)
+    assert replace(changed, **{name: getattr(base, name)}) == base
+    assert base.optimizer["by_layer"] == {"2": {"eta": 0.5}}
+
+
+def test_settings_apply_in_their_order():
+    settings = ["optimizer.name=adam", "optimizer.eta=1", "optimizer.eta=2"]
+    assert overridden(Experiment(), settings).optimizer == {"name": "adam", "eta": 2}
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("batch", 'The setting "batch" is not understood: write it as optimizer.eta=0.01'),
+        ("=3", "is not understood"),
+        ("batch.size=3", '"batch" is a value, not a table'),
+        ("seeed=3", "did you mean seed"),
+        ("epochs=1e3", "epochs is 1000.0, expected a whole number"),
+    ],
+)
+def test_a_setting_that_is_not_understood(setting, sentence):
+    with pytest.raises(ExperimentError, match=sentence):
+        overridden(Experiment(), [setting])
+
+
+# Checking
+
+
+def test_checking_fills_in_and_is_done_once():
+    for label, name in (("KP", "kolen-pollack"), ("fa", "feedback-alignment"), ("dtp", "dtp")):
+        full = checked(Experiment(algorithm=label))
+        assert full.algorithm == name
+        assert full.dataset == "ylecun/mnist"
+        assert {"name", "eta"} <= set(full.optimizer)
+        assert bool(full.inverse_optimizer) == (name == "dtp")
+        assert checked(full) == full
+        assert checked(from_dict(tomllib.loads(as_toml(full)))) == full
+    assert checked(Experiment(algorithm="ao-sdtp")).model_options == {"auxiliary": 512}
+    assert checked(Experiment(optimizer={"eta": 3})).optimizer == {"name": "sgd", "eta": 3, "momentum": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (["algorithm=kolen-polack"], "did you mean kolen-pollack"),
+        (["model=he2016/resnet19"], "did you mean he2016/resnet"),
+        (["loss=cross-entropi"], "did you mean cross-entropy"),
+        (['metrics=["sign_change"]'], "did you mean sign_changes"),
+        (["metrics=[1]"], "an entry of metrics is 1, expected a text"),
+        (["batch=0"], "batch is 0, expected at least 1"),
+        (["steps=0"], "steps is 0, expected at least 1"),
+        (["checkpoint_every=nan"], "checkpoint_every is nan, expected at least 0"),
+        (["test=false"], "nothing would be measured"),
+        (["optimizer.name=sdg", "optimizer.eta=1"], 'The optimizer.name "sdg" is unknown: did you mean sgd'),
+        (["optimizer.name=[1]"], r"optimizer.name is \[1\], expected a text"),
+        (["optimizer.name=adam"], "optimizer.eta is missing"),
+        (["optimizer.etta=1"], "did you mean eta"),
+        (["optimizer.momentum=high"], "momentum of optimizer .* is 'high', expected a number"),
+        (["optimizer.nesterov=1"], "expected true or false"),
+        (["optimizer.nesterov=true", "optimizer.momentum=0"], "needs momentum above 0"),
+        (["optimizer.decay=2"], "decay is 2"),
+        (["optimizer.eta=-0.1"], "optimizer.eta is -0.1, expected a finite number of at least 0"),
+        (["optimizer.eta=nan"], "optimizer.eta is nan, expected a finite"),
+        (["optimizer.eta=fast"], "optimizer.eta is 'fast', expected a number"),
+        (["optimizer.by_layer.first.eta=1"], 'names "first", expected the number of a layer or "last"'),
+        (["optimizer.by_layer.2=1"], "optimizer.by_layer.2 is 1, expected a table"),
+        (["optimizer.by_layer.2.etta=1"], "did you mean eta"),
+        (["inverse_optimizer.eta=1"], "learns no inverses"),
+        (["algorithm=dtp", "inverse_optimizer.eta=[1]"], r"inverse_optimizer.eta is \[1\], expected a number"),
+        (["modifications.batch-manhatan={}"], "did you mean batch-manhattan"),
+        (["modifications.batch-manhattan=3"], "modifications.batch-manhattan is 3, expected a table"),
+        (["modifications.batch-manhattan.optimizer=3"], 'The option of modification "batch-manhattan"'),
+        (["modifications.fixed-signs={}"], "needs start"),
+        (["modifications.fixed-signs.start=0.5"], "start of fixed-signs is 0.5, expected a whole number"),
+        (["modifications.fixed-signs.start_share=1.5"], "start_share of fixed-signs is 1.5, expected 0 to 1"),
+        (["modifications.fixed-signs.start_share=nan"], "start_share of fixed-signs is nan"),
+        (["algorithm_options.noise_on_dela=1"], "did you mean noise_on_delta"),
+        (["algorithm=FA", "algorithm_options.feedback_initializer=fan_inn"], "did you mean fan_in"),
+        (["algorithm=FA", "algorithm_options.initializer=3"], "initializer .* is 3, expected one of fan_in, fan_out"),
+        (["algorithm=usf", "algorithm_options.rule=unifrom"], "did you mean uniform"),
+        (["algorithm=dtp", "algorithm_options.schedule=[1]"], "expected one of parallel, alternating"),
+        (["algorithm=dtp", "algorithm_options.alpha=true"], "alpha .* is True, expected a number"),
+        (["algorithm=dtp", "algorithm_options.noise=loud"], "noise .* is 'loud', expected a number"),
+        (["algorithm=dtp", "algorithm_options.noise.x=1"], 'names "x", expected the number of a layer'),
+        (["algorithm=dtp", "algorithm_options.noise.2=loud"], "noise.2 .* is 'loud', expected a number"),
+        (["algorithm=dtp", "algorithm_options.inverse.wider=x"], "is 'x', expected a whole number or"),
+        (["algorithm=dtp", "algorithm_options.inverse.wider=[3, 0]"], "expected a whole number or"),
+        (["algorithm=dtp", "algorithm_options.inverse.wide=3"], "expected one of mirrored, dense"),
+        (["algorithm=ao-sdtp", "model=he2016/resnet20"], "needs an auxiliary output, which model"),
+        (["model_options.auxiliary=7"], 'auxiliary is given, but "backprop" has no use for it'),
+        (["model_options.witdh=1"], "did you mean width"),
+        (["model_options.width=wide"], "width .* is 'wide', expected a number"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_found_before_anything_is_built(settings, sentence):
+    with pytest.raises(ExperimentError, match=sentence):
+        checked(overridden(SMALL, settings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (["optimizer.by_layer.99.eta=1"], "by_layer names layer 99, expected one of 0 to 6"),
+        (["model_options.in_shape=784"], "model_options.in_shape is 784, expected a list"),
+        (["model_options.in_shape=[784]"], r"in_shape is \[784\], but the images have \(108,\)"),
+        (["model_options.classes=5"], "classes is 5, but the dataset has 4"),
+        (["model_options.classes=3"], "classes is 3, but the dataset has 4"),
+        (["model_options.width=0"], "width is 0, expected a positive factor"),
+        (["algorithm=sdtp", "algorithm_options.noise.2=1"], r"names layers \[2\], expected all of \[2, 3, 4, 5, 6\]"),
+        (["algorithm=dtp", "algorithm_options.noise.2=1"], r"names layers \[2\], expected all of \[2, 3, 4, 5\]"),
+        (["algorithm=dtp", "model=he2016/resnet20"], "needs a chain, synapses in every layer"),
+        (["algorithm=WM", "algorithm_options.layers=turn"], 'expected "together" or "turns"'),
+    ],
+)  # fmt: skip
+def test_a_mistake_that_only_the_data_shows(settings, sentence):
+    experiment = checked(overridden(SMALL, settings))
+    with pytest.raises(ExperimentError, match=sentence):
+        build(experiment, get("numpy", "float32"), SHAPE)
+
+
+def test_pixels_are_normalised_or_not_as_the_field_says(monkeypatch):
+    from ref_bioplaus.experiments import datasets
+
+    asked = []
+    monkeypatch.setattr(datasets, "load", lambda *arguments, **named: asked.append(named))
+    for normalise in (True, False):
+        training.load_data(checked(Experiment(normalise=normalise, held_out=3)))
+    assert [named["normalise"] for named in asked] == [True, False]
+    assert {named["held_out"] for named in asked} == {3}
+
+
+# Schedules
+
+
+def rates(eta, steps, updates):
+    found = rate("optimizer", eta, steps)
+    counts = [np.asarray(n, np.int32) for n in updates]
+    return [float(found(n, np.float64)) if callable(found) else found for n in counts]
+
+
+def test_rates_that_are_numbers():
+    assert rates(1, 5, [0, 9]) == [1.0, 1.0]
+    assert rates(0, 5, [0]) == [0.0]
+
+
+def test_schedules_in_epochs_and_in_updates():
+    piecewise = {"kind": "piecewise", "values": [1, 0.5, 0.25], "epochs": [2, 2.4]}
+    assert rates(piecewise, 5, [9, 10, 11, 12]) == [1.0, 0.5, 0.5, 0.25]
+    by_updates = {"kind": "piecewise", "values": [1, 0.5, 0.25], "updates": [2, 3]}
+    assert rates(by_updates, 5, [1, 2, 3, 99]) == [1.0, 0.5, 0.25, 0.25]
+    staircase = {"kind": "staircase", "eta": 0.5, "factor": 0.25, "epochs": 2}
+    assert rates(staircase, 3, [0, 5, 6, 12]) == pytest.approx([0.5, 0.5, 0.125, 0.03125])
+    assert rates(staircase | {"epochs": 0.01}, 3, [0, 1]) == pytest.approx([0.5, 0.125])  # at least one update
+    warm_up = {"kind": "warm-up", "eta": 4, "updates": 4}
+    assert rates(warm_up, 3, [0, 1, 3, 4]) == [1.0, 2.0, 4.0, 4.0]
+
+
+def test_schedules_within_schedules():
+    inner = {"kind": "piecewise", "values": [4, 8], "epochs": [2]}
+    assert rates({"kind": "warm-up", "eta": inner, "epochs": 1}, 4, [0, 3, 7, 8]) == [1.0, 4.0, 4.0, 8.0]
+    twice = {"kind": "warm-up", "eta": {"kind": "warm-up", "eta": 4, "updates": 2}, "updates": 4}
+    assert rates(twice, 4, [0, 1, 3]) == [0.5, 2.0, 4.0]
+
+
+def test_moments_that_fall_together_in_a_short_epoch_are_refused_only_there():
+    eta = {"kind": "piecewise", "values": [3, 2, 1], "epochs": [0.6, 1.2]}
+    experiment = checked(replace(SMALL, optimizer={"eta": eta}))
+    build(experiment, get("numpy", "float32"), SHAPE)
+    with pytest.raises(ExperimentError, match="expected one more, increasing"):
+        build(experiment, get("numpy", "float32"), SHAPE._replace(steps=1))
+
+
+@pytest.mark.parametrize(
+    ("eta", "sentence"),
+    [
+        ({}, 'schedule kind of optimizer.eta "None" is unknown'),
+        ({"kind": "stair-case"}, "did you mean staircase"),
+        ({"kind": "warm-up", "eta": 1}, "needs eta, and either epochs or updates, not both"),
+        ({"kind": "warm-up", "eta": 1, "epochs": 1, "updates": 1}, "not both"),
+        ({"kind": "warm-up", "updates": 1}, "needs eta"),
+        ({"kind": "warm-up", "eta": 1, "epoch": 1}, "did you mean epochs"),
+        ({"kind": "warm-up", "eta": -1, "updates": 1}, "expected a finite number of at least 0"),
+        ({"kind": "warm-up", "eta": 1, "updates": [1]}, r"optimizer.eta.updates is \[1\], expected a number"),
+        ({"kind": "staircase", "eta": 1, "factor": 0, "updates": 1}, "factor is 0, expected a number above 0"),
+        ({"kind": "staircase", "eta": 1, "factor": 0.1, "epochs": float("inf")}, "epochs is inf"),
+        ({"kind": "staircase", "eta": "a", "factor": 0.1, "epochs": 1}, "optimizer.eta.eta is 'a', expected a number"),
+        ({"kind": "piecewise", "values": [1], "updates": 3}, "updates is 3, expected a list"),
+        ({"kind": "piecewise", "values": 1, "updates": [3]}, "values is 1, expected a list"),
+        ({"kind": "piecewise", "values": [1, 2], "updates": []}, "expected one more, increasing"),
+        ({"kind": "piecewise", "values": [1, 2, 3], "updates": [5, 4]}, "increasing"),
+        ({"kind": "piecewise", "values": [1, "x"], "updates": [4]}, "values is 'x', expected a number"),
+        ({"kind": "piecewise", "values": [1, 2], "updates": ["x"]}, "updates is 'x', expected a number"),
+    ],
+)
+def test_a_schedule_that_is_not_understood(eta, sentence):
+    with pytest.raises(ExperimentError, match=sentence):
+        rate("optimizer", eta, 5)
+
+
+# Optimizers, options and modifications
+
+
+def moved(table, network=None):
+    """By how much each layer's weights are moved by a gradient of ones."""
+    from ref_bioplaus.types import LayerParams
+
+    make = make_optimizer("optimizer", table, 5, network)
+    ones = tuple(LayerParams(np.ones((2, 3)), ()) for _ in range(4))
+    kernels = get("numpy").kernels
+    params, _ = make.update(ones, make.init(ones, (), kernels), ones, kernels)
+    return [1.0 - float(p.W[0, 0]) for p in params]
+
+
+def test_layers_have_rates_of_their_own():
+    network = SimpleNamespace(weighted=(1, 2, 3), L=3)
+    table = {"name": "sgd", "eta": 0.5, "by_layer": {"1": {"eta": 0.25}, "last": {"eta": 0.125, "momentum": 0.5}}}
+    assert moved(table, network) == [0.5, 0.25, 0.5, 0.125]
+    schedule = {"kind": "warm-up", "eta": 1, "updates": 8}
+    assert moved(table | {"by_layer": {"3": {"eta": schedule}}}, network) == [0.5, 0.5, 0.5, 0.125]
+    assert moved({"name": "sgd", "eta": 0.5}) == [0.5] * 4
+    other = table | {"by_layer": {"2": {"name": "adam", "eta": 0.25}}}
+    assert moved(other, network) == pytest.approx([0.5, 0.5, 0.25, 0.5], rel=1e-6)
+
+
+def test_names_of_functions_stand_for_functions():
+    dtp, frsf, dense_fa = (registry.row(name) for name in ("dtp", "frsf", "dense-fa"))
+    found = resolve_options(
+        dtp, {"schedule": "alternating", "inverse": "dense", "inverse_initializer": "glorot-normal"}
+    )
+    assert found["schedule"] is algorithms.alternating
+    assert found["inverse"] is inverses.dense_inverse
+    assert found["inverse_initializer"] is INITIALIZERS["glorot_normal"]
+    assert resolve_options(dtp, {"noise": {"2": 1, "3": 0.5}})["noise"] == {2: 1.0, 3: 0.5}
+    assert callable(resolve_options(dtp, {"inverse": {"wider": [3, 5]}})["inverse"])
+    assert resolve_options(frsf, {"rule": "strict-norm"})["rule"] is algorithms.strict_norm
+    assert resolve_options(dense_fa, {"dense_initializer": "zero"})["dense_initializer"] is INITIALIZERS["zero"]
+    assert resolve_options(registry.row("weight-mirror"), {"mirror_per_batch": 0.25}) == {"mirror_per_batch": 0.25}
+
+
+@pytest.mark.parametrize("row", registry.ROWS, ids=lambda row: row.name)
+def test_every_word_for_a_function_is_taken_where_its_option_is(row):
+    for name, words in WORDS.items():
+        for word in words:
+            options = {name: word}
+            try:
+                assert resolve_options(row, options)[name] is words[word]
+            except ExperimentError as error:
+                assert f'The option of algorithm "{row.name}" "{name}" is unknown' in str(error)
+
+
+def test_modifications_wrap_in_the_order_they_stand_in():
+    """The first is innermost, as the names of the memory show; the algorithm's own come before."""
+
+    def memory(*names):
+        tables = {name: {"start": 1} if name == "fixed-signs" else {} for name in names}
+        experiment = checked(replace(SMALL, modifications=tables, optimizer={"name": "adam", "eta": 0.1}))
+        built = build(experiment, get("numpy", "float32"), SHAPE)
+        return [name for name, _ in named_leaves(built.algorithm.init(get("numpy").key(0)).forward.memory)]
+
+    assert memory("fixed-signs", "constant-norm") != memory("constant-norm", "fixed-signs")
+    experiment = checked(
+        replace(SMALL, algorithm="frsf-ei", modifications={"constant-norm": {}, "fixed-signs": {"start": 3}})
+    )
+    row = build(experiment, get("numpy", "float32"), SHAPE).row
+    assert row.wrappers == (("fixed-signs", {"start": 3}), ("constant-norm", {}))
+
+
+def test_a_share_of_the_run_becomes_an_update():
+    experiment = checked(replace(SMALL, epochs=8, modifications={"fixed-signs": {"start_share": 0.25}}))
+    built = build(experiment, get("numpy", "float32"), SHAPE)
+    assert built.row.wrappers == (("fixed-signs", {"start": 10}),)
+
+
+@pytest.mark.parametrize("model", sorted(MODELS))
+def test_every_model_has_a_dataset_and_the_default_experiment(model):
+    full = checked(Experiment(model=model))
+    assert full.dataset in ("ylecun/mnist", "uoft-cs/cifar10", "ILSVRC/imagenet-1k")
+    assert optimizers.sgd.__name__ == full.optimizer["name"]
+
+
+# On a GPU
+
+
+def test_a_gpu_is_asked_for_the_same_bits_every_time(monkeypatch):
+    import os
+
+    torch = pytest.importorskip("torch")
+    for before, after in (
+        ("", "--xla_gpu_deterministic_ops=true"),
+        ("--xla_dump_to=x", "--xla_dump_to=x --xla_gpu_deterministic_ops=true"),
+        ("--xla_gpu_deterministic_ops=false", "--xla_gpu_deterministic_ops=false"),  # the user's word
+    ):
+        monkeypatch.setenv("XLA_FLAGS", before)
+        monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+        training.get_backend(checked(SMALL), training.Reporter())
+        assert os.environ["XLA_FLAGS"] == after
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    asked = []
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", asked.append)
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    for name, device in (("torch", "cpu"), ("jax", "cuda"), ("torch", "cuda")):
+        assert asked == []
+        environment.make_deterministic(SimpleNamespace(name=name, device=torch.device(device)))
+    assert asked == [True]
+    assert torch.utils.deterministic.fill_uninitialized_memory is False
+
+
+def test_jax_takes_the_flag_that_is_set_for_it(tmp_path):
+    """XLA ends a process whose flags it does not know."""
+    import subprocess
+    import sys
+
+    pytest.importorskip("jax")
+    code = (
+        "from ref_bioplaus.experiments import training; from ref_bioplaus.experiments.experiment import Experiment; "
+        "b = training.get_backend(Experiment(backend='jax'), training.Reporter()); print(b.to_numpy(b.key(1)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "[0 1]\n", done.stderr
+
+
+def test_the_embedded_data_has_the_form_that_training_asks_for():
+    assert training.shape_of(embedded_data(), Experiment(batch=100)) == Shape((10, 6, 1), 10, 5)
