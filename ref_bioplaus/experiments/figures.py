@@ -19,24 +19,32 @@ from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from . import checkpoints, mosaics, series
-from .building import find_row
-from .experiment import METRICS, ExperimentError
+from . import mosaics, series
+from .experiment import ExperimentError
+from .lines import DARK, band, bars, dashes, error_axis, group_name, legend
+from .missing import (
+    error_name,
+    freezing,
+    lacks_auxiliary,
+    lacks_checkpoint,
+    lacks_errors,
+    lacks_freeze,
+    lacks_metrics,
+    lacks_reconstructions,
+    test_split,
+)  # fmt: skip
 from .mosaics import Picture
 from .pictures import COLOURS, STYLE
 from .series import Curve, Group, Run
 
 PANEL, HEIGHT = 3.6, 2.9  # inches
-DARK = "#444444"
 MARKERS = ("", "o", "s", "^", "v")  # where there are more lines than colours
-SHADE = 0.2
 CAPTION_LINE = 0.145  # inches
 DEPTH = "viridis"
 NAMED_PLACES = 6  # at most, on an axis
 NAMED_LAYERS = 8  # at most, in a legend
-ERROR_TICKS = (0.001, 0.01, 0.1, 0.5, 1, 2, 5, 10, 20, 50, 100)  # %
 MANY_SEEDS = "Runs that differ only in their seed are one line, their mean; the band reaches from the lowest seed to "
 MANY_SEEDS += "the highest, as far as all of them have come."
 TRAIN_ERROR = "Train (dashed): the batches of the epoch as they were met; {test} (solid): all images after it."
@@ -105,67 +113,6 @@ def check_ending(out: Path) -> None:
     """Raise ExperimentError for a file that is neither .svg nor .png."""
     if out.suffix not in (".svg", ".png"):
         raise ExperimentError(f'The picture {out} ends in "{out.suffix}", expected .svg or .png: rename it.')
-
-
-# What a run must have
-
-
-def lacks_errors(run: Run) -> str | None:
-    """For `learning`."""
-    if test_name(run) or series.measured(run, "train_loss"):
-        return None
-    return "has measured no error yet: wait for the end of its first epoch."
-
-
-def lacks_metrics(names: Sequence[str], run: Run) -> str | None:
-    """For pictures of metrics per layer, of which one is enough."""
-    if any(series.measured(run, name) for name in names):
-        return None
-    wanted = " and ".join(names)
-    if run.experiment.algorithm == "backprop" and "sign_changes" not in names:
-        return f"is backpropagation, against which {wanted} are measured: leave it out."
-    if set(names) & set(run.experiment.metrics):
-        return f"has no {wanted}, which its algorithm or its log so far does not have: leave it out."
-    asked = ", ".join(f'"{name}"' for name in METRICS)
-    return f"has no {wanted}: train again with --set 'metrics=[{asked}]' to record them."
-
-
-def lacks_checkpoint(run: Run) -> str | None:
-    """For pictures of weights."""
-    return None if checkpoints.found(run.out) else "has no checkpoint: continue it with `ref-bioplaus resume`."
-
-
-def lacks_reconstructions(run: Run) -> str | None:
-    """For `reconstructions`."""
-    if "autoencoder" not in run.experiment.model:
-        return f'learned "{run.experiment.model}", which is no autoencoder: draw a run of bartunov2018/autoencoder.'
-    return lacks_checkpoint(run)
-
-
-def lacks_auxiliary(run: Run) -> str | None:
-    """For `auxiliary-size`."""
-    if "auxiliary" not in run.experiment.model_options:
-        return (
-            f'learned by "{run.experiment.algorithm}", which has no auxiliary units: train ao-sdtp with several '
-            "numbers of them, as --set model_options.auxiliary=256."
-        )
-    return None if final_name(run) else lacks_errors(run) or "has no final error yet: wait for its first epoch."
-
-
-def lacks_freeze(run: Run) -> str | None:
-    """For `frozen`."""
-    options = freezing(run)
-    if not options:
-        return "fixes no signs: train it with --set modifications.fixed-signs.start_share=0.2, and other shares."
-    if "start_share" not in options and not series.epoch_length(run):
-        return "fixes its signs at an update whose epoch its log does not tell: let it end with a whole epoch."
-    return None if final_name(run) else "has no final error yet: wait for the end of its first epoch."
-
-
-def freezing(run: Run) -> dict[str, Any]:
-    """The options of fixed-signs, {} where it has none."""
-    own = dict(find_row(run.experiment.algorithm).wrappers).get("fixed-signs", {})
-    return dict(own) | run.experiment.modifications.get("fixed-signs", {})
 
 
 # Curves over training
@@ -341,88 +288,6 @@ def final_errors(
     reached = f"{epochs[0]}" if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]}"
     return Picture(figure, f"After {reached} epochs. {TRAIN_ERROR.format(test=test)} Means over the runs "
                    "that differ only in their seed; the bars reach from the lowest seed to the highest.")  # fmt: skip
-
-
-# Which numbers a run has
-
-
-def test_split(run: Run) -> str:
-    """The images that errors are shown of: the test images, or those held out where the former are not measured."""
-    return "test" if series.measured(run, "test_loss") else "validation"
-
-
-def error_name(run: Run) -> str | None:
-    """The record's number that has the error of images not learned from."""
-    name = f"{test_split(run)}_error"
-    return name if series.measured(run, name) else None
-
-
-def test_name(run: Run) -> str | None:
-    """The error of images not learned from, or where there is none their loss."""
-    name = f"{test_split(run)}_loss"
-    return error_name(run) or (name if series.measured(run, name) else None)
-
-
-def final_name(run: Run) -> str | None:
-    """The error after learning."""
-    return test_name(run) if run.records[-1]["step"] else None
-
-
-# Drawing
-
-
-def band(
-    axes: Axes, found: Curve, dash: str, name: str, color: Any = DARK, marker: str = "", thin: bool = False
-) -> None:
-    """The mean as a line, and the range of the seeds around it."""
-    every = max(1, len(found.x) // 8)
-    axes.plot(
-        found.x, found.mean, dash, color=color, marker=marker, markevery=every, markersize=4, label=name,
-        linewidth=1.0 if thin else 1.6,
-    )  # fmt: skip
-    if found.low != found.high:
-        axes.fill_between(found.x, found.low, found.high, color=color, alpha=SHADE, linewidth=0)
-
-
-def bars(axes: Axes, found: Curve, dash: str, name: str, colour: str, marker: str) -> None:
-    """Points joined by a line, with the range of the seeds where they differ."""
-    if found.low != found.high:
-        spread = [
-            [m - l for m, l in zip(found.mean, found.low, strict=True)],
-            [h - m for m, h in zip(found.mean, found.high, strict=True)],
-        ]
-        axes.errorbar(found.x, found.mean, spread, fmt="none", ecolor=colour, capsize=3, linewidth=1)
-    axes.plot(found.x, found.mean, dash, color=colour, marker=marker, markersize=4, label=name, linewidth=1.6)
-
-
-def error_axis(axes: Axes, curves: Sequence[Curve]) -> None:
-    """Errors in percent on a logarithmic scale, on which 0 is below the lower edge."""
-    positive = [v for found in curves for v in found.low if v > 0]
-    lowest = min(positive, default=1.0)
-    axes.set_yscale("log", nonpositive="clip")
-    axes.set_ylim(0.7 * lowest, 100.0)
-    ticks = [tick for tick in ERROR_TICKS if tick >= 0.7 * lowest]
-    axes.yaxis.set_major_locator(FixedLocator(ticks))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda error, _: f"{error:g} %"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-
-
-def group_name(group: Group) -> str:
-    """Its label, and how many seeds it has where it has several."""
-    return f"{group.label} ({len(group.runs)} seeds)" if len(group.runs) > 1 else group.label
-
-
-def dashes(by_name: dict[str, Any]) -> list[Line2D]:
-    """What the kinds of line stand for, for a legend."""
-    return [Line2D([], [], color=DARK, linestyle=dash, label=name) for name, dash in by_name.items()]
-
-
-def legend(figure: Figure, handles: Sequence[Line2D]) -> None:
-    """The lines' names below the axes, in as many columns as there is room for."""
-    longest = max(len(str(handle.get_label())) for handle in handles)
-    columns = max(1, min(len(handles), int(figure.get_size_inches()[0] / (0.45 + 0.085 * longest))))
-    figure.legend(handles=handles, loc="outside lower left", ncols=columns, frameon=False, fontsize=9)
 
 
 FIGURES = {

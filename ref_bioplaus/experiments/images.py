@@ -1,0 +1,212 @@
+"""A dataset in hand: splits of images, and how they become batches, in memory or streaming (see datasets.py)."""
+
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from .. import losses
+from ..backends import Backend
+from ..types import Array, Batch
+from . import augmentation as augmentations
+from .augmentation import Augmentation, DataError
+from .hub import Source
+from .streaming import Decoders
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """The images of training, validation or test."""
+
+    name: str
+    rows: np.ndarray  # which images of the source, int64 (count,): a name for each, of which its augmentation is made
+    labels: np.ndarray  # int32 (count,)
+    pixels: np.ndarray | None = None  # uint8 (count, height, width, channels); None: they stream
+    source: Source | None = None
+
+    @property
+    def count(self) -> int:
+        """How many images."""
+        return len(self.rows)
+
+    def steps(self, batch: int, drop_last: bool = False) -> int:
+        """Batches in an epoch; the last one may be smaller, and counts unless it is dropped."""
+        return self.count // batch if drop_last else -(-self.count // batch)
+
+
+@dataclass(eq=False)
+class Dataset:
+    """Splits of images of one kind, and how they become batches. `validation` is None without held-out images, `test`
+    where the dataset has no labelled test images."""
+
+    name: str
+    train: Split
+    validation: Split | None
+    test: Split | None
+    classes: tuple[str, ...]
+    in_shape: tuple[int, int, int]  # of what the network gets, (height, width, channels)
+    augmentation: Augmentation
+    mean: np.ndarray  # per channel, of brightness in [0, 1]
+    deviation: np.ndarray
+    resize_first: bool = False
+    workers: int = 0
+    on_device: weakref.WeakKeyDictionary = field(default_factory=weakref.WeakKeyDictionary, repr=False)
+    decoders: Decoders | None = field(default=None, repr=False)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The names of the splits there are."""
+        return tuple(name for name in ("train", "validation", "test") if getattr(self, name) is not None)
+
+    @property
+    def streams(self) -> bool:
+        """Whether images are decoded whenever they are needed."""
+        return self.train.pixels is None
+
+    @property
+    def bytes(self) -> int:
+        """What the images take in memory, on the host and once more on each device: 0 where they stream."""
+        pixels = [getattr(self, name).pixels for name in self.splits]
+        return sum(p.nbytes for p in pixels if p is not None)
+
+    def split(self, name: str) -> Split:
+        """A split by name. Raises DataError where there is none."""
+        if name not in self.splits:
+            how = "load it with held_out" if name == "validation" else f"choose one of {', '.join(self.splits)}"
+            raise DataError(f'The dataset "{self.name}" has no split "{name}": {how}.')
+        return getattr(self, name)
+
+    def order(self, split: str, seed: int, epoch: int, shuffle: bool = True) -> np.ndarray:
+        """The positions of a split's images in the order of an epoch, int64 (count,)."""
+        count = self.split(split).count
+        if not shuffle:
+            return np.arange(count)
+        return augmentations.permutation((augmentations.host_key(seed), "shuffle", split, epoch), count)
+
+    def batches(
+        self, split: str, backend: Backend, batch: int, seed: int, epoch: int, start: int = 0, shuffle: bool = True,
+        flatten: bool = False, drop_last: bool = False, augment: bool | None = None,
+    ) -> Iterator[Batch]:  # fmt: skip
+        """The batches of one epoch from number `start` on: x (N, *in_shape), or (N, units) if flattened, and one-hot y
+        (N, classes), in the backend's dtype on its device.
+
+        augment: whether to augment; None: training images, if they are shuffled. Raises DataError.
+        """
+        if batch < 1 or start < 0:
+            raise DataError(f"batch is {batch} and start is {start}, expected at least 1 and 0.")
+        chosen = self.split(split)
+        order = self.order(split, seed, epoch, shuffle)
+        augmented = (shuffle and split == "train") if augment is None else augment
+        draw = (seed, epoch) if augmented else None
+        parts = [order[i * batch : (i + 1) * batch] for i in range(start, chosen.steps(batch, drop_last))]
+        if chosen.pixels is None:
+            return self.streamed(chosen, backend, parts, draw, flatten)
+        return self.in_memory(chosen, backend, parts, draw, flatten)
+
+    def in_memory(
+        self, split: Split, backend: Backend, parts: list[np.ndarray], draw: tuple[int, int] | None, flatten: bool
+    ) -> Iterator[Batch]:
+        """Batches of images that are on the device."""
+        assert split.pixels is not None
+        pixels, labels, normal = self.device_arrays(backend, split)
+        shape = split.pixels.shape[1:3]
+        plain = shape == self.in_shape[:2] and (draw is None or self.augmentation.name == "none")
+
+        images = pixels["rows" if plain else "flat"]
+        run = self.making(backend, "rows" if plain else "flat", flatten)
+        for positions in parts:
+            on_device = backend.asarray(positions.astype(np.int32))
+            if plain:
+                yield run(images, labels, *normal, on_device)
+                continue
+            words = None if draw is None else augmentations.image_words(self.augmentation, *draw, split.rows[positions])
+            zero = split.count * shape[0] * shape[1]
+            index = augmentations.gather(self.augmentation, shape, positions, words, zero)
+            yield run(images, labels, *normal, on_device, backend.asarray(index))
+
+    def device_arrays(self, backend: Backend, split: Split) -> tuple["Forms", Array, tuple[Array, Array]]:
+        """A split's pixels and labels, and what normalises them, on the device: sent once."""
+        kept = self.on_device.setdefault(backend, {})
+        if split.name not in kept:
+            assert split.pixels is not None
+            kept[split.name] = (Forms(backend, split.pixels), backend.asarray(split.labels), self.normal(backend))
+        return kept[split.name]
+
+    def normal(self, backend: Backend) -> tuple[Array, Array]:
+        """What is taken from uint8 pixels and what they are then multiplied by, (channels,), in float64 or float32."""
+        wide = "float64" if backend.dtype == "float64" else "float32"
+        centre, factor = 255 * self.mean, 1 / (255 * self.deviation)
+        return backend.asarray(centre.astype(wide), wide), backend.asarray(factor.astype(wide), wide)
+
+    def making(self, backend: Backend, form: str, flatten: bool) -> Callable[..., Batch]:
+        """The function that makes a batch on the device, the same one at every call: of stored "rows" or "flat" pixels,
+        or of "images" just sent there. Compiled, where the backend compiles; no sum follows a product, which it could
+        then round but once."""
+        shape = (-1,) if flatten else self.in_shape
+
+        def finished(images, labels, centre, factor):
+            xp = array_namespace(images)
+            dtype = getattr(backend.xp, backend.dtype)
+            count = labels.shape[0]
+            x = xp.astype(xp.reshape(images, (count, -1, self.in_shape[2])), factor.dtype)
+            x = xp.astype((x - centre) * factor, dtype, copy=False)
+            return Batch(xp.reshape(x, (count, *shape)), losses.one_hot(labels, len(self.classes), dtype))
+
+        def of_rows(pixels, labels, centre, factor, positions):
+            xp = array_namespace(pixels)
+            return finished(xp.take(pixels, positions, axis=0), xp.take(labels, positions, axis=0), centre, factor)
+
+        def of_flat(pixels, labels, centre, factor, positions, index):
+            xp = array_namespace(pixels)
+            chosen = xp.take(pixels, xp.reshape(index, (-1,)), axis=0)
+            return finished(chosen, xp.take(labels, positions, axis=0), centre, factor)
+
+        kept = self.on_device.setdefault(backend, {})
+        if (form, flatten) not in kept:
+            functions: dict[str, Callable[..., Batch]] = {"rows": of_rows, "flat": of_flat, "images": finished}
+            function = functions[form]
+            kept[form, flatten] = backend.wrap(function) if backend.compiles else backend.eager(function)
+        return kept[form, flatten]
+
+    def streamed(
+        self, split: Split, backend: Backend, parts: list[np.ndarray], draw: tuple[int, int] | None, flatten: bool
+    ) -> Iterator[Batch]:
+        """Batches of images that are decoded as they are needed."""
+        normal, run = self.normal(backend), self.making(backend, "images", flatten)
+        for positions, images in zip(parts, self.decoded(split, parts, draw), strict=True):
+            yield run(backend.asarray(images), backend.asarray(split.labels[positions]), *normal)
+
+    def decoded(self, split: Split, parts: list[np.ndarray], draw: tuple[int, int] | None) -> Iterator[np.ndarray]:
+        """A streaming split's images on the host, uint8 (N, *in_shape), batch by batch. Raises DataError."""
+        if self.decoders is None:
+            sources = {name: s.source for name in self.splits if (s := getattr(self, name)).source is not None}
+            self.decoders = Decoders(sources, self.in_shape, self.workers)
+            weakref.finalize(self, self.decoders.executor.shutdown, wait=False, cancel_futures=True)
+        rows = [split.rows[positions] for positions in parts]
+        grey = self.in_shape[2] == 1
+        return self.decoders.batches(split.name, rows, self.augmentation, draw, grey, self.resize_first, self.in_shape)
+
+    def close(self) -> None:
+        """End the processes that decode, if there are any; the next batch starts them anew."""
+        if self.decoders is not None:
+            self.decoders.close()
+            self.decoders = None
+
+
+class Forms(dict):
+    """Pixels on a device, by form, each made when it is first asked for: "rows" (n, height, width, channels), and
+    "flat" (n * height * width + 1, channels), whose last pixel is 0."""
+
+    def __init__(self, backend: Backend, pixels: np.ndarray):
+        super().__init__()
+        self.backend, self.pixels = backend, pixels
+
+    def __missing__(self, form: str) -> Array:
+        pixels = self.pixels
+        if form == "flat":
+            channels = pixels.shape[3]
+            pixels = np.concatenate([pixels.reshape(-1, channels), np.zeros((1, channels), np.uint8)])
+        self[form] = self.backend.asarray(pixels)
+        return self[form]
