@@ -4,7 +4,7 @@ import array_api_compat.cupy as xp
 import cupy
 import numpy as np
 
-from ref_bioplaus.backends import cupy_kernels
+from ref_bioplaus.backends import cupy_kernels, cupy_torch
 from ref_bioplaus.backends.base import Backend, BackendError
 
 
@@ -12,6 +12,7 @@ class CupyBackend(Backend):
     """CuPy arrays."""
 
     name = "cupy"
+    torch_convolutions = False
 
     def asarray(self, array, dtype=None):
         """An array on the device."""
@@ -33,8 +34,9 @@ class CupyBackend(Backend):
         return {"cupy": cupy.__version__, "cuda": str(cupy.cuda.runtime.runtimeGetVersion()), "device": name}
 
     def native_kernels(self):
-        """Chunked convolutions by cuBLAS, fused optimizers."""
-        return cupy_kernels.native(cupy)
+        """Products by cuBLAS, or convolutions by torch; the rest in fused kernels."""
+        with self.device:
+            return cupy_kernels.native(cupy, self.torch_convolutions)
 
     def eager(self, step):
         """The step, on this device."""
@@ -46,7 +48,23 @@ class CupyBackend(Backend):
         return run
 
 
-def backend(device=None, dtype="float32", precision="ieee", kernels="portable") -> CupyBackend:
+class CupyTorchBackend(CupyBackend):
+    """CuPy arrays, whose convolutions are torch's."""
+
+    torch_convolutions = True
+
+
+def with_torch(device=None, dtype="float32", precision="ieee", kernels="native") -> CupyBackend:
+    """CuPy with torch's convolutions: --backend ref_bioplaus.backends.cupy_backend:with_torch.
+
+    Raises BackendError where there is no such GPU, or no torch that sees it.
+    """
+    if not cupy_torch.available():
+        raise BackendError('backend "cupy" with torch needs a torch that sees a GPU: install one, or choose cupy')
+    return backend(device, dtype, precision, kernels, CupyTorchBackend)
+
+
+def backend(device=None, dtype="float32", precision="ieee", kernels="portable", kind=CupyBackend) -> CupyBackend:
     """CuPy. Raises BackendError where there is no such GPU."""
     try:
         count = cupy.cuda.runtime.getDeviceCount()
@@ -55,4 +73,4 @@ def backend(device=None, dtype="float32", precision="ieee", kernels="portable") 
     platform, _, index = (device or "cuda:0").partition(":")
     if platform not in ("cuda", "gpu") or not (index or "0").isdigit() or int(index or 0) >= count:
         raise BackendError(f'backend "cupy": device "{device}" is not there: choose cuda:0 to cuda:{count - 1}')
-    return CupyBackend(xp, cupy.cuda.Device(int(index or 0)), dtype, precision, kernels)
+    return kind(xp, cupy.cuda.Device(int(index or 0)), dtype, precision, kernels)

@@ -1,13 +1,16 @@
-"""CuPy's own forms of the kernels: windows gathered in chunks and multiplied by cuBLAS, optimizers in fused kernels.
+"""CuPy's own forms of the kernels: windows gathered in chunks and multiplied by cuBLAS, the rest in fused kernels.
 
-The code here has been run on NumPy arrays only, never on a GPU: nothing is known of its speed there. What CuPy alone
-can do is the fusing of elementwise kernels, which `fused` asks for and which changes no result's meaning.
+None of the code here and in the two modules beside it was ever run on a GPU: nothing is known of its speed there. Tests
+run its array logic on NumPy, and compile the bodies of elementwise kernels for a CPU. `each` stays portable: a loop in
+Python is what CuPy, which traces nothing, would run in any case.
 """
 
 import math
 from typing import Any
 
 from ref_bioplaus import kernels as portable
+from ref_bioplaus.backends.cupy_elementwise import Elementwise
+from ref_bioplaus.backends.cupy_torch import TorchConvolutions
 from ref_bioplaus.kernels import PORTABLE, Kernels
 from ref_bioplaus.windows import Window, pad
 
@@ -47,13 +50,17 @@ class CupyKernels:
         return u
 
     def conv_transport(self, B, u, window):
-        """x: the exact transpose of conv_apply, each window's pixels added back in place."""
+        """x: the exact transpose of conv_apply."""
+        F = B.reshape(-1, B.shape[3]).T
+        return self.overlap_add(lambda u: u.reshape(-1, B.shape[3]) @ F, u, window)
+
+    def overlap_add(self, pixels, u, window: Window):
+        """x from each window's pixels, pixels(signals of some samples), added back in place."""
         (H, W, C), (kh, kw) = window.in_shape, window.kernel
         (top, bottom), (left, right) = window.padding
         x = self.xp.zeros((u.shape[0], top + H + bottom, left + W + right, C), dtype=u.dtype)
-        F = B.reshape(-1, B.shape[3]).T
         for part in self.samples(u, window):
-            p = (u[part].reshape(-1, B.shape[3]) @ F).reshape(-1, *window.out_size, kh, kw, C)
+            p = pixels(u[part]).reshape(-1, *window.out_size, kh, kw, C)
             for i in range(kh):
                 for j in range(kw):
                     rows, columns = entry_pixels(window, i, j)
@@ -67,6 +74,36 @@ class CupyKernels:
         for part in self.samples(x, window):
             W += self.windows(x[part], window).reshape(-1, K).T @ u[part].reshape(-1, O)
         return W.reshape(*window.kernel, window.in_shape[2], O)
+
+    # Local connection: one product per window, in one call for all of a chunk's
+
+    def local_apply(self, W, x, window):
+        """u: every window's pixels times that window's own filter bank."""
+        parts = [self.windows_first(x[part], window) @ W for part in self.samples(x, window)]
+        return self.xp.concatenate([p.transpose(2, 0, 1, 3) for p in parts])
+
+    def local_transport(self, B, u, window):
+        """x: the exact transpose of local_apply."""
+
+        def pixels(u):
+            p = u.transpose(1, 2, 0, 3) @ B.swapaxes(2, 3)
+            return p.transpose(2, 0, 1, 3)
+
+        return self.overlap_add(pixels, u, window)
+
+    def local_correlate(self, x, u, window):
+        """W: the sum over samples of pixel times signal, window by window."""
+        W = self.xp.zeros((*window.out_size, math.prod(window.kernel) * window.in_shape[2], u.shape[3]), dtype=x.dtype)
+        for part in self.samples(x, window):
+            W += self.windows_first(x[part], window).swapaxes(2, 3) @ u[part].transpose(1, 2, 0, 3)
+        return W
+
+    def windows_first(self, x, window: Window):
+        """The pixels of every window, (height, width, N, kernel pixels * C)."""
+        windows = self.windows(x, window).transpose(1, 2, 0, 3, 4, 5)
+        return windows.reshape(*windows.shape[:3], -1)
+
+    # Optimizers
 
     def sgd(self, p, g, v, keep, eta, momentum, nesterov):
         """v <- momentum v + g;  p <- keep p - eta v, or keep p - eta (g + momentum v) with Nesterov's."""
@@ -108,8 +145,10 @@ def adam_step(p, g, m, v, keep, size, scale, b1, rest1, b2, rest2, epsilon):
     return keep * p - size * m / (scale * v**0.5 + epsilon), m, v
 
 
-def native(xp: Any) -> Kernels:
-    """CuPy's kernels; what CuPy has no better form of is portable."""
-    own = CupyKernels(xp)
-    names = [name for name in Kernels._fields if hasattr(own, name)]
-    return PORTABLE._replace(name="native", **{name: getattr(own, name) for name in names})
+def native(xp: Any, torch_convolutions: bool = False) -> Kernels:
+    """CuPy's kernels; what CuPy has no better form of is portable. torch_convolutions: see cupy_torch."""
+    parts: list[Any] = [CupyKernels(xp), Elementwise(xp)] + ([TorchConvolutions(xp)] if torch_convolutions else [])
+    own: dict[str, Any] = {"name": "native"}
+    for part in parts:
+        own |= {name: getattr(part, name) for name in Kernels._fields if hasattr(part, name)}
+    return PORTABLE._replace(**own)
