@@ -10,12 +10,14 @@ gathered is smaller by the kernel's height, and the products are faster by a qua
 
 import numpy as np
 
+from ref_bioplaus.backends import numpy_windows
 from ref_bioplaus.backends.numpy_memory import Workspace
 from ref_bioplaus.backends.numpy_windows import (
     AxisPhase,
     Gathering,
     Images,
     axis_phases,
+    chunks,
     gathering,
     phases,
     pixel_count,
@@ -107,7 +109,7 @@ class Products:
         steps = [p for p in axis_phases(x.shape[1], at.kernel[0], at.stride[0], at.before[0]) if p.taps]
         filters = [F[p.entries].reshape(p.taps, kw * C, O).transpose(1, 0, 2).reshape(kw * C, -1) for p in steps]
         numbers = x.shape[1] * width * max(kw * C, F.shape[0] * O)
-        for samples in self.images.chunks(len(x), numbers, x.dtype):
+        for samples in chunks(len(x), numbers, x.dtype, numpy_windows.ROWS):
             part = u[samples]
             part.fill(0.0)
             for p, many in zip(steps, filters, strict=True):
@@ -127,7 +129,7 @@ class Products:
             if not p.taps:
                 continue
             total = np.zeros((p.taps * O, kw * C), x.dtype)
-            for samples in self.images.chunks(len(x), p.n * width * max(kw * C, p.taps * O), x.dtype):
+            for samples in chunks(len(x), p.n * width * max(kw * C, p.taps * O), x.dtype, numpy_windows.ROWS):
                 c, part = self.rows(x[samples], at, p), u[samples]
                 signals = self.space.take("signals", (len(part), p.n, width, p.taps, O), x.dtype)
                 for t in range(p.taps):
@@ -154,7 +156,7 @@ class Products:
     def local_rows(self, x, window: Window) -> list[slice]:
         """Rows of windows, so many at a time that their pixels fill a chunk."""
         height, width = window.out_size
-        return list(self.images.chunks(height, width * x.shape[0] * pixel_count(window), x.dtype))
+        return list(chunks(height, width * x.shape[0] * pixel_count(window), x.dtype, numpy_windows.COLUMNS))
 
     def local_apply(self, W, x, window):
         """u: every window's pixels times that window's own filter bank."""

@@ -11,6 +11,7 @@ from ref_bioplaus.backends.numpy_memory import Workspace
 from ref_bioplaus.windows import Window
 
 COLUMNS = 1 << 22  # bytes of windows gathered for one product
+ROWS = 1 << 20  # bytes of rows of windows, where these are gathered and a product of the same size is added up
 
 
 class Gathering(NamedTuple):
@@ -148,11 +149,6 @@ class Images:
 
         self.space.share(work, range(len(x)))
 
-    def chunks(self, N: int, numbers: int, dtype) -> Iterator[slice]:
-        """Samples, so many at a time that `numbers` of each fill a chunk."""
-        samples = max(1, COLUMNS // (numbers * np.dtype(dtype).itemsize))
-        return (slice(n, min(n + samples, N)) for n in range(0, N, samples))
-
 
 def padded_size(window: Window) -> tuple[tuple[int, int], tuple[int, int]]:
     """Padding above and to the left, and the padded images' size."""
@@ -173,3 +169,9 @@ def window_entries(x: np.ndarray, window: Window) -> list[np.ndarray]:
 def pixel_count(window: Window) -> int:
     """Numbers that one window holds."""
     return math.prod(window.kernel) * window.in_shape[2]
+
+
+def chunks(N: int, numbers: int, dtype, size: int) -> Iterator[slice]:
+    """Parts of N, so large that `numbers` of each of their members fill `size` bytes."""
+    step = max(1, size // (numbers * np.dtype(dtype).itemsize))
+    return (slice(n, min(n + step, N)) for n in range(0, N, step))
