@@ -58,7 +58,7 @@ class TorchBackend(Backend):
         """The step as a straight line of torch calls."""
         from ref_bioplaus.backends.torch_capture import Captured
 
-        return Captured(step, lambda: products_in(self.policy), donating, self.graphs())
+        return Captured(step, lambda: products_in(self.policy, self.device.type), donating, self.graphs())
 
     def graphs(self) -> Any:
         """What records captured steps once more, as CUDA graphs; None where there is no GPU."""
@@ -75,38 +75,45 @@ class TorchBackend(Backend):
 
     @property
     def policy(self) -> str:
-        """What torch is asked for: native kernels round operands themselves, but to TF32 on GPUs."""
-        rounds = self.native and not (self.device.type == "cuda" and self.precision == "tf32")
-        return "ieee" if rounds else self.precision
+        """What torch is asked for where native kernels round operands themselves, and where it has to round them.
+
+        On a GPU operands that were rounded to bfloat16 go through TF32, which holds them exactly: the numbers are those
+        of a bfloat16 product that is added up and returned in float32.
+        """
+        if not self.native:
+            return self.precision
+        return "tf32" if self.device.type == "cuda" and self.precision != "ieee" else "ieee"
 
     def eager(self, step):
         """No gradients are recorded, and float32 products have the backend's precision for as long as the step runs."""
 
         @wraps(step)
         def run(*arguments):
-            with torch.no_grad(), products_in(self.policy):
+            with torch.no_grad(), products_in(self.policy, self.device.type):
                 return step(*arguments)
 
         return run
 
 
-ONEDNN: Any = torch.backends.mkldnn
-CUDNN: Any = torch.backends.cudnn
-POLICIES: tuple[Any, ...] = (torch.backends.cuda.matmul, CUDNN.conv, ONEDNN.matmul, ONEDNN.conv)
+POLICIES: dict[str, tuple[Any, ...]] = {  # where torch keeps the precision of float32 products, by type of device
+    "cpu": (torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv),  # type: ignore[attr-defined]
+    "cuda": (torch.backends.cuda.matmul, torch.backends.cudnn.conv),  # type: ignore[attr-defined]
+}
 
 
 @contextmanager
-def products_in(precision):
-    """Set the precision of float32 products, and put back what was there."""
-    before = [policy.fp32_precision for policy in POLICIES]
+def products_in(precision: str, device: str):
+    """Set the precision of float32 products on a type of device, and put back what was there."""
+    policies = POLICIES.get(device, ())
+    before = [policy.fp32_precision for policy in policies]
+    if device == "cuda" and precision == "bf16":
+        precision = "ieee"  # torch knows bf16 products of float32 tensors on CPUs only
     try:
-        for policy in POLICIES:
-            # torch knows bf16 products of float32 tensors on CPUs only
-            cuda = policy in POLICIES[:2]  # cuBLAS and cuDNN
-            policy.fp32_precision = "ieee" if cuda and precision == "bf16" else precision
+        for policy in policies:
+            policy.fp32_precision = precision
         yield
     finally:
-        for policy, old in zip(POLICIES, before, strict=True):
+        for policy, old in zip(policies, before, strict=True):
             policy.fp32_precision = old
 
 

@@ -83,16 +83,30 @@ def is_call(node) -> bool:
     return node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload)
 
 
+def marked(node, wanted) -> list:
+    """The nodes given for those arguments of a call that are `wanted`, a function of an argument of its schema."""
+    found: list[Any] = []
+    for i, argument in enumerate(node.target._schema.arguments):
+        if argument.alias_info is not None and wanted(argument):
+            value = node.args[i] if i < len(node.args) else node.kwargs.get(argument.name)
+            found += [v for v in (value if isinstance(value, list | tuple) else [value]) if v is not None]
+    return found
+
+
 def written(node) -> list:
     """The nodes whose memory a call writes to. Fused updates write to gradients only where these are to be unscaled."""
-    found = []
-    if is_call(node):
-        for i, argument in enumerate(node.target._schema.arguments):
-            gradients = argument.name == "grads" and node.kwargs.get("grad_scale") is None
-            if argument.alias_info is not None and argument.alias_info.is_write and not gradients:
-                value = node.args[i] if i < len(node.args) else node.kwargs.get(argument.name)
-                found += [v for v in (value if isinstance(value, list | tuple) else [value]) if v is not None]
-    return found
+    if not is_call(node):
+        return []
+    unscaled = node.kwargs.get("grad_scale") is None
+    return marked(node, lambda argument: argument.alias_info.is_write and not (unscaled and argument.name == "grads"))
+
+
+def shown(node) -> list:
+    """The nodes in whose memory the results of a call lie."""
+    if node.target in VIEWS_UNDECLARED:
+        return node.all_input_nodes
+    declared = any(r.alias_info is not None for r in node.target._schema.returns)
+    return marked(node, lambda argument: True) if declared else []
 
 
 def origins(graph) -> dict[Any, frozenset]:
@@ -100,16 +114,12 @@ def origins(graph) -> dict[Any, frozenset]:
     made: dict[Any, frozenset] = {}
     for node in graph.nodes:
         if is_call(node):
-            declared = any(r.alias_info is not None for r in node.target._schema.returns)
-            if declared or node.target in VIEWS_UNDECLARED:
-                made[node] = frozenset().union(*(made[a] for a in node.all_input_nodes))
-                continue
+            made[node] = frozenset().union(*(made[a] for a in shown(node))) or frozenset({node})
         elif node.op == "call_function":  # one of several results
             source, index = node.args
-            views = is_call(source) and any(r.alias_info is not None for r in source.target._schema.returns)
-            made[node] = made[source] if views else frozenset({(source, index)})
-            continue
-        made[node] = frozenset({node})
+            made[node] = made[source] if is_call(source) and shown(source) else frozenset({(source, index)})
+        else:
+            made[node] = frozenset({node})
     return made
 
 
@@ -177,7 +187,13 @@ def compute_constants(module: torch.fx.GraphModule) -> None:
     values = {node: getattr(module, node.target) for node in graph.nodes if node.op == "get_attr"}
     for node in list(graph.nodes):
         sources = node.all_input_nodes
-        if not is_call(node) or not sources or written(node) or made[node] & changing or not values.keys() >= {*sources}:
+        if (
+            not is_call(node)
+            or not sources
+            or written(node)
+            or made[node] & changing
+            or not values.keys() >= {*sources}
+        ):
             continue
         value = node.target(*map_arg(node.args, values.get), **map_arg(node.kwargs, values.get))
         if isinstance(value, torch.Tensor):

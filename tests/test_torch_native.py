@@ -18,7 +18,7 @@ from ref_bioplaus.types import LayerParams
 
 torch = pytest.importorskip("torch")
 
-from ref_bioplaus.backends import torch_capture, torch_kernels, torch_passes, torch_trees  # noqa: E402
+from ref_bioplaus.backends import torch_backend, torch_capture, torch_kernels, torch_passes, torch_trees  # noqa: E402
 
 STEPS = [c for c in step_cases() if c.id == f"{c.row}/{c.architecture}"]
 CASES = {c.row: c for c in reversed(STEPS)}  # the first architecture of every row
@@ -140,7 +140,9 @@ def test_keys_are_the_portable_ones(native):
         for address in ((root, "step", 3), (root,), (root, "dropout", time, 2)):
             assert torch.equal(random.key_at(address, backend.kernels), random.key_at(address))
     counters = torch.arange(-3, 4, dtype=torch.int32)
-    for a, b in zip(backend.kernels.threefry(root, counters, -counters), threefry(root, counters, -counters), strict=True):
+    for a, b in zip(
+        backend.kernels.threefry(root, counters, -counters), threefry(root, counters, -counters), strict=True
+    ):
         assert torch.equal(a, b)
 
 
@@ -215,6 +217,56 @@ def test_tf32_rounds_to_nearest_even_and_keeps_what_is_not_finite():
     rounded = torch_kernels.rounded_to_tf32(odd)
     assert rounded.isnan().tolist() == [True, True, False, False]
     assert rounded[2:].tolist() == [np.inf, -np.inf]
+
+
+FLAGS = (
+    torch.backends.cuda.matmul,
+    torch.backends.cudnn.conv,
+    torch.backends.mkldnn.matmul,
+    torch.backends.mkldnn.conv,
+)
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "kernels", "asked"),
+    [
+        ("cuda", "ieee", "native", ("ieee", "ieee")), ("cuda", "tf32", "native", ("tf32", "tf32")),
+        ("cuda", "bf16", "native", ("tf32", "tf32")), ("cuda", "ieee", "portable", ("ieee", "ieee")),
+        ("cuda", "tf32", "portable", ("tf32", "tf32")), ("cpu", "bf16", "native", ("ieee", "ieee")),
+        ("cpu", "bf16", "portable", ("bf16", "bf16")),
+    ],
+)  # fmt: skip
+def test_torch_is_asked_for_the_precision_while_a_step_runs(device, precision, kernels, asked):
+    """On a stand-in for a GPU: its name alone."""
+    before = [flag.fp32_precision for flag in FLAGS]
+    backend = torch_backend.backend("cpu", "float32", precision, kernels)
+    backend.device = torch.device(device)
+    inside = backend.eager(lambda: [flag.fp32_precision for flag in FLAGS])()
+    assert tuple(inside[:2] if device == "cuda" else inside[2:]) == asked
+    assert (inside[2:] if device == "cuda" else inside[:2]) == (before[2:] if device == "cuda" else before[:2])
+    with pytest.raises(ZeroDivisionError):
+        backend.eager(lambda: 1 / 0)()
+    assert [flag.fp32_precision for flag in FLAGS] == before
+
+
+@pytest.mark.parametrize("part", [conv(4, (2, 3), stride=2), conv(4, 3), locally_connected(4, 3)], ids=lambda p: p.name)
+def test_bfloat16_products_on_a_gpu_add_up_and_end_in_float32(part):
+    """The kernels for a GPU, on the CPU: operands that bfloat16 and TF32 hold, products and sums of float32."""
+    kernels = torch_kernels.native_kernels(torch.device("cuda"), "float32", "bf16")
+    exact = torch_kernels.native_kernels(torch.device("cpu"), "float64", "ieee")
+    linear = part.build((7, 5, 3))
+    W, x, u = (torch.tensor(t) for t in draw(linear.weight_shape, (2, *linear.in_shape), (2, *linear.out_shape)))
+    kind = "conv" if part.name.startswith("conv") else "local"
+    for face, a, b in (("apply", W, x), ("transport", W, u), ("correlate", x, u)):
+        found = getattr(kernels, f"{kind}_{face}")(a.float(), b.float(), linear.window)
+        narrow = (t.bfloat16().double() for t in (a, b))
+        wanted = getattr(exact, f"{kind}_{face}")(*narrow, linear.window)
+        assert found.dtype == torch.float32
+        assert float((found - wanted).abs().max()) < 1e-5  # a result rounded to bfloat16 would be off by 1e-2
+        assert float((found - getattr(exact, f"{kind}_{face}")(a, b, linear.window)).abs().max()) > 1e-3
+    for t in (W, x):
+        narrow = torch_kernels.rounded_to_bfloat16(t.float())
+        assert torch.equal(torch_kernels.rounded_to_tf32(narrow), narrow)
 
 
 def built(backend, case):
@@ -343,6 +395,25 @@ def test_the_result_of_a_folded_product_is_a_view_although_its_schema_does_not_s
         return torch.tanh(x.reshape(6, 4) @ W), images * 2.0
 
     donated(step, torch.ones(4, 5) / 7.0, torch.arange(24.0).reshape(2, 3, 4))
+
+
+def test_what_was_written_in_place_lies_where_it_was_alone():
+    """The mask and the value of a filled copy are not in its memory: the product may be written over it."""
+
+    def step(p, x):
+        signs = torch.sign(x)
+        signs[torch.isnan(x)] = torch.nan
+        return signs * p.sum()
+
+    x = torch.tensor([[-2.0, 0.0, torch.nan], [torch.inf, -0.0, 3.0]])
+    captured = torch_capture.Captured(step, nothing, True)
+    found = captured(torch.ones(2), x)
+    assert torch.equal(torch.nan_to_num(found, 7.0), torch.tensor([[-2.0, 0.0, 7.0], [2.0, 0.0, 2.0]]))
+    calls = [n.target for n in captured.lines[0].module.graph.nodes if n.op == "call_function"]
+    aten = torch.ops.aten
+    assert calls[-1] is aten.mul_.Tensor
+    assert aten.masked_fill_.Tensor in calls
+    assert not {aten.index_put_.default, aten.lift_fresh_copy.default, aten.mul.Tensor} & set(calls)
 
 
 def test_memory_that_two_arguments_share_is_never_written():
