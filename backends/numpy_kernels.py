@@ -5,6 +5,8 @@ that is used again as soon as nobody holds it (see numpy_memory.Arena): fresh pa
 them. Where BLAS's threads sleep between products, threads share the blocks (see numpy_memory.threads).
 """
 
+from typing import Any
+
 from ref_bioplaus.backends.numpy_local import LocalOperations
 from ref_bioplaus.backends.numpy_memory import Workspace
 from ref_bioplaus.backends.numpy_optimizers import Optimizers
@@ -15,7 +17,7 @@ from ref_bioplaus.kernels import PORTABLE, Kernels
 def native() -> Kernels:
     """NumPy's kernels, with memory of their own."""
     space = Workspace()
-    own = {}
+    own: dict[str, Any] = {}
     for part in (Products(space), LocalOperations(space), Optimizers(space)):
         own |= {name: getattr(part, name) for name in Kernels._fields if name != "name" and hasattr(part, name)}
     return PORTABLE._replace(name="native", **own)
