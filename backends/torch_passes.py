@@ -163,7 +163,7 @@ def turn_back(graph) -> None:
 
 
 def mask_without_index(graph) -> None:
-    """x[mask] = value without a list of the places where the mask holds: on a GPU the host would have to wait for it."""
+    """x[mask] = value without a list of the places where the mask holds, for which the host would wait for a GPU."""
     for node in list(graph.nodes):
         if node.target is not aten.index_put_.default or len(node.args) > 3 or node.kwargs:
             continue
