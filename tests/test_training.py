@@ -372,6 +372,25 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_goes_on(tmp_path):
     assert_same(whole, resume(tmp_path / "run", before.name, data=embedded_data()))
 
 
+def test_a_disk_that_is_full_when_the_log_grows_is_a_sentence_and_the_run_goes_on_later(tmp_path, monkeypatch):
+    experiment = of(**PLAIN, checkpoint_every=0.0)
+    whole = train(experiment, tmp_path / "whole", data=embedded_data())
+    add = monitor.Log.add
+
+    def full(log, record):
+        if record["step"] == 10:
+            with log.path.open("a") as file:
+                file.write('{"step": 1')  # what still found room
+            raise OSError(28, "No space left on device")
+        add(log, record)
+
+    monkeypatch.setattr(monitor.Log, "add", full)
+    with pytest.raises(CheckpointError, match=r"log.jsonl cannot be written \(No space left on device\): make room"):
+        train(experiment, tmp_path / "run", data=embedded_data())
+    monkeypatch.undo()
+    assert_same(whole, resume(tmp_path / "run", data=embedded_data()))
+
+
 ROWS = ("backprop-alignment", "kolen-pollack", "dfa", "dense-fa", "frsf-ei", "sn", "dtp", "sdtp", "ao-sdtp", "xiao")
 
 

@@ -25,7 +25,7 @@ from ..types import Batch, State
 from . import checkpoints, environment, estimates, monitor
 from .building import Built, Shape, build
 from .checking import checked
-from .checkpoints import TEMPORARY, Checkpoint
+from .checkpoints import TEMPORARY, Checkpoint, CheckpointError
 from .experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict, as_toml, from_dict
 
 LOG = "log.jsonl"
@@ -488,7 +488,13 @@ class Training:
         speed = at.seen / at.seen_seconds if at.seen_seconds else None
         record |= {"images_per_second": speed, "seconds": at.seconds, "memory": monitor.peak_memory(self.backend)}
         at.losses, at.wrong, at.samples, at.seen, at.seen_seconds = 0.0, 0, 0, 0, 0.0
-        self.log.add(record)
+        try:
+            self.log.add(record)
+        except OSError as error:
+            raise CheckpointError(
+                f"The log {self.log.path} cannot be written ({error.strerror}): make room, then continue with "
+                f"`ref-bioplaus resume {self.out}`."
+            ) from error
         self.records.append(record)
         self.reporter.record(record)
         if self.tensorboard:
