@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -175,7 +176,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_just_starts(tmp_path)
     (run / "log.jsonl").write_text('{"step": 0')
     (run / checkpoints.BEST).write_bytes(b"of this run, or of one that was to be another")
     (run / f"{checkpoints.name_at(0)}.tmp").write_bytes(b"half")
-    with pytest.raises(ExperimentError, match="there already and not empty"):
+    with pytest.raises(ExperimentError, match="has no checkpoint yet: start it again with --resume"):
         train(experiment, run, data=embedded_data())
     assert_same(whole, train(experiment, run, data=embedded_data(), resume=True))
     assert not list(run.glob("*.tmp"))
@@ -191,6 +192,39 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_just_starts(tmp_path)
     with pytest.raises(NotFinite), np.errstate(all="ignore"):
         train(of(**PLAIN, optimizer={"name": "sgd", "eta": 3e38}), other, data=embedded_data(), resume=True)
     assert not (other / checkpoints.BEST).exists()
+
+
+def test_tensorboard_gets_every_number_and_is_missed_before_a_folder_is_made(tmp_path, monkeypatch):
+    """A stand-in for the writer, which is no dependency."""
+    written, purged = [], []
+
+    class Writer:
+        def __init__(self, folder, purge_step):
+            purged.append(purge_step)
+
+        def add_scalar(self, name, number, step):
+            written.append((name, number, step))
+
+        def flush(self):
+            pass
+
+    monkeypatch.setattr(monitor, "import_module", lambda name: SimpleNamespace(SummaryWriter=Writer))
+    experiment = of(algorithm="FA")
+    train(experiment, tmp_path / "run", data=Stopping(embedded_data(), 7), tensorboard=True)
+    run = resume(tmp_path / "run", data=embedded_data(), tensorboard=True)
+    assert purged == [0, 8]
+    last = run.records[-1]
+    assert ("test_error", last["test_error"], 15) in written
+    assert ("matrix_angles/2", last["matrix_angles"]["2"], 15) in written
+    assert sorted({step for _, _, step in written}) == [0, 5, 10, 15]
+
+    def missing(name):
+        raise ImportError(name)
+
+    monkeypatch.setattr(monitor, "import_module", missing)
+    with pytest.raises(ImportError, match="TensorBoard's writer is not installed"):
+        train(experiment, tmp_path / "other", data=embedded_data(), tensorboard=True)
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize(("first", "second"), [("numpy", "torch"), ("torch", "jax"), ("jax", "numpy")])

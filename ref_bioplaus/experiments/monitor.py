@@ -192,14 +192,15 @@ class TensorBoard:
     """The numbers of every record as TensorBoard shows them."""
 
     def __init__(self, folder: Path, start: int = 0):
-        """start: the first step to come; what is there of it or later, TensorBoard discards.
+        """start: the first step to come; what is there of it or later, TensorBoard discards. Raises ImportError."""
+        self.events = self.writer()(str(folder), purge_step=start)
 
-        Raises ImportError with a sentence where no writer is installed.
-        """
+    @staticmethod
+    def writer() -> Any:
+        """The class that writes. Raises ImportError with a sentence where none is installed."""
         for module in ("torch.utils.tensorboard", "tensorboardX"):
             with suppress(ImportError):
-                self.writer: Any = import_module(module).SummaryWriter(str(folder), purge_step=start)
-                return
+                return import_module(module).SummaryWriter
         raise ImportError(
             "TensorBoard's writer is not installed: pip install tensorboardX, or leave out --tensorboard."
         )
@@ -210,8 +211,8 @@ class TensorBoard:
             by_layer = value.items() if isinstance(value, dict) else [("", value)]
             for layer, number in by_layer:
                 if isinstance(number, int | float):
-                    self.writer.add_scalar(f"{name}/{layer}" if layer else name, number, record["step"])
-        self.writer.flush()
+                    self.events.add_scalar(f"{name}/{layer}" if layer else name, number, record["step"])
+        self.events.flush()
 
 
 def with_targets(batch: Batch, built: Built) -> Batch:

@@ -188,7 +188,7 @@ def train(
         check_same(experiment, from_dict(checkpoint.header["experiment"]), out)
     else:
         checkpoint = None
-        check_empty(out, BEGUN if resume else ())
+        check_empty(out, resume)
     return Training(experiment, out, checkpoint, data, reporter, callback, tensorboard).run()
 
 
@@ -241,11 +241,17 @@ def evaluate(
     return record
 
 
-def check_empty(out: Path, but: tuple[str, ...] = ()) -> None:
-    """Raise ExperimentError unless a folder is not there yet, or holds nothing but these and what is half written."""
+def check_empty(out: Path, begun: bool) -> None:
+    """Raise ExperimentError unless a folder is not there yet or empty; begun: it may hold a run without checkpoints."""
     if not out.exists():
         return
-    if not out.is_dir() or [p for p in out.iterdir() if p.name not in but and not (but and p.suffix == TEMPORARY)]:
+    there = list(out.iterdir()) if out.is_dir() else [out]
+    others = [path for path in there if path.name not in BEGUN and path.suffix != TEMPORARY]
+    if there and not others and not begun:
+        raise ExperimentError(
+            f"{out} holds a run that has no checkpoint yet: start it again with --resume, or name another folder."
+        )
+    if others:
         raise ExperimentError(
             f"{out} is there already and not empty: continue it with `ref-bioplaus resume {out}`, "
             "or name another folder."
@@ -337,6 +343,8 @@ class Training:
         self.needs = estimates.estimate(experiment, self.built)
         self.reporter.note(f"{self.needs}.")
         estimates.check_memory(self.needs, self.backend, f'"{experiment.algorithm}" on "{experiment.model}"')
+        if tensorboard:
+            monitor.TensorBoard.writer()
         self.prepare_folder()
         self.total = experiment.epochs * self.shape.steps
         if experiment.steps is not None:
