@@ -5,12 +5,11 @@ its product. BLAS is at its best where a product's sides are alike, and windows 
 not. So, where a row of a window holds enough numbers, only rows of windows are gathered, and the kernel's rows stand on
 the filters' side: apply multiplies every row once by all kernel rows' filters and adds the results up where they
 belong; correlate multiplies it by the signals of all the windows that read it. The arithmetic is the same, what is
-gathered is smaller by the kernel's height, and the products are faster by a quarter.
+gathered is smaller by the kernel's height, and the products are larger.
 """
 
 import numpy as np
 
-from ref_bioplaus.backends import numpy_windows
 from ref_bioplaus.backends.numpy_memory import Workspace
 from ref_bioplaus.backends.numpy_windows import (
     AxisPhase,
@@ -109,7 +108,7 @@ class Products:
         steps = [p for p in axis_phases(x.shape[1], at.kernel[0], at.stride[0], at.before[0]) if p.taps]
         filters = [F[p.entries].reshape(p.taps, kw * C, O).transpose(1, 0, 2).reshape(kw * C, -1) for p in steps]
         numbers = x.shape[1] * width * max(kw * C, F.shape[0] * O)
-        for samples in chunks(len(x), numbers, x.dtype, numpy_windows.ROWS):
+        for samples in chunks(len(x), numbers, x.dtype):
             part = u[samples]
             part.fill(0.0)
             for p, many in zip(steps, filters, strict=True):
@@ -129,7 +128,7 @@ class Products:
             if not p.taps:
                 continue
             total = np.zeros((p.taps * O, kw * C), x.dtype)
-            for samples in chunks(len(x), p.n * width * max(kw * C, p.taps * O), x.dtype, numpy_windows.ROWS):
+            for samples in chunks(len(x), p.n * width * max(kw * C, p.taps * O), x.dtype):
                 c, part = self.rows(x[samples], at, p), u[samples]
                 signals = self.space.take("signals", (len(part), p.n, width, p.taps, O), x.dtype)
                 for t in range(p.taps):
@@ -156,7 +155,7 @@ class Products:
     def local_rows(self, x, window: Window) -> list[slice]:
         """Rows of windows, so many at a time that their pixels fill a chunk."""
         height, width = window.out_size
-        return list(chunks(height, width * x.shape[0] * pixel_count(window), x.dtype, numpy_windows.COLUMNS))
+        return list(chunks(height, width * x.shape[0] * pixel_count(window), x.dtype))
 
     def local_apply(self, W, x, window):
         """u: every window's pixels times that window's own filter bank."""

@@ -11,7 +11,6 @@ from ref_bioplaus.backends.numpy_memory import Workspace
 from ref_bioplaus.windows import Window
 
 COLUMNS = 1 << 22  # bytes of windows gathered for one product
-ROWS = 1 << 20  # bytes of rows of windows, where these are gathered and a product of the same size is added up
 
 
 class Gathering(NamedTuple):
@@ -171,7 +170,7 @@ def pixel_count(window: Window) -> int:
     return math.prod(window.kernel) * window.in_shape[2]
 
 
-def chunks(N: int, numbers: int, dtype, size: int) -> Iterator[slice]:
-    """Parts of N, so large that `numbers` of each of their members fill `size` bytes."""
-    step = max(1, size // (numbers * np.dtype(dtype).itemsize))
+def chunks(N: int, numbers: int, dtype) -> Iterator[slice]:
+    """Parts of N, so large that `numbers` of each of their members fill a chunk."""
+    step = max(1, COLUMNS // (numbers * np.dtype(dtype).itemsize))
     return (slice(n, min(n + step, N)) for n in range(0, N, step))

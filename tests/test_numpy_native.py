@@ -30,7 +30,6 @@ def native(request, monkeypatch):
         monkeypatch.setattr(numpy_memory, "BLOCK", 10)
         monkeypatch.setattr(numpy_memory, "LARGE", 8)
         monkeypatch.setattr(numpy_windows, "COLUMNS", 700)
-        monkeypatch.setattr(numpy_windows, "ROWS", 1500)
     if "two threads" in request.param:
         monkeypatch.setattr(numpy_memory, "threads", lambda: 2)
     if "rows" in request.param:
