@@ -4,6 +4,7 @@ import datetime
 import os
 import platform
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +48,8 @@ def make_deterministic(backend: Backend) -> None:
         import torch
 
         torch.use_deterministic_algorithms(True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # every kernel writes all of its result
+        settings: Any = torch.utils.deterministic
+        settings.fill_uninitialized_memory = False  # every kernel writes all of its result
 
 
 def environment(learning: dict[str, Backend]) -> dict[str, str]:

@@ -263,7 +263,7 @@ def check_same(experiment: Experiment, stored: Experiment, out: Path) -> None:
     mine, theirs = as_dict(experiment), as_dict(stored)
     for name in sorted(mine.keys() | theirs.keys()):
         a, b = mine.get(name), theirs.get(name)
-        moved = name == "modifications" and list(a) != list(b)  # each is wrapped around those before it
+        moved = name == "modifications" and list(a or ()) != list(b or ())  # each is wrapped around those before it
         if name not in NOT_LEARNING and (a != b or moved):
             raise ExperimentError(
                 f"The run in {out} has {name} = {b!r}, not {a!r}: leave it as it is, or start in another folder."

@@ -31,4 +31,4 @@ def learn(backend: str, data: str | None = None, epochs: int = 2) -> list[dict[s
 if __name__ == "__main__":
     for name in ("numpy", "torch", "jax", "cupy"):
         if name in backends.installed():
-            learn(name, *sys.argv[1:2])
+            learn(name, sys.argv[1] if sys.argv[1:] else None)
