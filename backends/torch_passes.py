@@ -168,7 +168,7 @@ def mask_without_index(graph) -> None:
         if node.target is not aten.index_put_.default or len(node.args) > 3 or node.kwargs:
             continue
         x, index, value = node.args
-        inside = [None if n is None else n.meta.get("val") for n in (x, *index, value)]
+        inside: list[Any] = [None if n is None else n.meta.get("val") for n in (x, *index, value)]
         if len(inside) == 3 and all(isinstance(v, torch.Tensor) for v in inside):
             entries, mask, filling = inside
             if mask.dtype == torch.bool and mask.shape == entries.shape and filling.ndim == 0:
