@@ -23,7 +23,7 @@ from ref_bioplaus.tree import leaves
 
 from . import memory, primitives
 from .flops import step_flops
-from .measure import Call, Timings, interleaved, warm_up
+from .measure import PAUSE, Call, Timings, interleaved, warm_up
 from .native import native_forms, native_training
 from .workloads import WORKLOADS, Training, Workload, methods_of, perceptron
 
@@ -86,9 +86,12 @@ def native(workload: Workload, backend: Backend, seconds: float, compiled: bool)
             failed[form] = f"{type(error).__name__}: {error}"[:300]
             continue
         forms[form] = training
-    contest = interleaved({"ours": ours, **forms}, seconds)
+    pause = PAUSE if backend.name == "numpy" else 0.0
+    contest = interleaved({"ours": ours, **forms}, seconds, pause=pause)
     strongest = min(forms, key=contest.median)
-    final = contest if len(forms) == 1 else interleaved({"ours": ours, strongest: forms[strongest]}, seconds)
+    final = contest
+    if len(forms) > 1:
+        final = interleaved({"ours": ours, strongest: forms[strongest]}, seconds, pause=pause)
     yield record(
         "native", f"{workload.name}/{backend.name}", final, "ours", strongest,
         workload=workload.name, backend=backend.name, kernels=backend.kernels.name, strongest=strongest,

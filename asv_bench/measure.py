@@ -2,6 +2,9 @@
 
 A turn is one step that is not timed, which brings code and data back into the caches, then as many timed steps as fill
 the turn. The order turns round from round to round, the garbage collector rests, and every time ends with the device.
+
+Before each turn all pause, for OpenBLAS's threads hold their cores for a tenth of a second after NumPy's last product
+(2^OPENBLAS_THREAD_TIMEOUT cycles, 2^28 unless it is set), and would take them from whatever is timed next.
 """
 
 import gc
@@ -14,6 +17,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 TURN = 0.02  # seconds that a turn lasts at least
+PAUSE = 0.2  # seconds before a turn in a contest with NumPy
 RESAMPLES = 1000
 
 
@@ -88,10 +92,10 @@ def step_time(subject: Subject, steps: int = 1) -> float:
     return (time.perf_counter() - start) / steps
 
 
-def interleaved(subjects: Mapping[str, Subject], seconds: float = 10.0, rounds: int = 7) -> Timings:
-    """Time warm subjects in turn, for about so many seconds, and at least so many rounds.
+def interleaved(subjects: Mapping[str, Subject], seconds: float = 10.0, rounds: int = 7, pause: float = 0.0) -> Timings:
+    """Time warm subjects in turn, for about so many seconds without the pauses, and at least so many rounds.
 
-    Raises ValueError where there is nothing to time.
+    pause: seconds before each turn. Raises ValueError where there is nothing to time.
     """
     if not subjects:
         raise ValueError("interleaved: there are no subjects, expected at least one")
@@ -101,10 +105,12 @@ def interleaved(subjects: Mapping[str, Subject], seconds: float = 10.0, rounds: 
     gc.collect()
     gc.disable()
     try:
-        end, done = time.perf_counter() + seconds, 0
+        done, end = 0, time.perf_counter() + seconds
         while done < rounds or time.perf_counter() < end:
             order = list(subjects) if done % 2 == 0 else list(reversed(subjects))
             for name in order:
+                time.sleep(pause)
+                end += pause
                 step_time(subjects[name])
                 timings.seconds[name].append(step_time(subjects[name], steps[name]))
             done += 1

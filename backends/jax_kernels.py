@@ -2,7 +2,8 @@
 
 Convolutions have two forms. GPUs take the library's. XLA's on a CPU is slow on small maps, at strides and for the
 product of image and signal, so there a convolution is a product with the pixels of its windows, tile by tile.
-Batch norm, activations, bias sums, optimizers and random bits stay portable and are left to the compiler.
+Adam divides once per weight, where the portable form divides three times: a compiler keeps divisions as they stand.
+Batch norm, activations, bias sums, other optimizers and random bits stay portable and are left to the compiler.
 """
 
 import math
@@ -11,7 +12,7 @@ from collections.abc import Callable
 import jax.numpy as xp
 from jax import Array, lax
 
-from ref_bioplaus.kernels import PORTABLE, Kernels
+from ref_bioplaus.kernels import PORTABLE, Kernels, scaled
 from ref_bioplaus.windows import Window
 
 TILE = 1 << 21  # bytes of window pixels at a time: what stays in a core's cache
@@ -27,8 +28,9 @@ def native_kernels(platform: str, dtype: str, precision: str) -> Kernels:
     if rounded:
         products = {name: with_operands(rounded, product) for name, product in products.items()}
     return PORTABLE._replace(
-        name="native", max_pool=max_pool, max_pool_backward=max_pool_backward, each=each, **products
-    )
+        name="native", max_pool=max_pool, max_pool_backward=max_pool_backward, adam=adam, each=each,
+        mean_of_product=True, **products,
+    )  # fmt: skip
 
 
 # Precision
@@ -288,6 +290,23 @@ def max_pool(x: Array, window: Window) -> tuple[Array, Array]:
 def max_pool_backward(index: Array, dy: Array, window: Window) -> Array:
     """The error at x: each window hands its error to its first maximum."""
     return added_up([xp.where(index == k, dy, 0) for k in range(math.prod(window.kernel))], window)
+
+
+# Optimizers
+
+
+def adam(
+    p: list, g: list, m: list, v: list, keep: list, eta, correction: tuple, b1: float, b2: float,
+    epsilon: float, form: str,
+) -> tuple[list, list, list]:  # fmt: skip
+    """m, v <- moving averages of g, g^2;  p <- keep p - size m / (scale sqrt(v) + epsilon)."""
+    c1, c2 = correction
+    root = xp.sqrt(c2)
+    size, scale = (eta / c1, 1.0 / root) if form == "paper" else (eta * root / c1, 1.0)
+    m = [b1 * m_ + (1.0 - b1) * g_ for m_, g_ in zip(m, g, strict=True)]
+    v = [b2 * v_ + (1.0 - b2) * (g_ * g_) for v_, g_ in zip(v, g, strict=True)]
+    step = [size * m_ / (scale * xp.sqrt(v_) + epsilon) for m_, v_ in zip(m, v, strict=True)]
+    return [scaled(k, p_) - s for p_, s, k in zip(p, step, keep, strict=True)], m, v
 
 
 # Loops

@@ -94,14 +94,13 @@ def reader(tree) -> Callable[[Any], list[torch.Tensor] | None]:
 def writer(tree) -> Callable[[Any], Any]:
     """A function of a list that returns this tree's shape with the entries of the list in place of its leaves."""
     known: dict[str, Any] = {}
-    count = 0
+    leaves: list[str] = []
 
     def name(value) -> str:
         known[f"k{len(known)}"] = value
         return f"k{len(known) - 1}"
 
     def walk(tree) -> str:
-        nonlocal count
         if tree is None:
             return "None"
         if isinstance(tree, dict):
@@ -111,12 +110,11 @@ def writer(tree) -> Callable[[Any], Any]:
             if hasattr(tree, "_fields"):
                 return f"{name(type(tree))}({branches})"
             return f"({branches})" if isinstance(tree, tuple) else f"[{branches}]"
-        count += 1
-        return f"t{count - 1}"
+        leaves.append(f"t{len(leaves)}")
+        return leaves[-1]
 
     value = walk(tree)
-    names = ", ".join(f"t{i}" for i in range(count))
-    return compiled("t", [f"[{names}] = t", f"return {value}"], known)
+    return compiled("t", [f"[{', '.join(leaves)}] = t", f"return {value}"], known)
 
 
 def compiled(argument: str, code: list[str], known: dict[str, Any]) -> Callable:

@@ -55,9 +55,9 @@ def backward(
 
 
 def mean_correlation(linear: LinearMap, x: Array, delta: Array) -> Array:
-    """delta x^T averaged over the batch; what is divided by N is the smaller of the signal and the product."""
+    """delta x^T averaged over the batch; what is divided by N is the signal or the product, whatever costs less."""
     N = x.shape[0]
-    if math.prod(delta.shape) <= math.prod(linear.weight_shape):
+    if math.prod(delta.shape) <= math.prod(linear.weight_shape) and not linear.kernels.mean_of_product:
         return linear.correlate(x, delta / N)
     return linear.correlate(x, delta) / N
 

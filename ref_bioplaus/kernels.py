@@ -29,7 +29,9 @@ def add(a: Array, b: Array) -> Array:
 class Kernels(NamedTuple):
     """Plain functions of arrays, and the table of normal quantiles (None: the package's own, put on the device).
 
-    threefry: None for the one below.
+    threefry: None for the one below. mean_of_product: whether the mean over a batch always divides the product of input
+    and signal, which costs nothing where a compiler joins it with the optimizer, and not the smaller of signal and
+    product.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Kernels(NamedTuple):
     each: Callable = each
     threefry: Callable | None = None
     add: Callable = add
+    mean_of_product: bool = False
 
 
 # Dense. W: (n_out, n_in). x: (N, n_in). u: (N, n_out).

@@ -33,6 +33,8 @@ class LinearMap(Protocol):
     @property
     def weight_shape(self) -> tuple[int, ...]: ...
     @property
+    def kernels(self) -> Kernels: ...
+    @property
     def fan_in(self) -> int:
         """Connections into one output unit."""
 
@@ -183,6 +185,7 @@ class Transpose:
     in_shape = property(lambda self: self.linear.out_shape)
     out_shape = property(lambda self: self.linear.in_shape)
     weight_shape = property(lambda self: self.linear.weight_shape)
+    kernels = property(lambda self: self.linear.kernels)
     fan_in = property(lambda self: self.linear.fan_out)
     fan_out = property(lambda self: self.linear.fan_in)
 

@@ -153,3 +153,17 @@ def test_conformance_of_the_kernels(dtype, precision):
     report = runner.run(subject, checks, ("compiled",))
     assert {o.id: o.reason for o in report.outcomes if o.state != "pass"} == {}
     assert len(report.outcomes) == len(checks) > 20
+
+
+@pytest.mark.parametrize("form", ["paper", "hat"])
+def test_adam(form):
+    backend = backends.get("jax", dtype="float64", kernels="native")
+    assert backend.kernels.adam is not kernels.adam
+    p, g, m = ([drawn(*shape) * scale for shape in ((5, 7), (3,), (1,))] for scale in (1.0, 0.5, 2.0))
+    v, correction = [a * a for a in m], (np.asarray(0.1), np.asarray(0.001))
+    for keep in ([1.0, 0.9, np.asarray(0.8)], [1.0] * 3):
+        given = (p, g, m, v, keep, np.asarray(0.01), correction)
+        wanted = kernels.adam(*given, 0.9, 0.999, 1e-3, form)
+        found = backend.kernels.adam(*jax.tree.map(backend.asarray, given), 0.9, 0.999, 1e-3, form)
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+            assert_close(backend.to_numpy(a), b, "float64")
