@@ -99,7 +99,8 @@ def threads(environment=os.environ) -> int:
     OpenBLAS's threads wait for 2^OPENBLAS_THREAD_TIMEOUT cycles before they sleep, by default 2^28, a tenth of a
     second; on AMD processors they keep their cores all that time. Where they wait long, one thread does all.
     """
-    if int(environment.get("OPENBLAS_THREAD_TIMEOUT") or 28) > 22:
+    timeout = environment.get("OPENBLAS_THREAD_TIMEOUT", "")
+    if not timeout.isdigit() or int(timeout) > 22:
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limits = (environment.get(name) for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"))

@@ -155,6 +155,7 @@ def test_threads_share_blocks_only_where_those_of_blas_sleep():
     cores = numpy_memory.threads({"OPENBLAS_THREAD_TIMEOUT": "8"})
     assert 1 <= cores <= numpy_memory.THREADS
     assert numpy_memory.threads({}) == numpy_memory.threads({"OPENBLAS_THREAD_TIMEOUT": "26"}) == 1
+    assert numpy_memory.threads({"OPENBLAS_THREAD_TIMEOUT": "soon"}) == 1
     assert numpy_memory.threads({"OPENBLAS_THREAD_TIMEOUT": "8", "OMP_NUM_THREADS": "1"}) == 1
 
 
