@@ -493,10 +493,11 @@ def test_an_image_of_another_size_met_late_is_named(tmp_path, monkeypatch):
 
 
 SCRIPT = """
-import os, sys, time
+import os, signal, sys, time
 from ref_bioplaus import backends
 from ref_bioplaus.experiments import datasets
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     data = datasets.load("x", sys.argv[1], augmentation="random-resized-crop-9", normalise=False, workers=2)
     batches = data.batches("train", backends.get("numpy"), 2, 0, 0)
     next(batches)
