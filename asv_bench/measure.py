@@ -3,8 +3,8 @@
 A turn is one step that is not timed, which brings code and data back into the caches, then as many timed steps as fill
 the turn. The order turns round from round to round, the garbage collector rests, and every time ends with the device.
 
-Before each turn all pause, for OpenBLAS's threads hold their cores for a tenth of a second after NumPy's last product
-(2^OPENBLAS_THREAD_TIMEOUT cycles, 2^28 unless it is set), and would take them from whatever is timed next.
+In a contest with NumPy all pause before each turn: OpenBLAS's threads hold their cores for a tenth of a second after a
+product (2^OPENBLAS_THREAD_TIMEOUT cycles, 2^28 unless it is set), and would take them from whatever is timed next.
 """
 
 import gc
