@@ -22,6 +22,7 @@ IN_PLACE: dict[Any, Any] = {  # elementwise calls that may write their result ov
     aten.tanh.default: aten.tanh_.default,
     aten.relu.default: aten.relu_.default,
     aten.sigmoid.default: aten.sigmoid_.default,
+    aten.clamp.default: aten.clamp_.default,
 }
 OVER_GRADIENT = {  # the same, into their first operand given as the place of the result
     aten.tanh_backward.default: aten.tanh_backward.grad_input,
@@ -36,7 +37,7 @@ DIRECT: dict[Any, Any] = {
     getattr(getattr(aten, name), overload): getattr(torch, name)
     for overload, names in {
         "default": "mm addmm bmm t tanh exp log log1p expm1 sqrt neg abs sign round amax clone permute maximum minimum "
-        "index_select zeros_like ones_like convolution isnan cat squeeze unsqueeze rsqrt reciprocal relu sigmoid",
+        "index_select zeros_like ones_like convolution isnan cat squeeze unsqueeze rsqrt reciprocal relu sigmoid clamp",
         "Tensor": "add sub mul div bitwise_and bitwise_or bitwise_xor",
         "Scalar": "bitwise_and bitwise_xor rsub lt",
         "dim_IntList": "sum",
@@ -46,7 +47,7 @@ DIRECT: dict[Any, Any] = {
 } | {
     getattr(getattr(aten, name), overload): getattr(torch.Tensor, name)
     for overload, names in {
-        "default": "view tanh_ relu_ sigmoid_",
+        "default": "view tanh_ relu_ sigmoid_ clamp_",
         "Tensor": "add_ sub_ mul_ div_",
     }.items()
     for name in names.split()
@@ -61,6 +62,7 @@ def improve(module: torch.fx.GraphModule, donated: set) -> None:
     mask_without_index(graph)
     compute_once(graph)
     compute_constants(module)
+    sign_without_mask(module)
     keep_what_is_read(graph)
     update_last(graph, donated)
     write_in_place(graph, donated)
@@ -203,6 +205,35 @@ def compute_constants(module: torch.fx.GraphModule) -> None:
                 constant = graph.get_attr(name)
             constant.meta, values[constant] = node.meta, value
             node.replace_all_uses_with(constant)
+            graph.erase_node(node)
+
+
+def sign_without_mask(module: torch.fx.GraphModule) -> None:
+    """The sign of a tensor, NaN where that is NaN, by scaling and clipping: torch's own loses NaN, and array_api_compat
+    puts it back through a mask, for ten times the time of the sign. Twice this power of 2 takes every number but 0
+    beyond 1, the smallest subnormal too.
+    """
+    graph = module.graph
+    for node in list(graph.nodes):
+        if node.target is not aten.masked_fill_.Tensor:
+            continue
+        sign, mask, value = node.args
+        if (
+            (sign.target, mask.target, value.op) == (aten.sign.default, aten.isnan.default, "get_attr")
+            and sign.args == mask.args
+            and set(sign.users) == {node}
+            and bool(getattr(module, value.target).isnan())
+        ):
+            (x,) = sign.args
+            power = 2.0 ** (1023 if x.meta["val"].dtype == torch.float64 else 127)
+            with graph.inserting_before(node):
+                result = graph.call_function(aten.mul.Tensor, (x, power))
+                result.meta = sign.meta
+                result = graph.call_function(aten.mul.Tensor, (result, power))
+                result.meta = sign.meta
+                result = graph.call_function(aten.clamp.default, (result, -1, 1))
+                result.meta = sign.meta
+            node.replace_all_uses_with(result)
             graph.erase_node(node)
 
 

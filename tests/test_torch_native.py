@@ -402,18 +402,48 @@ def test_what_was_written_in_place_lies_where_it_was_alone():
 
     def step(p, x):
         signs = torch.sign(x)
-        signs[torch.isnan(x)] = torch.nan
+        signs[torch.isnan(x)] = 7.0
         return signs * p.sum()
 
     x = torch.tensor([[-2.0, 0.0, torch.nan], [torch.inf, -0.0, 3.0]])
     captured = torch_capture.Captured(step, nothing, True)
     found = captured(torch.ones(2), x)
-    assert torch.equal(torch.nan_to_num(found, 7.0), torch.tensor([[-2.0, 0.0, 7.0], [2.0, 0.0, 2.0]]))
+    assert torch.equal(found, torch.tensor([[-2.0, 0.0, 14.0], [2.0, 0.0, 2.0]]))
     calls = [n.target for n in captured.lines[0].module.graph.nodes if n.op == "call_function"]
     aten = torch.ops.aten
     assert calls[-1] is aten.mul_.Tensor
     assert aten.masked_fill_.Tensor in calls
     assert not {aten.index_put_.default, aten.lift_fresh_copy.default, aten.mul.Tensor} & set(calls)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_sign_needs_no_mask_to_be_nan_where_its_argument_is(dtype):
+    """Every kind of number: the smallest subnormal, the smallest normal and the largest one, zeros, infinities."""
+    info = torch.finfo(dtype)
+    sizes = torch.tensor([0.0, info.smallest_normal * info.eps, info.tiny, 0.1, 1.0, info.max, torch.inf], dtype=dtype)
+    x = torch.cat([sizes, -sizes, torch.tensor([torch.nan], dtype=dtype)]).reshape(3, 5)
+    assert x[0, 1] > 0.0  # a subnormal, not flushed to 0
+    captured = torch_capture.Captured(lambda x: torch_backend.xp.sign(x) * 2.0, nothing, False)
+    expected = torch.tensor([[0.0] + [2.0] * 4, [2.0, 2.0, 0.0, -2.0, -2.0], [-2.0] * 4 + [torch.nan]], dtype=dtype)
+    for given in (x, x.t()):
+        found = captured(given)
+        assert torch.equal(torch.isnan(found), torch.isnan(given))
+        assert torch.equal(torch.nan_to_num(found), torch.nan_to_num(expected if given is x else expected.t()))
+    for line in captured.lines:
+        calls = [n.target for n in line.module.graph.nodes if n.op == "call_function"]
+        assert torch.ops.aten.clamp_.default in calls
+        assert not {torch.ops.aten.sign.default, torch.ops.aten.isnan.default} & set(calls)
+
+
+def test_a_mask_with_another_value_or_of_another_tensor_stays():
+    def step(x, y):
+        signs = torch.sign(x)
+        signs[torch.isnan(y)] = torch.nan
+        return signs, x * 2.0
+
+    x, y = torch.tensor([1.0, -2.0, torch.nan]), torch.tensor([torch.nan, 1.0, 1.0])
+    found, _ = torch_capture.Captured(step, nothing, False)(x, y)
+    assert torch.equal(torch.nan_to_num(found, 7.0), torch.tensor([7.0, -1.0, 0.0]))
 
 
 def test_memory_that_two_arguments_share_is_never_written():
