@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from ref_bioplaus import algorithms, inverses, optimizers
-from ref_bioplaus.experiments import environment, registry, training
+from ref_bioplaus.experiments import environment, preparing, registry
 from ref_bioplaus.experiments.building import INITIALIZERS, WORDS, Shape, build, make_optimizer, rate, resolve_options
 from ref_bioplaus.experiments.checking import checked
+from ref_bioplaus.experiments.contracts import Reporter
 from ref_bioplaus.experiments.experiment import (
     FIELD_TYPES,
     Experiment,
@@ -280,7 +281,7 @@ def test_pixels_are_normalised_or_not_as_the_field_says(monkeypatch):
     asked = []
     monkeypatch.setattr(datasets, "load", lambda *arguments, **named: asked.append(named))
     for normalise in (True, False):
-        training.load_data(checked(Experiment(normalise=normalise, held_out=3)))
+        preparing.load_data(checked(Experiment(normalise=normalise, held_out=3)))
     assert [named["normalise"] for named in asked] == [True, False]
     assert {named["held_out"] for named in asked} == {3}
 
@@ -448,7 +449,7 @@ def test_a_gpu_is_asked_for_the_same_bits_every_time(monkeypatch):
     ):
         monkeypatch.setenv("XLA_FLAGS", before)
         monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
-        training.get_backend(checked(SMALL), training.Reporter())
+        preparing.get_backend(checked(SMALL), Reporter())
         assert os.environ["XLA_FLAGS"] == after
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     asked = []
@@ -468,12 +469,13 @@ def test_jax_takes_the_flag_that_is_set_for_it(tmp_path):
 
     pytest.importorskip("jax")
     code = (
-        "from ref_bioplaus.experiments import training; from ref_bioplaus.experiments.experiment import Experiment; "
-        "b = training.get_backend(Experiment(backend='jax'), training.Reporter()); print(b.to_numpy(b.key(1)))"
+        "from ref_bioplaus.experiments import contracts, preparing; "
+        "from ref_bioplaus.experiments.experiment import Experiment; "
+        "b = preparing.get_backend(Experiment(backend='jax'), contracts.Reporter()); print(b.to_numpy(b.key(1)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout == "[0 1]\n", done.stderr
 
 
 def test_the_embedded_data_has_the_form_that_training_asks_for():
-    assert training.shape_of(embedded_data(), Experiment(batch=100)) == Shape((10, 6, 1), 10, 5)
+    assert preparing.shape_of(embedded_data(), Experiment(batch=100)) == Shape((10, 6, 1), 10, 5)

@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ref_bioplaus.cli import app
-from ref_bioplaus.experiments import augmentation, checkpoints, jobs, papers, reproduce
+from ref_bioplaus.experiments import augmentation, checkpoints, jobs, papers, reproduce, side_by_side
 from ref_bioplaus.experiments.building import Shape, build
 from ref_bioplaus.experiments.checking import checked
 from ref_bioplaus.experiments.experiment import ExperimentError, as_toml, from_dict
@@ -156,13 +156,13 @@ def test_spread_best_and_unfinished_seeds(tmp_path):
     assert partial.best["test error"] == (9.0, None, 1)
     assert not missing.seeds
     assert not missing.final
-    rows = reproduce.text_rows(report)
+    rows = side_by_side.text_rows(report)
     assert rows[1] == ("", "test error", "1.48", "2.33 ± 1.53", "+0.85", "1.17 ± 0.76", "-0.31", "", "")
     assert rows[0][-2:] == ("0, 2, 10", "500 of 500")
     assert rows[2][-2:] == ("1", "2 of 500")
     assert rows[3][3:7] == ("9.50", "+8.02", "9.00", "+7.52")
     assert rows[4] == ("FA", "train error", "0.00", "–", "–", "–", "–", "missing", "missing")
-    page, numbers = reproduce.write(report, tmp_path)
+    page, numbers = side_by_side.write(report, tmp_path)
     assert page.name == "bartunov2018-table1-mnist-fc.md"
     assert "| BP | test error |" not in page.read_text()
     assert "|  | test error | 1.48 | 2.33 ± 1.53 | +0.85 | 1.17 ± 0.76 | -0.31 |  |  |" in page.read_text()
@@ -177,7 +177,7 @@ def test_a_best_error_of_the_paper_is_compared_with_the_best_only(tmp_path):
     rows = [record(1, 60.0, 50.0), record(2, 40.0, 51.0)]
     written_run(tmp_path, "backprop", 0, rows, "akrout2019/public-code", "cifar10")
     report = reproduce.reported("akrout2019/public-code", "cifar10", tmp_path, ["bp"])
-    final, best = reproduce.text_rows(report)
+    final, best = side_by_side.text_rows(report)
     assert final[2:7] == ("51.82", "51.00", "-0.82", "50.00", "-1.82")
     assert best[2:7] == ("48.03", "–", "–", "50.00", "+1.97")
 
@@ -278,7 +278,7 @@ def is_free(folder):
     return True
 
 
-def side_by_side(out):
+def both_methods(out):
     return command("--method", "bp", "--method", "dfa", "--jobs", 2, "--epochs", EPOCHS, "--out", out, *QUICK)
 
 
@@ -286,7 +286,7 @@ def side_by_side(out):
 def uninterrupted(tmp_path_factory):
     """The errors of two runs that nothing stopped."""
     out = tmp_path_factory.mktemp("whole")
-    done = subprocess.run(side_by_side(out), cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(both_methods(out), cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return {row: errors(out, row) for row in ("backprop", "dfa")}
 
@@ -296,7 +296,7 @@ def test_a_stop_loses_nothing(number, tmp_path, uninterrupted):
     """Stopped after the first epochs of two runs side by side, the same command goes on; bit for bit the same end."""
     folders = [reproduce.folder(tmp_path, TABLE, COLUMN, row, 0) for row in ("backprop", "dfa")]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(side_by_side(tmp_path), cwd=ROOT, **pipes) as program:
+    with subprocess.Popen(both_methods(tmp_path), cwd=ROOT, **pipes) as program:
         wait_for(lambda: program.poll() is not None or all(len(jobs.records(folder)) > 2 for folder in folders))
         program.send_signal(number)
         out, err = program.communicate(timeout=60)
@@ -309,7 +309,7 @@ def test_a_stop_loses_nothing(number, tmp_path, uninterrupted):
     assert any(2 < n < EPOCHS + 1 for n in reached), "too fast to be stopped"
     for folder in folders:
         assert checkpoints.latest(folder).header["step"] >= jobs.records(folder)[-1]["step"]
-    done = subprocess.run(side_by_side(tmp_path), cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(both_methods(tmp_path), cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     for row, expected in uninterrupted.items():
         assert errors(tmp_path, row) == expected

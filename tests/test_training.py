@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,8 +17,8 @@ from typer.testing import CliRunner
 from ref_bioplaus.cli import app
 from ref_bioplaus.conformance import judge
 from ref_bioplaus.conformance.rounding import PRECISIONS, Rounding
-from ref_bioplaus.experiments import checkpoints, estimates, monitor, training
-from ref_bioplaus.experiments.building import build
+from ref_bioplaus.experiments import checkpoints, estimates, monitor, preparing, running, training
+from ref_bioplaus.experiments.building import Shape, build
 from ref_bioplaus.experiments.checking import checked
 from ref_bioplaus.experiments.checkpoints import CheckpointError
 from ref_bioplaus.experiments.experiment import Experiment, ExperimentError
@@ -109,7 +110,7 @@ SLOW_TO_COMPILE = ("batch norm", "jax")
 )
 def test_a_run_that_was_stopped_goes_on_bit_for_bit(case, name, tmp_path):
     get(name, "float32")
-    experiment = training.replace(CASES[case], backend=name)
+    experiment = replace(CASES[case], backend=name)
     whole = train(experiment, tmp_path / "whole", data=embedded_data())
     stopped = train(experiment, tmp_path / "parts", data=Stopping(embedded_data(), 7))
     assert (stopped.stopped_by, stopped.step, stopped.finished) == ("SIGINT", 7, False)
@@ -136,7 +137,7 @@ def test_modifications_keep_their_order_over_a_stop(tmp_path):
     whole = train(experiment, tmp_path / "whole", data=embedded_data())
     train(experiment, tmp_path / "parts", data=Stopping(embedded_data(), 7))
     assert_same(whole, resume(tmp_path / "parts", data=embedded_data()))
-    turned = training.replace(experiment, modifications=dict(reversed(tables.items())))
+    turned = replace(experiment, modifications=dict(reversed(tables.items())))
     with pytest.raises(ExperimentError, match="has modifications = "):
         train(turned, tmp_path / "parts", resume=True, data=embedded_data())
 
@@ -147,7 +148,7 @@ def test_signs_fixed_after_a_share_of_the_run_forbid_another_number_of_epochs(tm
     train(experiment, tmp_path / "run", data=Stopping(embedded_data(), 3))
     for again in (
         lambda: resume(tmp_path / "run", epochs=3, data=embedded_data()),
-        lambda: train(training.replace(experiment, epochs=3), tmp_path / "run", resume=True, data=embedded_data()),
+        lambda: train(replace(experiment, epochs=3), tmp_path / "run", resume=True, data=embedded_data()),
     ):
         with pytest.raises(ExperimentError, match="fixes signs after a share of its 2 epochs, so it cannot become"):
             again()
@@ -241,7 +242,7 @@ def test_the_first_step_on_another_backend_is_within_the_judges_score(first, sec
 
     numpy = get("numpy", "float64")
     data = embedded_data()
-    shape = training.shape_of(data, experiment)
+    shape = preparing.shape_of(data, experiment)
     reference = build(checked(experiment), numpy, shape)
     start = checkpoints.state_of(numpy, stored, reference.algorithm.init(numpy.key(experiment.seed)))
     batch = next(data.batches("train", numpy, 100, experiment.seed, 1, start=1, flatten=True))
@@ -262,11 +263,7 @@ def test_the_first_step_on_another_backend_is_within_the_judges_score(first, sec
 def test_learning_is_seen_in_the_records(tmp_path):
     met = []
     run = train(of(epochs=6, held_out=100), tmp_path, callback=met.append, data=embedded_data())
-    assert (
-        met
-        == run.records
-        == training.monitor.Log(tmp_path / "log.jsonl", (tmp_path / "log.jsonl").stat().st_size).records()
-    )
+    assert met == run.records == monitor.Log(tmp_path / "log.jsonl", (tmp_path / "log.jsonl").stat().st_size).records()
     first, last = met[0], met[-1]
     assert last["train_error"] < first["test_error"] - 15
     assert last["test_loss"] < first["test_loss"]
@@ -436,7 +433,7 @@ def test_the_estimate_is_what_the_state_takes(row, model, optimizer):
     options = {"width": 5 / 256} | ({"auxiliary": 7} if row.startswith("ao") else {})
     experiment = checked(of(algorithm=row, model=model, model_options=options, optimizer=optimizer, dtype="float64"))
     backend = get("numpy")
-    built = build(experiment, backend, training.Shape((9, 6, 2), 4, 5))
+    built = build(experiment, backend, Shape((9, 6, 2), 4, 5))
     state = built.algorithm.init(backend.key(0))
     exact = sum(leaf.size for _, leaf in named_leaves(state) if leaf.dtype.kind == "f" and leaf.ndim)
     found = estimates.estimate(experiment, built)
@@ -449,7 +446,7 @@ def test_the_estimate_is_what_the_state_takes(row, model, optimizer):
 def test_the_estimate_counts_statistics():
     experiment = checked(of(model="he2016/resnet20", model_options={"width": 1 / 8}))
     backend = get("numpy", "float32")
-    built = build(experiment, backend, training.Shape((10, 6, 1), 4, 5))
+    built = build(experiment, backend, Shape((10, 6, 1), 4, 5))
     state = built.algorithm.init(backend.key(0))
     exact = sum(leaf.size for _, leaf in named_leaves(state) if leaf.dtype.kind == "f" and leaf.ndim)
     assert estimates.estimate(experiment, built).state == 4 * exact
@@ -528,7 +525,8 @@ def command(*arguments):
 @pytest.fixture
 def embedded(monkeypatch):
     """The commands train on the embedded images."""
-    monkeypatch.setattr(training, "load_data", lambda experiment: embedded_data())
+    for module in (running, training):
+        monkeypatch.setattr(module, "load_data", lambda experiment: embedded_data())
 
 
 def test_the_commands_train_resume_and_evaluate(tmp_path, embedded):

@@ -153,7 +153,7 @@ def sentences(work: Callable) -> Any:
     from ..backends import BackendError
     from .checkpoints import CheckpointError
     from .experiment import ExperimentError
-    from .training import NotFinite
+    from .running import NotFinite
 
     expected: tuple[type[Exception], ...] = (BackendError, CheckpointError, ExperimentError, ImportError)
     with suppress(ImportError):
@@ -194,7 +194,7 @@ def line(record: dict[str, Any]) -> str:
 
 def bars(console: Console):
     """A reporter with a bar in a terminal, and a line for every record."""
-    from .training import Reporter
+    from .contracts import Reporter
 
     class Bars(Reporter):
         """The run in a terminal."""

@@ -9,8 +9,9 @@ from .checkpoints import CheckpointError, write_whole
 from .experiment import ExperimentError
 from .figures import FIGURES
 from .pictures import svg, template
-from .reproduce import shown, spread
+from .reproduce import spread
 from .series import Group, Run
+from .side_by_side import shown
 
 TEMPLATE = "compare.html"
 CAPTION = (

@@ -72,7 +72,7 @@ def image_shape(run: Run, pixels: int, data: Any) -> tuple[int, ...]:
     """(height, width, channels) of inputs of so many numbers."""
     if data is not None:
         return tuple(data.in_shape)
-    from .training import load_data
+    from .preparing import load_data
 
     return square(pixels) or tuple(load_data(run.experiment).in_shape)
 
@@ -128,17 +128,18 @@ def reconstructions(runs: Sequence[Run], data: Any = None) -> Picture:
 
 def rebuilt(run: Run, data: Any) -> tuple[np.ndarray, np.ndarray]:
     """The first images not learned from and the network's outputs, both (n, height, width, channels)."""
-    from . import training
+    from . import preparing
+    from .contracts import Reporter
 
     dtype = "float32" if run.experiment.dtype == "bfloat16" else run.experiment.dtype
     experiment = replace(run.experiment, backend="numpy", device=None, dtype=dtype, precision="ieee")
-    backend = training.get_backend(experiment, training.Reporter())
-    data = data or training.load_data(experiment)
-    built = build(experiment, backend, training.shape_of(data, experiment))
+    backend = preparing.get_backend(experiment, Reporter())
+    data = data or preparing.load_data(experiment)
+    built = build(experiment, backend, preparing.shape_of(data, experiment))
     checkpoint = checkpoints.latest(run.out)
     state = checkpoints.state_of(backend, checkpoint, built.algorithm.init(backend.key(experiment.seed)))
-    split = ("train", *training.measured_splits(experiment, data))[-1]
-    x = next(training.ordered(data, split, backend, experiment, built)).x[:REBUILT]
+    split = ("train", *preparing.measured_splits(experiment, data))[-1]
+    x = next(preparing.ordered(data, split, backend, experiment, built)).x[:REBUILT]
     trace, _ = forward(built.network, state.forward.params, state.stats, x, train=False)
     shape = (len(x), *data.in_shape)
     outputs = backend.to_numpy(built.loss.output(trace.h[-1]))

@@ -66,13 +66,13 @@ def experiments(
 
 def paper_numbers(quantities: Iterable[str], cell: Any) -> str:
     """A cell as the paper prints it."""
-    from . import reproduce
+    from . import side_by_side
 
     if cell is None:
         return ""
     if len(set(cell.missing.values())) == 1 and not cell.values:
         return next(iter(cell.missing.values()))
-    return " / ".join(reproduce.published(cell, quantity, 2) for quantity in quantities)
+    return " / ".join(side_by_side.published(cell, quantity, 2) for quantity in quantities)
 
 
 def reproduce(
@@ -123,13 +123,13 @@ def fields(data: Path | None, **named: Any) -> dict[str, Any]:
 
 def show(report: Any, out: Path, console: Console) -> None:
     """Print a report and write it to OUT."""
-    from . import reproduce
+    from . import side_by_side
 
-    say(console, reproduce.caption(report))
-    found = new_table(reproduce.HEADINGS)
+    say(console, side_by_side.caption(report))
+    found = new_table(side_by_side.HEADINGS)
     for column in found.columns[2:]:
         column.justify = "right"
-    for row in reproduce.text_rows(report):
+    for row in side_by_side.text_rows(report):
         found.add_row(*map(Text, row))
     console.print(found)
     for note in report.notes:
@@ -140,11 +140,11 @@ def show(report: Any, out: Path, console: Console) -> None:
 
 def written(report: Any, out: Path) -> tuple[Path, Path]:
     """Write a report. Raises ExperimentError where the folder cannot be written to."""
-    from . import reproduce
+    from . import side_by_side
     from .experiment import ExperimentError
 
     try:
-        return reproduce.write(report, out)
+        return side_by_side.write(report, out)
     except OSError as error:
         raise ExperimentError(f"The folder {out} cannot be written to ({error.strerror}): name another one.") from error
 

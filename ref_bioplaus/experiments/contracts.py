@@ -1,0 +1,67 @@
+"""What a run asks of the images it learns from, and tells whoever watches it."""
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from ..backends import Backend
+from ..types import Batch
+
+
+class Split(Protocol):
+    """Training, validation or test images."""
+
+    @property
+    def count(self) -> int:
+        """How many."""
+        ...
+
+    def steps(self, batch: int) -> int:
+        """Batches in an epoch."""
+        ...
+
+
+class Data(Protocol):
+    """What `train` needs of a dataset; experiments.datasets.load returns one."""
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """(height, width, channels)"""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Their names."""
+        ...
+
+    @property
+    def train(self) -> Split:
+        """The training images."""
+        ...
+
+    @property
+    def test(self) -> Split | None:
+        """The test images; None where there are none with labels."""
+        ...
+
+    def batches(
+        self, split: str, backend: Backend, batch: int, seed: int, epoch: int, start: int = 0, shuffle: bool = True,
+        flatten: bool = False,
+    ) -> Iterator[Batch]:  # fmt: skip
+        """The batches of one epoch from number `start` on, a function of seed, epoch and number alone."""
+        ...
+
+
+class Reporter:
+    """Told how a run goes; this one keeps quiet."""
+
+    def note(self, sentence: str) -> None:
+        """Something worth knowing."""
+
+    def start(self, steps: int, done: int) -> None:
+        """The run begins with so many of its steps done."""
+
+    def progress(self, step: int, loss: float | None) -> None:
+        """So many steps are done."""
+
+    def record(self, record: dict[str, Any]) -> None:
+        """An evaluation."""

@@ -1,0 +1,103 @@
+"""What stands before a run: its folder, its backend and its images."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from .. import backends
+from ..backends import Backend, BackendError
+from ..types import Batch
+from . import checkpoints, environment, monitor
+from .building import Built, Shape
+from .checkpoints import TEMPORARY
+from .contracts import Data, Reporter
+from .experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict
+
+LOG = "log.jsonl"
+EXPERIMENT = "experiment.toml"
+TENSORBOARD = "tensorboard"
+BEGUN = (EXPERIMENT, LOG, TENSORBOARD, checkpoints.BEST)  # what a run has before its first checkpoint
+
+
+def check_empty(out: Path, begun: bool) -> None:
+    """Raise ExperimentError unless a folder is not there yet or empty; begun: it may hold a run without checkpoints."""
+    if not out.exists():
+        return
+    there = list(out.iterdir()) if out.is_dir() else [out]
+    others = [path for path in there if path.name not in BEGUN and path.suffix != TEMPORARY]
+    if there and not others and not begun:
+        raise ExperimentError(
+            f"{out} holds a run that has no checkpoint yet: start it again with --resume, or name another folder."
+        )
+    if others:
+        raise ExperimentError(
+            f"{out} is there already and not empty: continue it with `ref-bioplaus resume {out}`, "
+            "or name another folder."
+        )
+
+
+def check_same(experiment: Experiment, stored: Experiment, out: Path) -> None:
+    """Raise ExperimentError where two experiments do not learn the same."""
+    mine, theirs = as_dict(experiment), as_dict(stored)
+    for name in sorted(mine.keys() | theirs.keys()):
+        a, b = mine.get(name), theirs.get(name)
+        moved = name == "modifications" and list(a or ()) != list(b or ())  # each is wrapped around those before it
+        if name not in NOT_LEARNING and (a != b or moved):
+            raise ExperimentError(
+                f"The run in {out} has {name} = {b!r}, not {a!r}: leave it as it is, or start in another folder."
+            )
+    shared = any("start_share" in options for options in stored.modifications.values())
+    if shared and experiment.epochs != stored.epochs:
+        raise ExperimentError(
+            f"The run in {out} fixes signs after a share of its {stored.epochs} epochs, so it cannot become one of "
+            f"{experiment.epochs}: leave epochs as it is, or start in another folder."
+        )
+
+
+def get_backend(experiment: Experiment, reporter: Reporter) -> Backend:
+    """The experiment's backend, deterministic on a GPU; portable kernels, said so, where it has no native ones.
+
+    Raises BackendError.
+    """
+    environment.ask_for_determinism()
+
+    def get(kernels):
+        found = backends.get(experiment.backend, experiment.device, experiment.dtype, experiment.precision, kernels)
+        environment.make_deterministic(found)
+        return found
+
+    try:
+        return get(experiment.kernels)
+    except BackendError as error:
+        if experiment.kernels != "native" or "no native kernels" not in str(error):
+            raise
+        reporter.note(f"{experiment.backend} has no native kernels: the portable ones run instead.")
+        return get("portable")
+
+
+def load_data(experiment: Experiment) -> Data:
+    """The experiment's dataset. Raises datasets.DataError."""
+    from . import datasets
+
+    return datasets.load(
+        str(experiment.dataset), experiment.data, held_out=experiment.held_out, augmentation=experiment.augmentation,
+        normalise=experiment.normalise,
+    )  # fmt: skip
+
+
+def shape_of(data: Data, experiment: Experiment) -> Shape:
+    """What the experiment must know of its data."""
+    classes = data.classes
+    count = classes if isinstance(classes, int) else len(classes)
+    return Shape(tuple(data.in_shape), count, data.train.steps(experiment.batch))
+
+
+def measured_splits(experiment: Experiment, data: Data) -> tuple[str, ...]:
+    """The splits that are measured beside the training images: held-out ones, and test images where there are any."""
+    tested = experiment.test and data.test is not None
+    return (("validation",) if experiment.held_out else ()) + (("test",) if tested else ())
+
+
+def ordered(data: Data, split: str, backend: Backend, experiment: Experiment, built: Built) -> Iterator[Batch]:
+    """A split's batches in their order, for measuring."""
+    for batch in data.batches(split, backend, experiment.batch, experiment.seed, 0, shuffle=False, flatten=built.flat):
+        yield monitor.with_targets(batch, built)

@@ -1,0 +1,109 @@
+"""A reproduced table as text, Markdown and JSON: the paper's numbers and ours side by side."""
+
+import json
+from pathlib import Path
+
+from . import papers
+from .experiment import as_dict
+from .reproduce import MEASURED, Report, Spread
+
+HEADINGS = ("method", "quantity", "paper", "final", "difference", "best epoch", "difference", "seeds", "epochs")
+
+
+def caption(report: Report) -> str:
+    """What the table says, and how."""
+    table, theirs = report.table, report.table.statistic
+    spread_of_paper = f", ± {table.spread}" if table.spread else ""
+    return (
+        f"{table.paper.authors} {table.paper.year}, {table.name}, {report.column.label}: {table.caption}. "
+        f"The paper's numbers: {theirs}{spread_of_paper}. Ours: mean over seeds ± sample standard deviation; "
+        "best epoch: the lowest of all epochs, each quantity for itself; difference: ours less the paper's."
+    )
+
+
+def text_rows(report: Report) -> list[tuple[str, ...]]:
+    """HEADINGS's columns, a row for every quantity of every line."""
+    rows: list[tuple[str, ...]] = []
+    for line in report.lines:
+        for i, quantity in enumerate(report.table.quantities):
+            seeds = ", ".join(map(str, line.seeds)) if line.seeds else "missing"
+            epochs = f"{line.epoch} of {line.epochs}" if line.seeds else "missing"
+            paper, digits = line.cell.values.get(quantity), 2 if "error" in quantity else 5
+            only = MEASURED[quantity][1]
+            final = None if only == "best" else line.final.get(quantity)
+            best = line.best.get(quantity)
+            rows.append(
+                (
+                    "" if i else line.row.label, quantity, published(line.cell, quantity, digits),
+                    shown(final, digits), difference(final, paper, digits),
+                    shown(best, digits), difference(best, paper, digits), "" if i else seeds, "" if i else epochs,
+                )
+            )  # fmt: skip
+    return rows
+
+
+def published(cell: papers.Cell, quantity: str, digits: int) -> str:
+    """The paper's number, or why there is none."""
+    if quantity in cell.missing:
+        return cell.missing[quantity]
+    deviation = f" ± {cell.spreads[quantity]:.{digits}f}" if quantity in cell.spreads else ""
+    return f"{cell.values[quantity]:.{digits}f}{deviation}"
+
+
+def shown(found: Spread | None, digits: int) -> str:
+    """A mean and its spread."""
+    if found is None:
+        return "–"
+    return f"{found.mean:.{digits}f}" + (f" ± {found.deviation:.{digits}f}" if found.deviation is not None else "")
+
+
+def difference(found: Spread | None, paper: float | None, digits: int) -> str:
+    """Ours less the paper's."""
+    return "–" if found is None or paper is None else f"{found.mean - paper:+.{digits}f}"
+
+
+def as_markdown(report: Report) -> str:
+    """The report as a page."""
+    bars = ["---" if i < 2 else "---:" for i in range(len(HEADINGS))]
+    rows = [HEADINGS, bars, *text_rows(report)]
+    lines = [f"# {report.table.name}, {report.column.label}", "", f"{caption(report)}", ""]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    lines += ["", *(f"- {note}" for note in report.notes)] if report.notes else []
+    return "\n".join(lines) + "\n"
+
+
+def as_json(report: Report) -> str:
+    """Every number of the report, and of every run."""
+    content = {
+        "table": report.table.name,
+        "column": report.column.id,
+        "caption": caption(report),
+        "rows": [
+            {
+                "row": line.row.id, "label": line.row.label, "paper": dict(line.cell.values),
+                "paper_spread": dict(line.cell.spreads), "paper_missing": dict(line.cell.missing),
+                "seeds": line.seeds, "missing": not line.seeds, "epoch": line.epoch, "epochs": line.epochs,
+                "final": {q: s._asdict() for q, s in line.final.items()},
+                "best": {q: s._asdict() for q, s in line.best.items()},
+                "difference": {
+                    which: {q: s.mean - line.cell.values[q] for q, s in found.items() if q in line.cell.values}
+                    for which, found in (("final", line.final), ("best", line.best))
+                },
+            }
+            for line in report.lines
+        ],
+        "runs": [result._asdict() | {"experiment": as_dict(result.experiment)} for result in report.results],
+    }  # fmt: skip
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write(report: Report, out: Path) -> tuple[Path, Path]:
+    """Write the report as a page and as JSON to OUT, and return their paths."""
+    from .checkpoints import write_whole
+
+    name = f"{report.table.name.replace('/', '-')}-{report.column.id}"
+    paths = out / f"{name}.md", out / f"{name}.json"
+    out.mkdir(parents=True, exist_ok=True)
+    for path, text in zip(paths, (as_markdown(report), as_json(report))):
+        write_whole(path, text.encode())
+    return paths
