@@ -81,6 +81,24 @@ def test_synapses_have_the_portable_faces(native, part, n, dtype):
         )
 
 
+def test_strided_1x1_filters_learn_from_the_pixels_they_read_and_no_others(native):
+    """oneDNN, given the stride, writes beyond its memory on AVX2 processors; it must be given the pixels alone."""
+    backend, linear = native("float32"), conv(6, 1, stride=(3, 2), padding="valid").build((7, 5, 5))
+    x, u = draw((4, *linear.in_shape), (4, *linear.out_shape))
+    asked = []
+
+    class Watching(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function is torch.ops.aten.convolution_backward.default:
+                asked.append((tuple(args[1].shape), tuple(args[4])))
+            return function(*args, **(kwargs or {}))
+
+    with Watching():
+        found = backend.kernels.conv_correlate(backend.asarray(x), backend.asarray(u), linear.window)
+    assert asked == [((4, 5, 3, 3), (1, 1))]
+    close(backend, found, PORTABLE.conv_correlate(x, u, linear.window))
+
+
 def test_a_large_dense_layer_takes_the_other_product(native):
     backend = native("float32")
     W, x, u = draw((530, 520), (5, 520), (5, 530))
