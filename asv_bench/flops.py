@@ -34,7 +34,7 @@ def step_flops(network: Network, method: str, batch: int) -> int:
         **dict.fromkeys(("BP", "FA", "SN", "KP", "WM"), 2 * every + passed),
         "WM-mirror": 2 * passed,
         "DFA": 2 * every + direct,
-        "DTP": targets(network.L - 1) + face(network[network.L].linear),
-        "SDTP": targets(network.L),
     }
-    return batch * counts[method]
+    if method == "DTP":
+        return batch * (targets(network.L - 1) + face(network[network.L].linear))
+    return batch * (targets(network.L) if method == "SDTP" else counts[method])

@@ -152,6 +152,15 @@ def test_operations_are_those_of_the_products_made(method):
     assert sum(count) + direct == step_flops(training.network, method, workload.batch)
 
 
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_operations_of_every_method_of_every_workload(name):
+    """A network may end in a layer without synapses."""
+    workload = WORKLOADS[name]
+    counts = {method: step_flops(workload.network(), method, workload.batch) for method in methods_of(workload)}
+    assert all(n > 0 for n in counts.values())
+    assert counts["FA"] == counts["BP"]
+
+
 def test_operations_of_convolutions():
     network = WORKLOADS["W3"].network()
     faces = [24 * 24 * 75 * 64, 12 * 12 * 1600 * 64, 2304 * 384, 384 * 192, 192 * 10]
