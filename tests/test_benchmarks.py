@@ -6,12 +6,14 @@ Nothing here is timed.
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import typer
 from typer.testing import CliRunner
 
-from asv_bench import cases, measure, memory, native, page, primitives, regression, report
+from asv_bench import cases, measure, memory, native, page, primitives, profile, regression, report
 from asv_bench.flops import step_flops
 from asv_bench.workloads import METHODS, WORKLOADS, Training, methods_of, without_dropout
 from ref_bioplaus import backends
@@ -398,3 +400,47 @@ def test_benchmarks_are_what_asv_expects():
             Steps().setup("cupy", "W1", "BP")
     with pytest.raises(NotImplementedError):
         Steps().setup("numpy", "W3", "DTP")
+
+
+def test_a_profile_counts_every_kernel_once(monkeypatch):
+    """Backpropagation of three dense layers: six products forward and back, two of them to pass errors on."""
+    monkeypatch.setitem(WORKLOADS, "W1", SMALL["W1"])
+    backend = backends.get("numpy", kernels="native")
+    parts, seconds, steps = profile.by_kernel("W1", "BP", backend)
+    layers = len(SMALL["W1"].network().weighted)
+    found = {name: part.calls / steps for name, part in parts.items()}
+    assert (found["dense_apply"], found["dense_correlate"], found["dense_transport"]) == (layers, layers, layers - 1)
+    assert found["adam"] == 1
+    assert all(part.seconds >= 0.0 for part in parts.values())
+    assert sum(part.seconds for part in parts.values()) == pytest.approx(seconds)
+    shown = list(profile.rows(parts, seconds, steps, 3))
+    assert len(shown) == 3
+    assert float(shown[0][2]) >= float(shown[1][2]) >= float(shown[2][2])
+
+
+def test_a_kernel_that_calls_another_is_timed_without_it(monkeypatch):
+    """By a clock that goes on by one second whenever it is read."""
+    ticks, parts, made = iter(range(100)), {}, []
+    monkeypatch.setattr(profile, "time", SimpleNamespace(perf_counter=lambda: float(next(ticks))))
+    own = PORTABLE._replace(dense_apply=lambda: 5, dense_correlate=lambda: made[0].dense_apply() + 1)
+    made.append(profile.timed(own, parts, lambda: None))
+    assert made[0].dense_correlate() == 6
+    assert {name: (part.calls, part.seconds) for name, part in parts.items()} == {
+        "dense_apply": (1, 1.0), "dense_correlate": (1, 2.0),
+    }  # fmt: skip
+
+
+def test_a_profile_of_torch_sees_its_products(monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.setitem(WORKLOADS, "W1", SMALL["W1"])
+    parts, seconds, steps = profile.by_operation("W1", "BP", backends.get("torch", "cpu", kernels="native"))
+    assert parts["aten::mm"].calls >= 3 * steps
+    assert 0.0 < parts["aten::mm"].seconds < seconds
+
+
+def test_a_profile_names_what_it_does_not_know():
+    app = typer.Typer()
+    app.command()(profile.main)
+    done = CliRunner().invoke(app, ["W9", "torch"])
+    assert done.exit_code == 2
+    assert '"W9" is unknown' in done.output
