@@ -1,6 +1,7 @@
 """Pictures and pages of runs: what is drawn are the log's numbers."""
 
 import re
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -89,6 +90,14 @@ def test_angles_and_sign_changes_are_the_logs_layer_by_layer(runs):
     left, right = (lines(a) for a in figures.draw("sign-changes", chosen(runs, "bp", "fa-0")).figure.axes)
     assert left["BP, sign_changes, layer 1"] == tuple(logged(runs["bp"], "sign_changes", "1"))
     assert right["FA, sign_changes, layer 6"] == tuple(logged(runs["fa-0"], "sign_changes", "6"))
+
+
+def test_a_panel_without_lines_says_why(runs):
+    """Backpropagation has no B to compare W with, whether that is asked for or not."""
+    for metrics, words in ((("matrix_angles", "delta_angles"), "none here"), ((), "not measured")):
+        bp = runs["bp"]._replace(experiment=replace(runs["bp"].experiment, metrics=metrics))
+        _, panel, *_ = figures.draw("angles", [runs["fa-0"], bp]).figure.axes
+        assert [text.get_text() for text in panel.texts] == [words]
 
 
 def test_gradient_ratios_go_by_depth(runs):

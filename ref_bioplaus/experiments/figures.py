@@ -188,7 +188,9 @@ def by_layer(runs: Sequence[Run], names: Sequence[str], titles: dict[str, str]) 
             for l in series.layers(group.runs, name):
                 band(axes, series.curve(group, name, l, over), "-", f"{group.label}, {name}, layer {l}", colours[l])
             if not axes.get_lines():
-                axes.text(0.5, 0.5, "not measured", ha="center", transform=axes.transAxes, color=DARK)
+                asked = any(name in run.experiment.metrics for run in group.runs)
+                why = "none here" if asked else "not measured"  # DFA's B_l has another shape than W_l
+                axes.text(0.5, 0.5, why, ha="center", transform=axes.transAxes, color=DARK)
     some = [shown[round(i * (len(shown) - 1) / (NAMED_LAYERS - 1))] for i in range(NAMED_LAYERS)]
     named = shown if len(shown) <= NAMED_LAYERS else list(dict.fromkeys(some))
     legend(figure, [Line2D([], [], color=colours[l], label=f"layer {l}") for l in named])
