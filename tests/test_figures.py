@@ -93,10 +93,12 @@ def test_angles_and_sign_changes_are_the_logs_layer_by_layer(runs):
 
 
 def test_a_panel_without_lines_says_why(runs):
-    """Backpropagation has no B to compare W with, whether that is asked for or not."""
-    for metrics, words in ((("matrix_angles", "delta_angles"), "none here"), ((), "not measured")):
-        bp = runs["bp"]._replace(experiment=replace(runs["bp"].experiment, metrics=metrics))
-        _, panel, *_ = figures.draw("angles", [runs["fa-0"], bp]).figure.axes
+    """DFA has no B of W's shape, whether angles are asked for or not."""
+    records = [{name: value for name, value in r.items() if name != "matrix_angles"} for r in runs["fa-1"].records]
+    for metrics, words in ((("matrix_angles", "delta_angles"), "none here"), (("delta_angles",), "not measured")):
+        experiment = replace(runs["fa-1"].experiment, algorithm="dfa", metrics=metrics)
+        dfa = runs["fa-1"]._replace(experiment=experiment, records=records)
+        _, panel, *_ = figures.draw("angles", [runs["fa-0"], dfa]).figure.axes
         assert [text.get_text() for text in panel.texts] == [words]
 
 
