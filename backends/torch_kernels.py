@@ -371,18 +371,28 @@ def adam(
     p: list, g: list, m: list, v: list, keep: list, eta, correction: tuple, b1: float, b2: float,
     epsilon: float, form: str,
 ) -> tuple[list, list, list]:  # fmt: skip
-    """m, v <- moving averages of g, g^2;  p <- keep p - eta m_hat / (sqrt(v_hat) + epsilon)."""
+    """m, v <- moving averages of g, g^2;  p <- keep p - eta m_hat / (sqrt(v_hat) + epsilon).
+
+    Where keep and eta are numbers, AdamW's decay keeps that much of p, without a pass of its own.
+    """
+    inside = form == "paper" and isinstance(eta, float) and eta > 0.0
+    fused = [inside and isinstance(k, float) and k != 1.0 for k in keep]
+    decay = [(1.0 - k) / eta if yes else 0.0 for k, yes in zip(keep, fused, strict=True)]
     if form == "hat":
         c1, c2 = correction
         eta, count = eta * torch.sqrt(c2) / c1, torch.full_like(c2, math.inf, dtype=torch.float32)
     else:
         count = updates_done(correction, b1, b2)
     g = [t if dense(t) else t.contiguous() for t in g]
-    p, m, v = kept(p, g, keep), copies(m, g), copies(v, g)
-    torch._fused_adam_(
-        p, g, m, v, [], [count] * len(p), lr=eta, beta1=b1, beta2=b2, weight_decay=0.0,
-        eps=epsilon, amsgrad=False, maximize=False,
-    )  # fmt: skip
+    p = kept(p, g, [1.0 if yes else k for k, yes in zip(keep, fused, strict=True)])
+    m, v = copies(m, g), copies(v, g)
+    for strength in dict.fromkeys(decay):
+        update = torch._fused_adamw_ if strength else torch._fused_adam_
+        mine = [[t for t, d in zip(tensors, decay, strict=True) if d == strength] for tensors in (p, g, m, v)]
+        update(
+            *mine, [], [count] * len(mine[0]), lr=eta, beta1=b1, beta2=b2, weight_decay=strength,
+            eps=epsilon, amsgrad=False, maximize=False,
+        )  # fmt: skip
     return p, m, v
 
 

@@ -182,6 +182,7 @@ OPTIMIZERS = {
     "plain": sgd(0.1), "momentum": sgd(0.1, 0.9, decay=0.01), "nesterov": sgd(0.1, 0.9, nesterov=True),
     "schedule": sgd(piecewise((0.1, 0.05), (2,)), 0.9, decay=0.01, form="decoupled"),
     "adam": adam(0.01), "adam, schedule, decay": adam(piecewise((0.1, 0.05), (2,)), decay=0.01, form="decoupled"),
+    "adam, decay": adam(0.01, epsilon=0.1, decay=0.01), "adam, decay of all": adam(0.01, decay=0.1, on="all"),
     "adam, hat": adam(0.01, epsilon=0.1, epsilon_form="hat", decay=0.01),
     "adam, slow mean": adam(0.01, b1=0.99, b2=0.9, epsilon=0.1, decay=0.01, form="coupled", on="all"),
 }  # fmt: skip
