@@ -287,6 +287,24 @@ def test_the_slowed_kernel_computes_the_same():
     np.testing.assert_allclose(slowed.conv_apply(W, x, primitives.STRIDED), expected, rtol=1e-12)
 
 
+def test_passes_of_a_run_are_one_run():
+    def record(value, spread, against="portable", key="kernel/a"):
+        ratio = {"value": value, "low": value / 2, "high": 2 * value, "spread": spread}
+        return {"key": key, "against": against, "ratio": ratio}
+
+    (one, two) = regression.combined([
+        [record(0.4, 0.01), record(1.0, 0.05, "eager", "native/b"), {"key": "step/BP", "ratio": None}],
+        [record(0.6, 0.02), record(3.0, 0.05, "compiled", "native/b")],
+        [record(0.5, 0.03), record(1.0, 0.07, "eager", "native/b")],
+    ])  # fmt: skip
+    logs = np.log([0.4, 0.5, 0.6])
+    assert one["ratio"] == {"value": 0.5, "low": 0.2, "high": 1.2, "spread": pytest.approx(np.std(logs, ddof=1))}
+    assert two["ratio"]["value"] == 1.0
+    assert two["ratio"]["spread"] == pytest.approx(0.06)  # they do not scatter between the passes
+    assert not regression.slower([one], regression.combined([[record(0.62, 0.05)]] * 3))
+    assert regression.slower([one], regression.combined([[record(1.1, 0.05)]] * 3))
+
+
 def test_the_regression_command(tmp_path):
     for name, value in (("base", 1.0), ("same", 1.02), ("slow", 1.5)):
         (tmp_path / f"{name}.json").write_text(json.dumps({"records": [ratio_record(value)]}))
