@@ -5,8 +5,8 @@
 
 A ratio is this time over another one of the same run: ours over native, an algorithm over backpropagation, a native
 kernel over its portable form. It is worse where it grew by more than 10 % and by more than three times the scatter of
-both runs' rounds, or of several passes over all ratios: what a library's memory does to a kernel may
-stay the same for a second and be another a few seconds later.
+both runs' rounds, or of their passes where a run has several: a kernel's time may stay the same for a second and be
+another one a few seconds later.
 """
 
 import json

@@ -226,13 +226,12 @@ def sign_without_mask(module: torch.fx.GraphModule) -> None:
         ):
             (x,) = sign.args
             power = 2.0 ** (1023 if x.meta["val"].dtype == torch.float64 else 127)
-            with graph.inserting_before(node):
-                result = graph.call_function(aten.mul.Tensor, (x, power))
-                result.meta = sign.meta
-                result = graph.call_function(aten.mul.Tensor, (result, power))
-                result.meta = sign.meta
-                result = graph.call_function(aten.clamp.default, (result, -1, 1))
-                result.meta = sign.meta
+            with graph.inserting_before(sign):  # where x is still what it was
+                result = x
+                scale, clip = (aten.mul.Tensor, [power]), (aten.clamp.default, [-1, 1])
+                for call, arguments in (scale, scale, clip):
+                    result = graph.call_function(call, (result, *arguments))
+                    result.meta = sign.meta
             node.replace_all_uses_with(result)
             graph.erase_node(node)
 

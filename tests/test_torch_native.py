@@ -454,6 +454,20 @@ def test_a_sign_needs_no_mask_to_be_nan_where_its_argument_is(dtype):
         assert not {torch.ops.aten.sign.default, torch.ops.aten.isnan.default} & set(calls)
 
 
+def test_a_sign_is_that_of_a_tensor_before_it_was_written():
+    def step(x):
+        y = x * 2.0
+        signs = torch.sign(y)
+        missing = torch.isnan(y)
+        y.neg_()
+        signs[missing] = torch.nan
+        return signs, y
+
+    signs, y = torch_capture.Captured(step, nothing, False)(torch.tensor([1.0, -3.0, 0.0]))
+    assert torch.equal(signs, torch.tensor([1.0, -1.0, 0.0]))
+    assert torch.equal(y, torch.tensor([-2.0, 6.0, -0.0]))
+
+
 def test_a_mask_with_another_value_or_of_another_tensor_stays():
     def step(x, y):
         signs = torch.sign(x)
