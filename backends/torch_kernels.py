@@ -387,7 +387,7 @@ def adam(
     p = kept(p, g, [1.0 if yes else k for k, yes in zip(keep, fused, strict=True)])
     m, v = copies(m, g), copies(v, g)
     for strength in dict.fromkeys(decay):
-        update = torch._fused_adamw_ if strength else torch._fused_adam_
+        update: Any = torch._fused_adamw_ if strength else torch._fused_adam_
         mine = [[t for t, d in zip(tensors, decay, strict=True) if d == strength] for tensors in (p, g, m, v)]
         update(
             *mine, [], [count] * len(mine[0]), lr=eta, beta1=b1, beta2=b2, weight_decay=strength,
