@@ -421,7 +421,7 @@ def test_benchmarks_are_what_asv_expects():
 
 
 def test_a_profile_counts_every_kernel_once(monkeypatch):
-    """Backpropagation of three dense layers: six products forward and back, two of them to pass errors on."""
+    """For every dense layer a product forward and one for its weights; for all but the first one to pass errors on."""
     monkeypatch.setitem(WORKLOADS, "W1", SMALL["W1"])
     backend = backends.get("numpy", kernels="native")
     parts, seconds, steps = profile.by_kernel("W1", "BP", backend)
