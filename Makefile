@@ -1,8 +1,8 @@
-# Every command sets up what it needs, in .venv: `make demo`, `make test`, `make bench`, `make bench-report`.
+# Every command sets up what it needs, in .venv: `make demo`, `make test`, `make bench`, `make bench-report`, `make kills`.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all lint types bench bench-report clean
+.PHONY: demo test test-all kills lint types bench bench-report clean
 
 demo: .venv/ready
 	$(BIN)/ref-bioplaus demo
@@ -13,6 +13,10 @@ test: .venv/ready lint types
 # The tests, too, that mostly wait for a compiler.
 test-all: .venv/ready lint types
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --slow
+
+# A run is killed 100 times at random moments, and loses nothing but the steps since its last checkpoint.
+kills: .venv/ready
+	REF_BIOPLAUS_KILLS=100 $(BIN)/python -m pytest -q tests/test_training.py -k sigkill
 
 lint: .venv/ready
 	$(BIN)/ruff check .

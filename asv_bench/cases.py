@@ -6,26 +6,22 @@ seconds   the median, of one step; quartiles: [low, high]
 ratio     {value, low, high, spread}: this time over the time of what `against` names; above 1 is slower
 """
 
-import inspect
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from ref_bioplaus import algorithms, losses
 from ref_bioplaus.backends import Backend
 from ref_bioplaus.tree import leaves
 
 from . import memory, primitives
 from .flops import step_flops
 from .measure import PAUSE, Call, Timings, interleaved, warm_up
-from .native import native_forms, native_training
-from .workloads import WORKLOADS, Training, Workload, methods_of, perceptron
+from .native import forget_compiled, native_forms, native_training
+from .workloads import WORKLOADS, Training, Workload, direct, methods_of, perceptron
 
 Record = dict[str, Any]
 COMMANDS = {
@@ -77,6 +73,7 @@ def native(workload: Workload, backend: Backend, seconds: float, compiled: bool)
     """Backpropagation against the strongest native form, which a first contest finds."""
     ours = Training(workload, "BP", backend)
     warm_up(ours)
+    forget_compiled(backend.name)
     forms, failed = {}, {}
     for form in native_forms(workload, backend.name, compiled):
         try:
@@ -95,7 +92,7 @@ def native(workload: Workload, backend: Backend, seconds: float, compiled: bool)
     yield record(
         "native", f"{workload.name}/{backend.name}", final, "ours", strongest,
         workload=workload.name, backend=backend.name, kernels=backend.kernels.name, strongest=strongest,
-        forms={form: contest.median(form) for form in forms}, failed=failed,
+        forms={form: contest.median(form) for form in forms}, failed=failed, compiler=compiled,
     )  # fmt: skip
 
 
@@ -136,13 +133,15 @@ def scaling(backend: Backend, methods: Sequence[str], seconds: float) -> Iterato
 
 
 def peak_memory(
-    workload: Workload, backend: Backend, methods: Sequence[str], strongest: str | None, device: str | None
-) -> Iterator[Record]:
-    """Peak bytes of each algorithm, and of the native form: `strongest`, or the first one."""
-    form = strongest or native_forms(workload, backend.name, compiled=False)[0]
+    workload: Workload, backend: Backend, methods: Sequence[str], strongest: Callable[[], str | None],
+    device: str | None,
+) -> Iterator[Record]:  # fmt: skip
+    """Peak bytes of each algorithm, and of the native form: `strongest` knows it once it was measured, else the
+    first one."""
+    form = strongest() or native_forms(workload, backend.name, compiled=False)[0]
     kernels = "portable" if backend.kernels.name == "portable" else "native"
     for subject in (f"form: {form}", *[m for m in methods if m in methods_of(workload)]):
-        found = memory.peak_bytes(workload.name, backend.name, kernels, subject, device)
+        found = memory.peak_bytes(workload.name, backend.name, kernels, subject, device, backend.precision)
         yield {"kind": "memory", "key": f"memory/{workload.name}/{backend.name}/{subject}", "bytes": found,
                "workload": workload.name, "backend": backend.name, "kernels": kernels, "subject": subject}  # fmt: skip
 
@@ -155,29 +154,23 @@ def starts(backend_names: Sequence[str]) -> Iterator[Record]:
         seconds = []
         for _ in range(5):
             start = time.perf_counter()
-            subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=memory.ROOT)
+            memory.new_process(code).check_returncode()
             seconds.append(time.perf_counter() - start)
         yield record("start", name, Timings({name: seconds}), name, name=name)
 
 
-def feedback(workload: Workload, backend: Backend, seconds: float) -> Iterator[Record]:
-    """DFA with stored and with generated feedback matrices: bytes and time; nothing where it cannot generate them."""
-    if "feedback" not in inspect.signature(algorithms.direct_feedback_alignment).parameters:
-        return
-
-    def build(how):
-        return lambda network, w: algorithms.direct_feedback_alignment(
-            network, losses.cross_entropy(), w.optimizer(), feedback=how
-        )
-
-    trainings = {how: Training(workload, "DFA", backend, build=build(how)) for how in ("stored", "generated")}
+def feedback(workload: Workload, backend: Backend, seconds: float, device: str | None) -> Iterator[Record]:
+    """DFA with stored and with generated feedback matrices: their bytes, the peak of a step's memory, and its time."""
+    trainings = {how: Training(workload, "DFA", backend, build=direct(how)) for how in ("stored", "generated")}
     for training in trainings.values():
         warm_up(training)
     timings = interleaved(trainings, seconds)
+    kernels = "portable" if backend.kernels.name == "portable" else "native"
     for how, training in trainings.items():
         arrays = leaves(training.state.feedback.params)
         yield record(
             "feedback", f"{workload.name}/{backend.name}/{how}", timings, how,
             None if how == "stored" else "stored", workload=workload.name, backend=backend.name,
             kernels=backend.kernels.name, how=how, bytes=sum(int(np.prod(a.shape)) * a.itemsize for a in arrays),
+            peak_bytes=memory.peak_bytes(workload.name, backend.name, kernels, how, device, backend.precision),
         )  # fmt: skip

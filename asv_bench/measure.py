@@ -120,8 +120,11 @@ def interleaved(subjects: Mapping[str, Subject], seconds: float = 10.0, rounds: 
     return timings
 
 
-def peaks(seconds: float = 1.0, device: str = "cpu") -> dict[str, float]:
-    """Operations per second of one large product, by library, and of one convolution where torch is there."""
+def peaks(seconds: float = 1.0, device: str = "cpu", precision: str = "ieee") -> dict[str, float]:
+    """Operations per second of one large product, by library, and of one convolution where torch is there.
+
+    precision: of a GPU's products, "ieee", "tf32" or "bf16"; a CPU's are float32.
+    """
     n, found = 2048, {}
     if device == "cpu":
         a = np.random.default_rng(0).standard_normal((n, n)).astype("float32")
@@ -132,14 +135,23 @@ def peaks(seconds: float = 1.0, device: str = "cpu") -> dict[str, float]:
         return found
     n = n if device == "cpu" else 8192
     wait = torch.cuda.synchronize if device.startswith("cuda") else (lambda: None)
+    on_gpu = device.startswith("cuda")
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    if on_gpu:
+        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+        torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    dtype = torch.bfloat16 if on_gpu and precision == "bf16" else torch.float32
     with torch.inference_mode():
-        m = torch.randn(n, n, device=device)
+        m = torch.randn(n, n, device=device, dtype=dtype)
         found["torch product"] = 2 * n**3 / fastest(lambda: m @ m, seconds, wait)
-        x = torch.randn(64, 128, 32, 32, device=device).to(memory_format=torch.channels_last)
-        w = torch.randn(128, 128, 3, 3, device=device).to(memory_format=torch.channels_last)
+        x = torch.randn(64, 128, 32, 32, device=device, dtype=dtype).to(memory_format=torch.channels_last)
+        w = torch.randn(128, 128, 3, 3, device=device, dtype=dtype).to(memory_format=torch.channels_last)
         work = 2 * 64 * 32 * 32 * 128 * 128 * 9
         run = lambda: torch.conv2d(x, w, padding=1)  # noqa: E731
         found["torch convolution"] = work / fastest(run, seconds, wait)
+    if on_gpu:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
     return found
 
 

@@ -14,20 +14,35 @@ import re
 import resource
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from ref_bioplaus import backends
+from ref_bioplaus.backends import Backend
 
-from .native import native_training, on_gpu
-from .workloads import WORKLOADS, Training
+from .native import library, native_forms, native_training, on_gpu
+from .workloads import WORKLOADS, Training, direct
 
 ROOT = Path(__file__).parent.parent
+MODULE = """
+import runpy, sys
+sys.path.append({root!r})
+sys.argv[1:] = {arguments!r}
+runpy.run_module("asv_bench.memory", run_name="__main__")
+"""
 
 
-def peak_bytes(workload: str, backend_name: str, kernels: str, subject: str, device: str | None = None) -> int:
+def new_process(code: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a process of its own, away from the checkout: what is imported is what is installed."""
+    return subprocess.run([sys.executable, "-c", code], cwd=tempfile.gettempdir(), capture_output=True, text=True)
+
+
+def peak_bytes(
+    workload: str, backend_name: str, kernels: str, subject: str, device: str | None = None, precision: str = "ieee"
+) -> int:
     """Bytes, measured in a new process. Raises RuntimeError where that process fails."""
-    command = [sys.executable, "-m", "asv_bench.memory", workload, backend_name, kernels, subject, device or ""]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    arguments = [workload, backend_name, kernels, subject, device or "", precision]
+    done = new_process(MODULE.format(root=str(ROOT), arguments=arguments))
     if done.returncode:
         raise RuntimeError(f"memory of {workload} {subject} on {backend_name}: {done.stderr.strip()[-500:]}")
     return int(json.loads(done.stdout.splitlines()[-1])["bytes"])
@@ -49,29 +64,45 @@ def forget_peak() -> None:
             Path("/proc/self/clear_refs").write_text("5")
 
 
-def measure(workload_name: str, backend_name: str, kernels: str, subject: str, device: str | None) -> int:
-    """Bytes, measured in this process."""
-    workload, backend = WORKLOADS[workload_name], backends.get(backend_name, device=device, kernels=kernels)
+def measure(
+    workload_name: str, backend_name: str, kernels: str, subject: str, device: str | None = None,
+    precision: str = "ieee",
+) -> int:  # fmt: skip
+    """Bytes, measured in this process. subject: an algorithm; "form: " and a native form; "stored" or "generated",
+    DFA with such feedback."""
+    workload = WORKLOADS[workload_name]
+    backend = backends.get(backend_name, device=device, precision=precision, kernels=kernels)
+    is_native = subject.startswith("form: ")
+    if is_native:
+        native_forms(workload, backend_name)  # imports its library, which does not count
     before = resident("VmRSS")
-    if subject.startswith("form: "):
+    if is_native:
         training = native_training(workload, subject.removeprefix("form: "), backend)
+    elif subject in ("stored", "generated"):
+        training = Training(workload, "DFA", backend, build=direct(subject))
     else:
         training = Training(workload, subject, backend)
     for _ in range(2):
         training()
     training.wait()
+    allocator = library(backend_name) if is_native else backend.name
     forget_peak()
+    if on_gpu(backend) and allocator == "torch":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
     for _ in range(3):
         training()
     training.wait()
-    return gpu_peak(backend) if on_gpu(backend) else resident("VmHWM") - before
+    return gpu_peak(backend, allocator) if on_gpu(backend) else resident("VmHWM") - before
 
 
-def gpu_peak(backend) -> int:
-    """The most bytes that the library's allocator has given out."""
-    if backend.name == "jax":
+def gpu_peak(backend: Backend, allocator: str) -> int:
+    """The most bytes that a library's allocator has given out: on torch since its peak was forgotten, on JAX and CuPy
+    since the process began."""
+    if allocator == "jax":
         return int(backend.device.memory_stats()["peak_bytes_in_use"])
-    if backend.name == "cupy":
+    if allocator == "cupy":
         import cupy
 
         return int(cupy.get_default_memory_pool().total_bytes())
@@ -81,5 +112,7 @@ def gpu_peak(backend) -> int:
 
 
 if __name__ == "__main__":
-    *what, place = sys.argv[1:]
-    print(json.dumps({"bytes": measure(what[0], what[1], what[2], what[3], place or None)}))
+    what, place, precision = sys.argv[1:5], *(*sys.argv[5:7], *("", "ieee")[len(sys.argv[5:7]) :])
+    if len(what) < 4:
+        sys.exit("expected a workload, a backend, native or portable, and an algorithm")
+    print(json.dumps({"bytes": measure(what[0], what[1], what[2], what[3], place or None, precision)}))

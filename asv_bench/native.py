@@ -28,6 +28,14 @@ def native_forms(workload: Workload, backend_name: str, compiled: bool = True) -
         raise NotImplementedError(f"{backend_name} is compared with a library that is missing ({error})") from error
 
 
+def forget_compiled(backend_name: str) -> None:
+    """Forget what was compiled for other workloads."""
+    if library(backend_name) == "torch":
+        from . import native_torch
+
+        native_torch.forget_compiled()
+
+
 def native_training(workload: Workload, form: str, backend: Backend, dropout: bool = True, state=None) -> Any:
     """A native training of a workload on the backend's device, from `state` or from the backend's own first state.
 

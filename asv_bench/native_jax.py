@@ -59,13 +59,13 @@ class JaxTraining:
         ]
         key = jax.random.key(0, impl="rbg" if "rbg" in form else "threefry2x32")
 
-        def loss_of(p, statistics, key):
-            return forward(network, p, statistics, key, self.x, self.y)
+        def loss_of(p, statistics, key, x, y):
+            return forward(network, p, statistics, key, x, y)
 
-        def step(state):
+        def step(state, x, y):  # the batch is an argument: a constant would be folded into the program
             p, memory, statistics, key = state
             key, mine = jax.random.split(key)
-            (loss, statistics), g = jax.value_and_grad(loss_of, has_aux=True)(p, statistics, mine)
+            (loss, statistics), g = jax.value_and_grad(loss_of, has_aux=True)(p, statistics, mine, x, y)
             updates, memory = optimizer.update(g, memory, p)
             return (optax.apply_updates(p, updates), memory, statistics, key), loss
 
@@ -77,7 +77,7 @@ class JaxTraining:
     def __call__(self) -> None:
         """One step."""
         with jax.default_matmul_precision(self.precision):
-            self.state, self.loss = self.step(self.state)
+            self.state, self.loss = self.step(self.state, self.x, self.y)
 
     def wait(self) -> None:
         """Wait for the device."""

@@ -44,6 +44,11 @@ def forms(network: Network, compiled: bool = True) -> tuple[str, ...]:
     return plain
 
 
+def forget_compiled() -> None:
+    """Let torch.compile begin anew: after other networks it would take sizes for variable, and in the end give up."""
+    torch.compiler.reset()
+
+
 class TorchTraining:
     """A network learning by autograd; called as workloads.Training is. params: where to start, as torch tensors.
 
@@ -57,8 +62,9 @@ class TorchTraining:
         self.network, self.device = network, torch.device(device)
         self.autocast = precision == "bf16"
         if self.device.type == "cuda" and precision != "bf16":
-            torch.backends.cuda.matmul.fp32_precision = precision
-            torch.backends.cudnn.conv.fp32_precision = precision
+            # these set torch's older and newer switches alike; its compiler reads the older ones
+            torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+            torch.backends.cudnn.allow_tf32 = precision == "tf32"
         image = len(network[0].out_shape) == 3
         last = "channels-last" in form
         layout = torch.channels_last if last else torch.contiguous_format
@@ -78,7 +84,7 @@ class TorchTraining:
         self.compute: Callable = self.loss_of
         if form.startswith("compiled"):
             graphs = "reduce-overhead" if self.device.type == "cuda" else None  # CUDA graphs
-            self.compute = torch.compile(self.loss_of, mode=graphs)
+            self.compute = torch.compile(self.loss_of, mode=graphs, dynamic=False)
         self.loss: torch.Tensor | None = None
 
     def operations(self, l: int, params, tensors: list, layout, bmm: bool) -> list[Callable]:

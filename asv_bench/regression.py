@@ -120,10 +120,13 @@ def combined(passes: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, An
     """Several passes over the same things as one: the median of each ratio, and the larger of both scatters.
 
     Ratios against something else than in the first pass are left out: the strongest native form is not always the same.
+    What has no ratio is as in the first pass.
     """
     found = []
     for first in passes[0]:
-        if first.get("ratio"):
+        if not first.get("ratio"):
+            found.append({**first})
+        else:
             ratios = [
                 r["ratio"] for p in passes for r in p if r["key"] == first["key"] and r["against"] == first["against"]
             ]

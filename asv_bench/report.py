@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import re
+import subprocess
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,11 +26,12 @@ from ref_bioplaus.experiments.environment import environment
 
 from . import cases, measure, page
 from .native import device_name, on_gpu
+from .regression import combined
 from .workloads import METHODS, WORKLOADS
 
 RESULTS = Path(__file__).parent / "results"
 PARTS = ("native", "algorithms", "kernels", "memory", "scaling", "start", "feedback")
-SPEED = re.compile(r"(OMP|OPENBLAS|MKL|KMP|GOMP|XLA|JAX|TORCH|CUDA|CUPY|MALLOC)_\w+|LD_PRELOAD")
+SPEED = re.compile(r"(OMP|OPENBLAS|MKL|KMP|GOMP|XLA|JAX|TORCH|CUDA|CUPY|MALLOC|ONEDNN|DNNL|ATEN)_\w+|LD_PRELOAD")
 app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
 
 
@@ -67,7 +69,7 @@ def processor() -> str:
 
 def plan(
     workloads: Sequence[str], learning: dict[str, Backend], methods: Sequence[str], parts: Sequence[str],
-    seconds: float, compiled: bool, device: str | None, known: dict[str, dict[str, Any]],
+    seconds: float, compiled: bool, device: str | None, lines: Path,
 ) -> Iterator[tuple[str, Any]]:  # fmt: skip
     """What is to be measured, in order: (name, function that yields records)."""
     if "start" in parts:
@@ -81,12 +83,47 @@ def plan(
             if "algorithms" in parts:
                 yield f"{w.name} on {name}, algorithms", partial(cases.steps, w, backend, methods, seconds)
             if "memory" in parts:
-                strongest = known.get(f"native/{w.name}/{name}", {}).get("strongest")
+                strongest = partial(strongest_form, lines, key_on(backend, f"native/{w.name}/{name}"))
                 yield f"{w.name} on {name}, memory", partial(cases.peak_memory, w, backend, methods, strongest, device)
             if "feedback" in parts and "DFA" in methods:
-                yield f"{w.name} on {name}, DFA's feedback", partial(cases.feedback, w, backend, seconds)
+                yield f"{w.name} on {name}, DFA's feedback", partial(cases.feedback, w, backend, seconds, device)
         if "scaling" in parts:
             yield f"scaling on {name}", partial(cases.scaling, backend, methods, seconds / 5)
+
+
+def key_on(backend: Backend, key: str) -> str:
+    """A record's key, with its device and precision where they are not the usual ones."""
+    return "/".join([key, *(word for word in (device_name(backend), backend.precision) if word not in ("cpu", "ieee"))])
+
+
+def strongest_form(lines: Path, key: str) -> str | None:
+    """The strongest native form, where it has been measured."""
+    return merged(lines).get(key, {}).get("strongest")
+
+
+def stamped(learning: dict[str, Backend], precision: str) -> dict[str, dict[str, Any]]:
+    """What every record of a backend tells beside its own: device, precision, versions, and the device's peak."""
+    devices = {name: device_name(backend) for name, backend in learning.items()}
+    peak = {d: max(measure.peaks(device=d, precision=precision).values()) for d in set(devices.values())}
+    return {
+        name: {"device": devices[name], "precision": precision, "versions": backend.versions(),
+               "threads": os.environ.get("OMP_NUM_THREADS", ""), "peak": peak[devices[name]]}
+        for name, backend in learning.items()
+    }  # fmt: skip
+
+
+def commit() -> str:
+    """The checkout's commit, with a + where it was changed; "" where there is none."""
+    found = [
+        subprocess.run(["git", *what], cwd=RESULTS.parent, capture_output=True, text=True)
+        for what in (
+            ("rev-parse", "--short", "HEAD"),
+            ("status", "--porcelain", "--untracked-files=no", "..", ":!results"),
+        )
+    ]
+    if found[0].returncode:
+        return ""
+    return found[0].stdout.strip() + ("+" if found[1].stdout.strip() else "")
 
 
 def merged(lines: Path) -> dict[str, dict[str, Any]]:
@@ -105,7 +142,7 @@ def chosen(text: str, known: Sequence[str], what: str) -> list[str]:
     """The names in a comma-separated option. Raises typer.BadParameter for an unknown one."""
     names = [name for name in text.split(",") if name]
     for name in names:
-        if name not in known:
+        if name not in known and ":" not in name:  # a backend of one's own, "module:object"
             raise typer.BadParameter(f'{what} "{name}" is unknown, expected some of {",".join(known)}')
     return names
 
@@ -122,6 +159,7 @@ def main(
     seconds: Annotated[float, typer.Option(help="Of each contest.")] = 10.0,
     minutes: Annotated[float, typer.Option(help="Begin nothing new after so many.")] = 600.0,
     compiled: Annotated[bool, typer.Option(help="Try torch.compile too: up to a minute for each net.")] = True,
+    passes: Annotated[int, typer.Option(min=1, help="Go over each contest so often, and keep the medians.")] = 1,
     out: Annotated[Path, typer.Option(help="Folder of the results; what is there is kept and completed.")] = RESULTS,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what was measured before.")] = False,
     against: Annotated[Path | None, typer.Option(help="Earlier results.json: exit code 1 where ratios grew.")] = None,
@@ -146,23 +184,24 @@ def main(
     end = datetime.datetime.now() + datetime.timedelta(minutes=minutes)
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
     with Progress(*columns, console=console) as progress, lines.open("a", encoding="utf-8") as file:
-        stamp = {"date": place["date"], "precision": precision, "device": device_name(next(iter(learning.values())))}
-        peak = max(measure.peaks(device=stamp["device"]).values())
+        stamps = stamped(learning, precision)
+        run = {"date": place["date"], "commit": commit()}
 
         def keep(record):
-            suffix = [word for word in (stamp["device"], precision) if word not in ("cpu", "ieee")]
-            key = "/".join((record["key"], *suffix))
-            file.write(json.dumps(record | stamp | {"key": key, "peak": peak}) + "\n")
+            name = record.get("backend")
+            mine = {} if name is None else stamps[name] | {"key": key_on(learning[name], record["key"])}
+            file.write(json.dumps(record | run | mine) + "\n")
             file.flush()
 
         task = progress.add_task("")
-        for name, function in plan(wanted, learning, methods, what, seconds, compiled, device, merged(lines)):
+        for name, function in plan(wanted, learning, methods, what, seconds, compiled, device, lines):
             if datetime.datetime.now() > end:
                 console.print(f"the time is up: {name} and what follows it were not measured", markup=False)
                 break
             progress.update(task, description=name)
             try:
-                for record in function():
+                found = function() if passes == 1 else combined([list(function()) for _ in range(passes)])
+                for record in found:
                     keep(record)
                 console.print(f"{name}: done", markup=False)
             except KeyboardInterrupt:

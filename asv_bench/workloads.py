@@ -126,6 +126,11 @@ def _targets(make):
     return lambda network, w: make(network, losses.cross_entropy(), w.optimizer(), w.optimizer())
 
 
+def direct(feedback: str) -> Callable[[Network, Workload], Algorithm]:
+    """DFA whose feedback matrices are "stored" or "generated"."""
+    return _simple(algorithms.direct_feedback_alignment, feedback=feedback)
+
+
 METHODS = {
     "BP": Method("backpropagation", "learn", _simple(algorithms.backprop)),
     "FA": Method("feedback alignment", "learn", _simple(algorithms.feedback_alignment)),

@@ -39,9 +39,10 @@ def native_kernels(platform: str, dtype: str, precision: str) -> Kernels:
 def operand_rounding(platform: str, dtype: str, precision: str) -> Callable | None:
     """What float32 operands pass through before they are multiplied; None: nothing.
 
-    XLA rounds them itself, but not on a CPU.
+    XLA rounds to TF32 itself, but not on a CPU. bfloat16 it would take for TF32 on a GPU: what was rounded to bfloat16
+    before goes through that exactly.
     """
-    if platform != "cpu" or dtype != "float32" or precision == "ieee":
+    if dtype != "float32" or precision == "ieee" or (platform != "cpu" and precision == "tf32"):
         return None
     bits = {"bf16": 7, "tf32": 10}[precision]
     return lambda x: lax.reduce_precision(x, exponent_bits=8, mantissa_bits=bits)

@@ -35,10 +35,11 @@ def sgd(
     """Gradient descent: v <- momentum v + g;  p <- p - eta v, or p - eta (g + momentum v) with Nesterov's momentum.
 
     The learning rate scales v when it is used, not when it is gathered (PyTorch's form; Sutskever et al. 2013 scale g:
-    the same but for a learning rate that changes). Raises ValueError for an unknown form, `on`, or Nesterov's without
-    momentum.
+    the same but for a learning rate that changes). Raises ValueError for an unknown form, `on`, a momentum outside of
+    [0, 1), or Nesterov's without momentum.
     """
     check_decay(decay, form, on)
+    check_share("sgd: momentum", momentum)
     if nesterov and not momentum:
         raise ValueError("sgd: Nesterov's momentum needs momentum above 0, got momentum=0.0")
 
@@ -64,9 +65,14 @@ def adam(
 
     epsilon_form "paper" is their algorithm 1 (and PyTorch's): p <- p - eta m_hat / (sqrt(v_hat) + epsilon).
     "hat" is the form of their section 2 (and TensorFlow 1's): p <- p - eta_t m / (sqrt(v) + epsilon), eta_t = eta
-    sqrt(1 - b2^t) / (1 - b1^t); it differs visibly where epsilon is large. Raises ValueError for an unknown form.
+    sqrt(1 - b2^t) / (1 - b1^t); it differs visibly where epsilon is large. Raises ValueError for an unknown
+    form, and for b1, b2 or epsilon out of range.
     """
     check_decay(decay, form, on)
+    for name, b in (("b1", b1), ("b2", b2)):
+        if not 0.0 < b < 1.0:
+            raise ValueError(f"adam: {name} is {b}, expected a number above 0 and below 1")
+    check_epsilon("adam", epsilon)
     if epsilon_form not in ("paper", "hat"):
         raise ValueError(f'adam: epsilon_form "{epsilon_form}" is unknown, expected "paper" or "hat"')
 
@@ -95,8 +101,12 @@ def rmsprop(
     """Centred RMSprop with momentum, epsilon inside the root (Graves 2013; Lee et al. 2015, their public code).
 
     n, a <- moving averages (rho) of g^2, g;  v <- momentum v + eta g / sqrt(n - a^2 + epsilon);  p <- p - v
+    Raises ValueError for an unknown form, and for rho, momentum or epsilon out of range.
     """
     check_decay(decay, form, on)
+    check_share("rmsprop: rho", rho)
+    check_share("rmsprop: momentum", momentum)
+    check_epsilon("rmsprop", epsilon)
 
     def init(params, address, kernels):
         return {"count": counter(params)} | {slot: zeros_like(params) for slot in ("n", "a", "v")}
@@ -230,6 +240,18 @@ def check_decay(decay: float, form: str, on: str) -> None:
         raise ValueError(f'on="{on}" is unknown, expected "weights" or "all"')
     if not 0.0 <= decay < 1.0:
         raise ValueError(f"decay is {decay}, expected a number in [0, 1)")
+
+
+def check_share(what: str, value: float) -> None:
+    """Raise ValueError unless a number is in [0, 1)."""
+    if not 0.0 <= value < 1.0:
+        raise ValueError(f"{what} is {value}, expected a number in [0, 1)")
+
+
+def check_epsilon(what: str, value: float) -> None:
+    """Raise ValueError unless a number is finite and not below 0."""
+    if not 0.0 <= value < math.inf:
+        raise ValueError(f"{what}: epsilon is {value}, expected a finite number of at least 0")
 
 
 def zeros_like(params: Tree) -> Tree:

@@ -1,5 +1,6 @@
 """The embedded images, and random ones, in the form that `train` takes: small, and not square."""
 
+import hashlib
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +29,7 @@ class Data:
         self.train, self.test, self.validation = train, test, validation
         self.in_shape = train.x.shape[1:]
         self.classes = tuple(map(str, range(train.y.shape[1])))
+        self.fingerprint = hashlib.sha256(train.y.tobytes()).hexdigest()
 
     def batches(self, split, backend, batch, seed, epoch, start=0, shuffle=True, flatten=False):
         images = getattr(self, split)

@@ -292,7 +292,7 @@ def test_passes_of_a_run_are_one_run():
         ratio = {"value": value, "low": value / 2, "high": 2 * value, "spread": spread}
         return {"key": key, "against": against, "ratio": ratio}
 
-    (one, two) = regression.combined([
+    (one, two, plain) = regression.combined([
         [record(0.4, 0.01), record(1.0, 0.05, "eager", "native/b"), {"key": "step/BP", "ratio": None}],
         [record(0.6, 0.02), record(3.0, 0.05, "compiled", "native/b")],
         [record(0.5, 0.03), record(1.0, 0.07, "eager", "native/b")],
@@ -300,6 +300,7 @@ def test_passes_of_a_run_are_one_run():
     logs = np.log([0.4, 0.5, 0.6])
     assert one["ratio"] == {"value": 0.5, "low": 0.2, "high": 1.2, "spread": pytest.approx(np.std(logs, ddof=1))}
     assert two["ratio"]["value"] == 1.0
+    assert plain == {"key": "step/BP", "ratio": None}
     assert two["ratio"]["spread"] == pytest.approx(0.06)  # they do not scatter between the passes
     assert not regression.slower([one], regression.combined([[record(0.62, 0.05)]] * 3))
     assert regression.slower([one], regression.combined([[record(1.1, 0.05)]] * 3))

@@ -416,7 +416,7 @@ def test_resizing_in_memory_and_streaming_agree(varied):
 
 @pytest.mark.parametrize("name", ["", "crop-0", "centre-crop", "flip-none", "crop-4x", "rotate-3", "resize-5x0"])
 def test_unknown_augmentations_are_refused(name):
-    with pytest.raises(DataError, match="is unknown: expected none, flip"):
+    with pytest.raises(DataError, match="is unknown: .* none, flip, crop, crop-24"):
         augmentation.parse(name)
 
 

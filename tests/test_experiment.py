@@ -278,10 +278,20 @@ def test_a_mistake_that_only_the_data_shows(settings, sentence):
 def test_pixels_are_normalised_or_not_as_the_field_says(monkeypatch):
     from ref_bioplaus.experiments import datasets
 
-    asked = []
-    monkeypatch.setattr(datasets, "load", lambda *arguments, **named: asked.append(named))
+    asked, told = [], []
+
+    def load(*arguments, **named):
+        asked.append(named)
+        return SimpleNamespace(train=SimpleNamespace(count=59_997 if named["normalise"] else 7))
+
+    class Teller(Reporter):
+        def note(self, sentence):
+            told.append(sentence)
+
+    monkeypatch.setattr(datasets, "load", load)
     for normalise in (True, False):
-        preparing.load_data(checked(Experiment(normalise=normalise, held_out=3)))
+        preparing.load_data(checked(Experiment(normalise=normalise, held_out=3, data="few")), Teller())
+    assert told == ["few has 10 training images, ylecun/mnist has 60,000."]
     assert [named["normalise"] for named in asked] == [True, False]
     assert {named["held_out"] for named in asked} == {3}
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from array_api_compat import array_namespace
 
 from ref_bioplaus import make_normal_table, random
 from ref_bioplaus.kernels import random_words, signed, threefry
@@ -135,3 +136,14 @@ def test_the_stored_table_is_what_its_script_makes():
     assert np.all(np.diff(stored) > 0)
     assert 4 * np.abs(stored).max() + 1 < 2**24  # twice a sum of two, and 1, is exact in float32
     assert abs(2 * np.mean((stored * 2 * random.GRID) ** 2) - 1) < 1e-7
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch", "jax"])
+def test_normals_drawn_in_parts_are_the_same(name, monkeypatch):
+    backend = get(name, "float32")
+    address = (backend.key(3), "large")
+    float32 = array_namespace(backend.key(3)).float32
+    whole = backend.to_numpy(random.normal(address, (7, 11), float32))
+    monkeypatch.setattr(random, "DRAWN", 10)
+    parts = backend.to_numpy(random.normal(address, (7, 11), float32))
+    assert parts.tobytes() == whole.tobytes()

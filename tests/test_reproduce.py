@@ -1,10 +1,10 @@
 """The papers' tables again: every cell is an experiment, a stopped run goes on, and numbers are those of the logs."""
 
-import fcntl
 import inspect
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +17,17 @@ import pytest
 from typer.testing import CliRunner
 
 from ref_bioplaus.cli import app
-from ref_bioplaus.experiments import augmentation, checkpoints, jobs, papers, reproduce, side_by_side
+from ref_bioplaus.experiments import (
+    augmentation,
+    checkpoints,
+    jobs,
+    logs,
+    papers,
+    preparing,
+    reproduce,
+    side_by_side,
+    training,
+)
 from ref_bioplaus.experiments.building import Shape, build
 from ref_bioplaus.experiments.checking import checked
 from ref_bioplaus.experiments.experiment import ExperimentError, as_toml, from_dict
@@ -110,7 +120,8 @@ def test_rows_and_seeds_come_in_the_order_that_was_asked_for(tmp_path):
     [
         (("bartunov2018/tabel1", COLUMN, ["bp"]), 'Table "bartunov2018/tabel1" is unknown.*bartunov2018/table1'),
         ((TABLE, "mnist-cf", ["bp"]), 'Column .*"mnist-cf" is unknown: did you mean .*mnist-fc'),
-        ((TABLE, COLUMN, ["dtp-alternatin"]), 'Row .*"dtp-alternatin" is unknown: did you mean dtp-alternating'),
+        ((TABLE, COLUMN, ["dtp-alternatin"]), 'row "dtp-alternatin" of .* is unknown: did you mean dtp-alternating'),
+        ((TABLE, COLUMN, ["bpp"]), 'row "bpp" of .* is unknown: did you mean bp'),
         ((TABLE, COLUMN, ["backprop-convnet"]), 'no "backprop-convnet" in column "mnist-fc"'),
         ((TABLE, None, ["bp"]), "name one: mnist-fc, mnist-lc, cifar-fc, cifar-lc"),
     ],
@@ -199,7 +210,7 @@ def test_a_run_that_was_not_measured_has_reached_epoch_0(tmp_path):
 def test_departures_and_failures_are_said(tmp_path):
     optimizer = dict(reproduce.experiment_of(TABLE, COLUMN, "backprop").optimizer) | {"eta": 0.5}
     folder = written_run(tmp_path, "backprop", 0, [record(1, 9.0, 9.0)], optimizer=optimizer, backend="jax", epochs=3)
-    (folder / jobs.FAILURE).write_text("The loss is not finite.")
+    (folder / logs.FAILURE).write_text("The loss is not finite.")
     notes = reproduce.reported(TABLE, COLUMN, tmp_path).notes
     assert notes == [
         "backprop seed 0: optimizer.eta is 0.5, the paper's experiment has 0.000152",
@@ -227,7 +238,7 @@ def invoke(*options):
 
 
 def errors(out, row, seed=0):
-    rows = jobs.records(reproduce.folder(out, TABLE, COLUMN, row, seed))
+    rows = logs.records(reproduce.folder(out, TABLE, COLUMN, row, seed))
     return [(r["step"], r["train_error"], r["test_error"], r["sign_changes"]) for r in rows]
 
 
@@ -270,12 +281,11 @@ def wait_for(condition):
 
 def is_free(folder):
     """Whether no process runs in a folder."""
-    with open(folder.with_name(f"{folder.name}.lock"), "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-    return True
+    try:
+        with preparing.alone(folder):
+            return True
+    except preparing.Busy:
+        return False
 
 
 def both_methods(out):
@@ -297,7 +307,7 @@ def test_a_stop_loses_nothing(number, tmp_path, uninterrupted):
     folders = [reproduce.folder(tmp_path, TABLE, COLUMN, row, 0) for row in ("backprop", "dfa")]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(both_methods(tmp_path), cwd=ROOT, **pipes) as program:
-        wait_for(lambda: program.poll() is not None or all(len(jobs.records(folder)) > 2 for folder in folders))
+        wait_for(lambda: program.poll() is not None or all(len(logs.records(folder)) > 2 for folder in folders))
         program.send_signal(number)
         out, err = program.communicate(timeout=60)
     if number == signal.SIGKILL:
@@ -305,10 +315,10 @@ def test_a_stop_loses_nothing(number, tmp_path, uninterrupted):
     else:
         assert program.returncode == 128 + number, err
         assert "the same command goes on" in out
-    reached = [len(jobs.records(folder)) for folder in folders]
+    reached = [len(logs.records(folder)) for folder in folders]
     assert any(2 < n < EPOCHS + 1 for n in reached), "too fast to be stopped"
     for folder in folders:
-        assert checkpoints.latest(folder).header["step"] >= jobs.records(folder)[-1]["step"]
+        assert checkpoints.latest(folder).header["step"] >= logs.records(folder)[-1]["step"]
     done = subprocess.run(both_methods(tmp_path), cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     for row, expected in uninterrupted.items():
@@ -348,10 +358,10 @@ def test_a_loss_that_is_not_finite_fails_alone(tmp_path):
 
 def test_two_programs_do_not_share_a_run(tmp_path):
     (job,) = reproduce.planned(TABLE, COLUMN, ["bp"], out=tmp_path, epochs=1, dataset="embedded")
-    job.out.parent.mkdir(parents=True)
-    with open(job.out.with_name("seed-0.lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with preparing.alone(job.out):
         (outcome,) = jobs.run([job])
+        with pytest.raises(preparing.Busy, match="Another process is running"):
+            training.train(job.experiment, job.out)
     assert outcome.end == jobs.BUSY
     assert not job.out.exists()
 
@@ -362,7 +372,7 @@ def test_a_process_that_dies_is_a_failure(tmp_path, monkeypatch):
     (outcome,) = jobs.run([job])
     assert (outcome.end, outcome.sentence) == (
         jobs.FAILED,
-        "Its process ended with exit code 1; its last checkpoint is kept.",
+        "Its process ended with exit code 1, before its first checkpoint.",
     )
 
 
@@ -380,11 +390,40 @@ def test_wrong_options_are_one_sentence(tmp_path):
         (("--method", "backprob"), "did you mean backprop"),
         (("--method", "bp", "--set", "optimizer.etta=1"), 'option of optimizer "adam" "etta" is unknown'),
         (("--method", "bp", "--backend", "nump"), "nump"),
+        (("--method", "bp", "--data", tmp_path / "nowhere"), "nowhere is not there"),
     ):
         done = invoke(*options, "--out", tmp_path, "--epochs", 1)
         assert done.exit_code in (1, 2), done.output
         assert said in done.output
         assert "Traceback" not in done.output
+    (tmp_path / "file").write_text("")
+    done = invoke("--method", "bp", "--out", tmp_path / "file")
+    assert done.exit_code == 2 and "cannot be written to (File exists)" in done.output
+
+
+def test_a_row_named_twice_and_a_copied_folder_count_once(tmp_path):
+    out = written_run(tmp_path, "backprop", 0, [record(1, 9.0, 9.0)])
+    shutil.copytree(out, out.with_name("seed-0-copy"))
+    report = reproduce.reported(TABLE, COLUMN, tmp_path, ["bp", "backprop"])
+    assert [line.seeds for line in report.lines] == [(0,)]
+
+
+def test_a_damaged_log_is_one_sentence(tmp_path):
+    out = written_run(tmp_path, "backprop", 0, [record(1, 9.0, 9.0)])
+    (out / "log.jsonl").write_text('{"step": 0}\n{"step": \n{"step": 2}\n')
+    with pytest.raises(ExperimentError, match=r"log.jsonl is damaged in line 2: delete"):
+        reproduce.reported(TABLE, COLUMN, tmp_path, ["bp"])
+
+
+def test_another_number_of_training_images_is_a_departure(tmp_path):
+    options = ("--method", "bp", "--epochs", 1, "--out", tmp_path)
+    assert invoke(*options).exit_code == 0
+    assert any("dataset is embedded" in note for note in reproduce.reported(TABLE, COLUMN, tmp_path).notes)
+    out = reproduce.folder(tmp_path, TABLE, COLUMN, "backprop", 0)
+    written = (out / "experiment.toml").read_text()
+    (out / "experiment.toml").write_text(written.replace('"embedded"', '"ylecun/mnist"'))
+    notes = reproduce.reported(TABLE, COLUMN, tmp_path).notes
+    assert any(re.search("learned from [0-9,]+ training images, ylecun/mnist has 60,000", note) for note in notes)
 
 
 def test_experiments_are_listed(monkeypatch):

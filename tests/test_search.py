@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ref_bioplaus.cli import app
-from ref_bioplaus.experiments import jobs, papers, reproduce, search, training
+from ref_bioplaus.experiments import jobs, logs, papers, reproduce, search, training
 from ref_bioplaus.experiments.checking import checked
 from ref_bioplaus.experiments.experiment import Experiment, ExperimentError, as_toml, read
 from tests.embedded_data import embedded_data
@@ -41,8 +41,12 @@ def test_what_is_drawn_lies_in_its_range_as_its_kind_says():
         "d": {"kind": "uniform", "low": 0.0, "high": 1.0},
     }
     found = [search.drawn(ranges, 7, trial) for trial in range(3000)]
-    logs, b, d = np.log10([f["a"] for f in found]), np.array([f["b"] for f in found]), np.array([f["d"] for f in found])
-    for numbers, low, high in ((logs, -5, -1), (b, -2, 6), (d, 0, 1)):
+    powers, b, d = (
+        np.log10([f["a"] for f in found]),
+        np.array([f["b"] for f in found]),
+        np.array([f["d"] for f in found]),
+    )
+    for numbers, low, high in ((powers, -5, -1), (b, -2, 6), (d, 0, 1)):
         assert low <= numbers.min() <= low + 0.01 * (high - low)
         assert high - 0.01 * (high - low) <= numbers.max() <= high
         quarters = np.quantile(numbers, [0.25, 0.5, 0.75])
@@ -80,7 +84,12 @@ def test_a_range_that_is_none_is_refused(range, said):
 
 
 def test_files_of_ranges_that_are_not_understood(tmp_path):
-    for text, said in (("range =", "not TOML"), ("trials = 3", "no \\[\\[range\\]\\]"), ("[[range]]\na = 1", "no")):
+    for text, said in (
+        ("range =", "not TOML"),
+        ("trials = 3", "no \\[\\[range\\]\\]"),
+        ('trials = "many"\n[[range]]\nof = {}', "trials of .* is 'many', expected a whole number"),
+        ("[[range]]\na = 1", "no"),
+    ):
         path = tmp_path / "ranges.toml"
         path.write_text(text)
         with pytest.raises(ExperimentError, match=said):
@@ -89,6 +98,15 @@ def test_files_of_ranges_that_are_not_understood(tmp_path):
         search.read_ranges(str(tmp_path / "none.toml"))
     with pytest.raises(ExperimentError, match='"bartunov2018-tabel4" is unknown: did you mean bartunov2018-table4'):
         search.read_ranges("bartunov2018-tabel4")
+
+
+def test_a_path_into_a_value_and_a_damaged_folder_are_sentences(tmp_path):
+    with pytest.raises(ExperimentError, match='The range of batch.x is not understood: "batch" is a value'):
+        search.with_values(BASE, {"batch.x": 1})
+    (tmp_path / search.SEARCH).write_text("[1, 2")
+    ranges = search.Ranges("mine", 1, (((), {"optimizer.eta": {"kind": "choice", "values": [0.1]}}),))
+    with pytest.raises(ExperimentError, match="search.json is damaged: name another folder"):
+        search.Search(BASE, ranges, tmp_path, 1)
 
 
 def test_table_4_is_what_the_paper_has(tmp_path):
@@ -127,11 +145,11 @@ def test_the_test_images_are_not_looked_at(tmp_path):
     data.batches = closed
     ranges = search.Ranges("ours", 1, (((), of(kind="uniform", low=0.1, high=0.2)),))
     (job,) = search.Search(replace(BASE, held_out=0), ranges, tmp_path, 1, held_out=100).todo()
-    run = training.train(job.experiment, job.out, data=data)
+    run = training.train(job.experiment, job.out, images=data)
     assert "validation_error" in run.records[-1]
     assert not [name for record in run.records for name in record if "test" in name]
     with pytest.raises(AssertionError):
-        training.train(replace(job.experiment, test=True), tmp_path / "open", data=data)
+        training.train(replace(job.experiment, test=True), tmp_path / "open", images=data)
 
 
 def test_an_experiment_without_test_and_held_out_images_is_refused():
@@ -156,21 +174,21 @@ def test_a_search_from_end_to_end(tmp_path):
     done = invoke("--trials", 2, "--jobs", 2)
     assert done.exit_code == 0, done.output
     first = found_in(out)
-    logs = {path: path.stat().st_mtime_ns for path in out.rglob("log.jsonl")}
-    assert len(logs) == 2
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("log.jsonl")}
+    assert len(before) == 2
     (out / search.RESULTS).unlink()
     done = invoke("--trials", 5)
     assert done.exit_code == 0, done.output
     lines = found_in(out)
     assert lines[:2] == first
     assert [line["trial"] for line in lines] == [0, 1, 2, 3, 4]
-    assert logs == {path: path.stat().st_mtime_ns for path in logs}
+    assert before == {path: path.stat().st_mtime_ns for path in before}
     for line in lines:
-        records = jobs.records(out / f"trial-{line['trial']:04d}")
+        records = logs.records(out / f"trial-{line['trial']:04d}")
         errors = {r["epoch"]: r["validation_error"] for r in records if r["step"]}
         assert line["score"] == min(errors.values()) == errors[line["epoch"]]
         assert line["final"] == errors[2]
-        stored = jobs.stored(out / f"trial-{line['trial']:04d}").optimizer
+        stored = logs.stored(out / f"trial-{line['trial']:04d}").optimizer
         assert line["values"] == {f"optimizer.{name}": stored[name] for name in ("eta", "momentum")}
         assert 1e-3 <= stored["eta"] <= 1.0
     best = min(lines, key=lambda line: line["score"])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from typer.testing import CliRunner
 from ref_bioplaus.cli import app
 from ref_bioplaus.conformance import judge
 from ref_bioplaus.conformance.rounding import PRECISIONS, Rounding
-from ref_bioplaus.experiments import checkpoints, estimates, monitor, preparing, running, training
+from ref_bioplaus.experiments import checkpoints, estimates, logs, monitor, preparing, running, training
 from ref_bioplaus.experiments.building import Shape, build
 from ref_bioplaus.experiments.checking import checked
 from ref_bioplaus.experiments.checkpoints import CheckpointError
@@ -29,7 +30,7 @@ from tests.conftest import get
 from tests.embedded_data import embedded_data
 
 ROOT = Path(__file__).parent.parent
-TIMES = ("images_per_second", "seconds", "memory")
+TIMES = ("images_per_second", "waiting_for_data", "seconds", "memory")
 SMALL = {"model_options": {"width": 8 / 256}, "batch": 100, "epochs": 3, "checkpoint_every": 1000.0}
 PLAIN = {"metrics": ()}  # nothing to compile but the steps
 SCHEDULE = {"kind": "piecewise", "values": [0.05, 0.01], "updates": [7]}
@@ -111,66 +112,66 @@ SLOW_TO_COMPILE = ("batch norm", "jax")
 def test_a_run_that_was_stopped_goes_on_bit_for_bit(case, name, tmp_path):
     get(name, "float32")
     experiment = replace(CASES[case], backend=name)
-    whole = train(experiment, tmp_path / "whole", data=embedded_data())
-    stopped = train(experiment, tmp_path / "parts", data=Stopping(embedded_data(), 7))
+    whole = train(experiment, tmp_path / "whole", images=embedded_data())
+    stopped = train(experiment, tmp_path / "parts", images=Stopping(embedded_data(), 7))
     assert (stopped.stopped_by, stopped.step, stopped.finished) == ("SIGINT", 7, False)
-    again = resume(tmp_path / "parts", data=Stopping(embedded_data(), 2, signal.SIGTERM))
+    again = resume(tmp_path / "parts", images=Stopping(embedded_data(), 2, signal.SIGTERM))
     assert (again.stopped_by, again.step) == ("SIGTERM", 9)
-    assert_same(whole, resume(tmp_path / "parts", data=embedded_data()))
+    assert_same(whole, resume(tmp_path / "parts", images=embedded_data()))
     assert whole.step == 5 * experiment.epochs
     assert [r["epoch"] for r in whole.records] == list(range(experiment.epochs + 1))
 
 
 def test_a_stop_at_the_end_of_an_epoch_does_not_measure_twice(tmp_path):
     experiment = of()
-    whole = train(experiment, tmp_path / "whole", data=embedded_data())
-    stopped = train(experiment, tmp_path / "parts", data=Stopping(embedded_data(), 5))
+    whole = train(experiment, tmp_path / "whole", images=embedded_data())
+    stopped = train(experiment, tmp_path / "parts", images=Stopping(embedded_data(), 5))
     assert stopped.step == 5
-    assert_same(whole, resume(tmp_path / "parts", data=embedded_data()))
-    assert_same(whole, resume(tmp_path / "parts", data=embedded_data()))  # with nothing left to do
+    assert_same(whole, resume(tmp_path / "parts", images=embedded_data()))
+    assert_same(whole, resume(tmp_path / "parts", images=embedded_data()))  # with nothing left to do
 
 
 def test_modifications_keep_their_order_over_a_stop(tmp_path):
     """Each is wrapped around those before it, so that their order is part of what is learned."""
     tables = {"fixed-signs": {"start": 2}, "constant-norm": {}, "batch-manhattan": {}}
     experiment = of(**PLAIN, modifications=tables, optimizer={"name": "sgd", "eta": 1e-3})
-    whole = train(experiment, tmp_path / "whole", data=embedded_data())
-    train(experiment, tmp_path / "parts", data=Stopping(embedded_data(), 7))
-    assert_same(whole, resume(tmp_path / "parts", data=embedded_data()))
+    whole = train(experiment, tmp_path / "whole", images=embedded_data())
+    train(experiment, tmp_path / "parts", images=Stopping(embedded_data(), 7))
+    assert_same(whole, resume(tmp_path / "parts", images=embedded_data()))
     turned = replace(experiment, modifications=dict(reversed(tables.items())))
     with pytest.raises(ExperimentError, match="has modifications = "):
-        train(turned, tmp_path / "parts", resume=True, data=embedded_data())
+        train(turned, tmp_path / "parts", resume=True, images=embedded_data())
 
 
 def test_signs_fixed_after_a_share_of_the_run_forbid_another_number_of_epochs(tmp_path):
     experiment = of(**PLAIN, epochs=2, modifications={"fixed-signs": {"start_share": 0.5}})
-    whole = train(experiment, tmp_path / "whole", data=embedded_data())
-    train(experiment, tmp_path / "run", data=Stopping(embedded_data(), 3))
+    whole = train(experiment, tmp_path / "whole", images=embedded_data())
+    train(experiment, tmp_path / "run", images=Stopping(embedded_data(), 3))
     for again in (
-        lambda: resume(tmp_path / "run", epochs=3, data=embedded_data()),
-        lambda: train(replace(experiment, epochs=3), tmp_path / "run", resume=True, data=embedded_data()),
+        lambda: resume(tmp_path / "run", epochs=3, images=embedded_data()),
+        lambda: train(replace(experiment, epochs=3), tmp_path / "run", resume=True, images=embedded_data()),
     ):
         with pytest.raises(ExperimentError, match="fixes signs after a share of its 2 epochs, so it cannot become"):
             again()
-    assert_same(whole, resume(tmp_path / "run", epochs=2, data=embedded_data()))
+    assert_same(whole, resume(tmp_path / "run", epochs=2, images=embedded_data()))
 
 
 def test_more_epochs_lift_a_limit_on_steps_and_are_as_if_there_had_been_none(tmp_path):
-    whole = train(of(**PLAIN, epochs=2), tmp_path / "whole", data=embedded_data())
-    assert train(of(**PLAIN, epochs=1, steps=5), tmp_path / "run", data=embedded_data()).step == 5
-    assert_same(whole, resume(tmp_path / "run", epochs=2, data=embedded_data()))
-    assert resume(tmp_path / "run", epochs=3, steps=11, data=embedded_data()).step == 11
+    whole = train(of(**PLAIN, epochs=2), tmp_path / "whole", images=embedded_data())
+    assert train(of(**PLAIN, epochs=1, steps=5), tmp_path / "run", images=embedded_data()).step == 5
+    assert_same(whole, resume(tmp_path / "run", epochs=2, images=embedded_data()))
+    assert resume(tmp_path / "run", epochs=3, steps=11, images=embedded_data()).step == 11
 
 
 def test_another_number_of_training_images_is_refused(tmp_path):
-    train(of(**PLAIN), tmp_path, data=Stopping(embedded_data(), 3))
+    train(of(**PLAIN), tmp_path, images=Stopping(embedded_data(), 3))
     with pytest.raises(ExperimentError, match="learned from 470 training images, but here are 400"):
-        resume(tmp_path, data=embedded_data(train=400))
+        resume(tmp_path, images=embedded_data(train=400))
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_just_starts(tmp_path):
     experiment = of(**PLAIN, held_out=100)
-    whole = train(experiment, tmp_path / "whole", data=embedded_data())
+    whole = train(experiment, tmp_path / "whole", images=embedded_data())
     run = tmp_path / "run"
     (run / "tensorboard").mkdir(parents=True)
     (run / "experiment.toml").write_text((tmp_path / "whole" / "experiment.toml").read_text())
@@ -178,8 +179,8 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_just_starts(tmp_path)
     (run / checkpoints.BEST).write_bytes(b"of this run, or of one that was to be another")
     (run / f"{checkpoints.name_at(0)}.tmp").write_bytes(b"half")
     with pytest.raises(ExperimentError, match="has no checkpoint yet: start it again with --resume"):
-        train(experiment, run, data=embedded_data())
-    assert_same(whole, train(experiment, run, data=embedded_data(), resume=True))
+        train(experiment, run, images=embedded_data())
+    assert_same(whole, train(experiment, run, images=embedded_data(), resume=True))
     assert not list(run.glob("*.tmp"))
     assert checkpoints.latest(run, "best").header == checkpoints.latest(tmp_path / "whole", "best").header
     other = tmp_path / "other"
@@ -187,11 +188,11 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_just_starts(tmp_path)
     (other / "experiment.toml").write_text("")
     (other / "thesis.txt").write_text("")
     with pytest.raises(ExperimentError, match="there already and not empty"):
-        train(experiment, other, data=embedded_data(), resume=True)
+        train(experiment, other, images=embedded_data(), resume=True)
     (other / "thesis.txt").unlink()
     (other / checkpoints.BEST).write_bytes(b"of another run")
     with pytest.raises(NotFinite), np.errstate(all="ignore"):
-        train(of(**PLAIN, optimizer={"name": "sgd", "eta": 3e38}), other, data=embedded_data(), resume=True)
+        train(of(**PLAIN, optimizer={"name": "sgd", "eta": 3e38}), other, images=embedded_data(), resume=True)
     assert not (other / checkpoints.BEST).exists()
 
 
@@ -211,8 +212,8 @@ def test_tensorboard_gets_every_number_and_is_missed_before_a_folder_is_made(tmp
 
     monkeypatch.setattr(monitor, "import_module", lambda name: SimpleNamespace(SummaryWriter=Writer))
     experiment = of(algorithm="FA")
-    train(experiment, tmp_path / "run", data=Stopping(embedded_data(), 7), tensorboard=True)
-    run = resume(tmp_path / "run", data=embedded_data(), tensorboard=True)
+    train(experiment, tmp_path / "run", images=Stopping(embedded_data(), 7), tensorboard=True)
+    run = resume(tmp_path / "run", images=embedded_data(), tensorboard=True)
     assert purged == [0, 8]
     last = run.records[-1]
     assert ("test_error", last["test_error"], 15) in written
@@ -224,7 +225,7 @@ def test_tensorboard_gets_every_number_and_is_missed_before_a_folder_is_made(tmp
 
     monkeypatch.setattr(monitor, "import_module", missing)
     with pytest.raises(ImportError, match="TensorBoard's writer is not installed"):
-        train(experiment, tmp_path / "other", data=embedded_data(), tensorboard=True)
+        train(experiment, tmp_path / "other", images=embedded_data(), tensorboard=True)
     assert not (tmp_path / "other").exists()
 
 
@@ -234,9 +235,9 @@ def test_the_first_step_on_another_backend_is_within_the_judges_score(first, sec
     for name in (first, second):
         get(name, "float32")
     experiment = of(algorithm="KP", model_options={"width": 5 / 256}, backend=first, dtype="float32")
-    train(experiment, tmp_path / "run", data=Stopping(embedded_data(), 6))
+    train(experiment, tmp_path / "run", images=Stopping(embedded_data(), 6))
     stored = checkpoints.latest(tmp_path / "run")
-    moved = resume(tmp_path / "run", backend=second, steps=7, data=embedded_data())
+    moved = resume(tmp_path / "run", backend=second, steps=7, images=embedded_data())
     assert moved.backend.name == second
     assert moved.step == 7
 
@@ -262,8 +263,8 @@ def test_the_first_step_on_another_backend_is_within_the_judges_score(first, sec
 
 def test_learning_is_seen_in_the_records(tmp_path):
     met = []
-    run = train(of(epochs=6, held_out=100), tmp_path, callback=met.append, data=embedded_data())
-    assert met == run.records == monitor.Log(tmp_path / "log.jsonl", (tmp_path / "log.jsonl").stat().st_size).records()
+    run = train(of(epochs=6, held_out=100), tmp_path, callback=met.append, images=embedded_data())
+    assert met == run.records == logs.Log(tmp_path / "log.jsonl", (tmp_path / "log.jsonl").stat().st_size).records()
     first, last = met[0], met[-1]
     assert last["train_error"] < first["test_error"] - 15
     assert last["test_loss"] < first["test_loss"]
@@ -277,7 +278,7 @@ def test_learning_is_seen_in_the_records(tmp_path):
 def test_errors_are_those_of_the_whole_split(tmp_path):
     """Counted anew, one image at a time, from the network's own outputs."""
     data = embedded_data(test=130)
-    run = train(of(epochs=2), tmp_path, data=data)
+    run = train(of(epochs=2), tmp_path, images=data)
     from ref_bioplaus import predict
 
     x = run.backend.asarray(data.test.x.reshape(len(data.test.x), -1), "float32")
@@ -289,7 +290,7 @@ def test_errors_are_those_of_the_whole_split(tmp_path):
     assert run.records[-1]["test_top5_error"] == pytest.approx(100 * top5)
     loss = -np.log(output[np.arange(130), label])
     assert run.records[-1]["test_loss"] == pytest.approx(np.mean(loss), rel=1e-5)
-    assert training.evaluate(tmp_path, data=data)["test_error"] == run.records[-1]["test_error"]
+    assert training.evaluate(tmp_path, images=data)["test_error"] == run.records[-1]["test_error"]
 
 
 def test_ranks_with_ties_and_what_is_no_number():
@@ -302,40 +303,40 @@ def test_ranks_with_ties_and_what_is_no_number():
 
 
 def test_angles_of_backprop_and_of_feedback_alignment(tmp_path):
-    run = train(of(algorithm="FA", epochs=1), tmp_path, data=embedded_data())
+    run = train(of(algorithm="FA", epochs=1), tmp_path, images=embedded_data())
     exact = run.records[-1]
     assert exact["delta_angles"]["6"] == 0.0
     assert 60 < exact["matrix_angles"]["2"] < 120
     assert exact["gradient_ratios"]["6"] == 1.0
-    bp = train(of(epochs=1), tmp_path / "bp", data=embedded_data()).records[-1]
+    bp = train(of(epochs=1), tmp_path / "bp", images=embedded_data()).records[-1]
     assert "delta_angles" not in bp
     assert "sign_changes" in bp
 
 
 def test_an_autoencoder_has_a_loss_and_no_error(tmp_path):
     experiment = of(model="bartunov2018/autoencoder", model_options={"width": 1 / 32}, loss="squared-error")
-    run = train(experiment, tmp_path, data=embedded_data())
+    run = train(experiment, tmp_path, images=embedded_data())
     assert run.records[-1]["test_loss"] < run.records[0]["test_loss"]
     assert "test_error" not in run.records[-1]
     assert checkpoints.latest(tmp_path, "best").header["step"] == 15
 
 
 def test_the_best_is_chosen_by_validation_or_training_images_never_by_test_images(tmp_path):
-    run = train(of(epochs=5, held_out=100), tmp_path, data=embedded_data())
+    run = train(of(epochs=5, held_out=100), tmp_path, images=embedded_data())
     errors = [r["validation_error"] for r in run.records]
     assert checkpoints.latest(tmp_path, "best").header["epoch"] == errors.index(min(errors))
 
 
 def test_data_without_test_images_is_learned_and_evaluated(tmp_path):
-    run = train(of(**PLAIN, held_out=100, epochs=1), tmp_path / "run", data=Untested(embedded_data()))
-    record = training.evaluate(run.out, data=Untested(embedded_data()))
+    run = train(of(**PLAIN, held_out=100, epochs=1), tmp_path / "run", images=Untested(embedded_data()))
+    record = training.evaluate(run.out, images=Untested(embedded_data()))
     for found in (run.records[-1], record):
         assert {name for name in found if "error" in name} >= {"train_error", "validation_error"}
         assert not any(name.startswith("test") for name in found)
 
 
 def test_a_batch_of_one_and_a_single_step(tmp_path):
-    run = train(of(batch=1, steps=2, epochs=1), tmp_path, data=embedded_data(train=3, test=2))
+    run = train(of(batch=1, steps=2, epochs=1), tmp_path, images=embedded_data(train=3, test=2))
     assert run.step == 2
     assert [r["step"] for r in run.records] == [0, 2]
 
@@ -343,7 +344,7 @@ def test_a_batch_of_one_and_a_single_step(tmp_path):
 def test_a_loss_that_is_not_finite_names_step_layer_and_checkpoint(tmp_path):
     experiment = of(optimizer={"name": "sgd", "eta": 3e38, "momentum": 0.0})
     with pytest.raises(NotFinite) as error, np.errstate(all="ignore"):
-        train(experiment, tmp_path, data=embedded_data())
+        train(experiment, tmp_path, images=embedded_data())
     sentence = str(error.value)
     assert "not finite after step 2; the first tensor that is not: info/h/6, layer 6 (dense(10)" in sentence
     assert checkpoints.name_at(0) in sentence
@@ -353,7 +354,7 @@ def test_a_loss_that_is_not_finite_names_step_layer_and_checkpoint(tmp_path):
 def test_a_state_that_is_not_finite_is_never_written(tmp_path):
     experiment = of(optimizer={"name": "sgd", "eta": 1e300}, checkpoint_every=0.0, epochs=1)
     with pytest.raises(NotFinite, match="state/forward/params/1/W, layer 1"), np.errstate(all="ignore"):
-        train(experiment, tmp_path, data=embedded_data())
+        train(experiment, tmp_path, images=embedded_data())
     (checkpoint,) = checkpoints.found(tmp_path)
     assert checkpoints.load(checkpoint).header["step"] == 0
 
@@ -363,50 +364,122 @@ def test_what_is_refused_before_anything_runs(tmp_path, monkeypatch):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("")
     with pytest.raises(ExperimentError, match="there already and not empty: continue it with"):
-        train(of(), tmp_path / "full", data=data)
+        train(of(), tmp_path / "full", images=data)
     (tmp_path / "file").write_text("")
     with pytest.raises(ExperimentError, match="cannot be written to"):
-        train(of(), tmp_path / "file" / "below", data=data)
+        train(of(), tmp_path / "file" / "below", images=data)
     monkeypatch.setattr(estimates, "free_disk", lambda folder: 1000)
     with pytest.raises(ExperimentError, match="has 1.0 kB free, but the checkpoints need"):
-        train(of(), tmp_path / "small", data=data)
+        train(of(), tmp_path / "small", images=data)
     monkeypatch.undo()
     monkeypatch.setattr(estimates, "free_host_memory", lambda: 10**6)
-    with pytest.raises(ExperimentError, match=r"needs at least 5.0 MB on cpu, which has 1.0 MB free: parameters"):
-        train(of(model_options={}), tmp_path / "big", data=data)
+    with pytest.raises(
+        ExperimentError,
+        match=r"needs at least 6.8 MB while a checkpoint is made, on cpu, which has 1.0 MB free: parameters",
+    ):
+        train(of(model_options={}), tmp_path / "big", images=data)
     with pytest.raises(CheckpointError, match="has no checkpoint"):
-        resume(tmp_path / "nothing", data=data)
+        resume(tmp_path / "nothing", images=data)
 
 
 def test_resuming_with_another_rule_is_refused_and_a_shorter_log_too(tmp_path):
     data = embedded_data(train=20, test=10)
-    train(of(), tmp_path, data=data)
+    train(of(), tmp_path, images=data)
     with pytest.raises(ExperimentError, match="has algorithm = 'backprop', not 'dfa'"):
-        train(of(algorithm="DFA"), tmp_path, data=data, resume=True)
+        train(of(algorithm="DFA"), tmp_path, images=data, resume=True)
     with pytest.raises(ExperimentError, match="has batch = 100, not 50"):
-        resume(tmp_path, batch=50, data=data)
-    assert train(of(epochs=5), tmp_path, data=data, resume=True).step == 5
+        resume(tmp_path, batch=50, images=data)
+    assert train(of(epochs=5), tmp_path, images=data, resume=True).step == 5
     (tmp_path / "log.jsonl").write_text("")
     with pytest.raises(ExperimentError, match="expected at least"):
-        resume(tmp_path, data=data)
+        resume(tmp_path, images=data)
+
+
+def test_a_run_never_goes_back_and_says_where_nothing_is_left(tmp_path):
+    experiment = of(**PLAIN, epochs=2)
+    train(experiment, tmp_path, images=embedded_data())
+    before = (tmp_path / "experiment.toml").read_text()
+    with pytest.raises(ExperimentError, match="has taken 10 steps, so it cannot end after 5: ask for more"):
+        resume(tmp_path, epochs=1, images=embedded_data())
+    assert (tmp_path / "experiment.toml").read_text() == before
+    told = []
+
+    class Teller(training.Reporter):
+        def note(self, sentence):
+            told.append(sentence)
+
+    resume(tmp_path, images=embedded_data(), reporter=Teller())
+    assert told[-1] == "Nothing is left to do: the run has taken all of its 10 steps."
+
+
+def test_as_many_images_with_other_labels_are_refused(tmp_path):
+    train(of(**PLAIN, epochs=1), tmp_path, images=embedded_data())
+    other = embedded_data()
+    assert checkpoints.latest(tmp_path).header["labels"] == other.fingerprint
+    other.fingerprint = "other"
+    with pytest.raises(ExperimentError, match="learned from images with other labels"):
+        resume(tmp_path, epochs=2, images=other)
+
+
+def test_another_process_is_kept_out(tmp_path):
+    train(of(**PLAIN, epochs=1), tmp_path, images=embedded_data())
+    with preparing.alone(tmp_path):
+        for go in (lambda: resume(tmp_path, images=embedded_data()), lambda: train(of(), tmp_path, resume=True)):
+            with pytest.raises(preparing.Busy, match="Another process is running"):
+                go()
+    assert resume(tmp_path, epochs=2, images=embedded_data()).finished
+
+
+def test_a_folder_made_for_a_run_that_is_refused_is_taken_away(tmp_path):
+    with pytest.raises(ExperimentError, match=r"in_shape is \[784\]"):
+        train(of(model_options={"in_shape": [784]}), tmp_path / "a" / "b", images=embedded_data(train=7))
+    assert not (tmp_path / "a" / "b").exists()
+
+
+@pytest.mark.parametrize("from_best", [False, True])
+def test_going_on_from_an_older_checkpoint_and_being_killed_loses_nothing(from_best, tmp_path, monkeypatch):
+    """The log is cut where the older checkpoint was, so that the newer ones must be gone before."""
+    experiment = of(**PLAIN, checkpoint_every=0.0, epochs=2)
+    whole = train(experiment, tmp_path / "whole", images=embedded_data())
+    train(experiment, tmp_path / "run", images=embedded_data())
+    name = checkpoints.found(tmp_path / "run")[1].name
+    if from_best:
+        shutil.copy(tmp_path / "run" / name, tmp_path / "run" / checkpoints.BEST)
+        (tmp_path / "run" / name).unlink()
+        name = "best"
+    step = checkpoints.latest(tmp_path / "run", name).header["step"]
+    assert step < 10
+    monkeypatch.setattr(running.Training, "run", lambda training: None)  # killed before its first step
+    resume(tmp_path / "run", name, images=embedded_data())
+    monkeypatch.undo()
+    assert checkpoints.latest(tmp_path / "run").header["step"] == step
+    assert_same(whole, resume(tmp_path / "run", images=embedded_data()))
+
+
+def test_a_checkpoint_of_another_folder_or_another_file_is_refused(tmp_path):
+    for name in ("a", "b"):
+        train(of(**PLAIN, epochs=1), tmp_path / name, images=embedded_data())
+    for name in ("../b/best.safetensors", "log.jsonl", str(tmp_path / "b" / "best.safetensors")):
+        with pytest.raises(CheckpointError, match="has no checkpoint .*: it has step-0"):
+            training.evaluate(tmp_path / "a", name, images=embedded_data())
 
 
 def test_a_damaged_checkpoint_is_refused_and_the_one_before_goes_on(tmp_path):
     experiment = of(checkpoint_every=0.0)
-    whole = train(experiment, tmp_path / "whole", data=embedded_data())
-    train(experiment, tmp_path / "run", data=Stopping(embedded_data(), 8))
+    whole = train(experiment, tmp_path / "whole", images=embedded_data())
+    train(experiment, tmp_path / "run", images=Stopping(embedded_data(), 8))
     newest, before = checkpoints.found(tmp_path / "run")
     content = newest.read_bytes()
     newest.write_bytes(content[:-1])
-    with pytest.raises(CheckpointError, match=f"continue from it with --checkpoint {before.name}"):
-        resume(tmp_path / "run", data=embedded_data())
-    assert_same(whole, resume(tmp_path / "run", before.name, data=embedded_data()))
+    with pytest.raises(CheckpointError, match=f"before it with `ref-bioplaus resume .* --checkpoint {before.name}`"):
+        resume(tmp_path / "run", images=embedded_data())
+    assert_same(whole, resume(tmp_path / "run", before.name, images=embedded_data()))
 
 
 def test_a_disk_that_is_full_when_the_log_grows_is_a_sentence_and_the_run_goes_on_later(tmp_path, monkeypatch):
     experiment = of(**PLAIN, checkpoint_every=0.0)
-    whole = train(experiment, tmp_path / "whole", data=embedded_data())
-    add = monitor.Log.add
+    whole = train(experiment, tmp_path / "whole", images=embedded_data())
+    add = logs.Log.add
 
     def full(log, record):
         if record["step"] == 10:
@@ -415,11 +488,11 @@ def test_a_disk_that_is_full_when_the_log_grows_is_a_sentence_and_the_run_goes_o
             raise OSError(28, "No space left on device")
         add(log, record)
 
-    monkeypatch.setattr(monitor.Log, "add", full)
+    monkeypatch.setattr(logs.Log, "add", full)
     with pytest.raises(CheckpointError, match=r"log.jsonl cannot be written \(No space left on device\): make room"):
-        train(experiment, tmp_path / "run", data=embedded_data())
+        train(experiment, tmp_path / "run", images=embedded_data())
     monkeypatch.undo()
-    assert_same(whole, resume(tmp_path / "run", data=embedded_data()))
+    assert_same(whole, resume(tmp_path / "run", images=embedded_data()))
 
 
 ROWS = ("backprop-alignment", "kolen-pollack", "dfa", "dense-fa", "frsf-ei", "sn", "dtp", "sdtp", "ao-sdtp", "xiao")
@@ -475,7 +548,7 @@ sys.path.insert(0, {root!r})
 from tests.embedded_data import embedded_data
 from ref_bioplaus.experiments import Experiment, train
 from tests.test_training import of
-train(of(epochs={epochs}, checkpoint_every=0.0), {out!r}, resume=True, data=embedded_data())
+train(of(epochs={epochs}, checkpoint_every=0.0), {out!r}, resume=True, images=embedded_data())
 print("finished")
 """
 
@@ -486,15 +559,16 @@ def start(out, epochs=30):
 
 
 def killed_at_random(out, kills, seed, epochs=30):
-    """Kill a run again and again, at random moments once it has written something; then let it finish."""
+    """Kill a run again and again, at random moments: in turns after it has written something, and at any time from its
+    start on, where it loads and draws its first state; then let it finish."""
     moments = np.random.default_rng(seed).uniform(0.0, 0.4, kills)
     steps = []
-    for moment in moments:
+    for i, moment in enumerate(moments):
         before = checkpoints.found(out)
         process = start(out, epochs)
-        while process.poll() is None and checkpoints.found(out)[:1] == before[:1]:
+        while i % 2 == 0 and process.poll() is None and checkpoints.found(out)[:1] == before[:1]:
             time.sleep(0.005)
-        time.sleep(moment)
+        time.sleep(moment if i % 2 == 0 else 5 * moment)
         process.kill()
         process.communicate()
         steps.append(checkpoints.latest(out).header["step"])
@@ -510,8 +584,8 @@ def test_sigkill_loses_nothing_but_the_steps_since_the_last_checkpoint(tmp_path)
     epochs = 30 if kills <= 3 else 2000
     steps = killed_at_random(tmp_path / "killed", kills, 0, epochs)
     assert len(steps) == kills
-    whole = train(of(epochs=epochs, checkpoint_every=0.0), tmp_path / "whole", data=embedded_data())
-    after = resume(tmp_path / "killed", data=embedded_data())
+    whole = train(of(epochs=epochs, checkpoint_every=0.0), tmp_path / "whole", images=embedded_data())
+    after = resume(tmp_path / "killed", images=embedded_data())
     assert_same(whole, after)
     assert not list((tmp_path / "killed").glob("*.tmp"))
 
@@ -526,7 +600,7 @@ def command(*arguments):
 def embedded(monkeypatch):
     """The commands train on the embedded images."""
     for module in (running, training):
-        monkeypatch.setattr(module, "load_data", lambda experiment: embedded_data())
+        monkeypatch.setattr(module, "load_data", lambda experiment, reporter: embedded_data())
 
 
 def test_the_commands_train_resume_and_evaluate(tmp_path, embedded):
@@ -544,6 +618,24 @@ def test_the_commands_train_resume_and_evaluate(tmp_path, embedded):
     assert (tmp_path / "again" / "experiment.toml").read_text() == (out / "experiment.toml").read_text()
 
 
+def test_the_data_folder_is_the_one_that_the_command_names(tmp_path, embedded, monkeypatch):
+    """`--data` of `resume` and `evaluate` goes into the experiment, as that of `train` does."""
+    asked = []
+
+    def load(experiment, reporter):
+        asked.append(experiment.data)
+        return embedded_data()
+
+    for module in (running, training):
+        monkeypatch.setattr(module, "load_data", load)
+    out = tmp_path / "run"
+    small = ("--set", "model_options.width=0.03")
+    assert command("train", "--epochs", 1, "--data", "here", "--out", out, *small).exit_code == 0
+    assert command("resume", out, "--epochs", 2, "--data", "moved").exit_code == 0
+    assert command("evaluate", out, "--data", "elsewhere").exit_code == 0
+    assert asked == ["here", "moved", "elsewhere"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -554,6 +646,13 @@ def test_the_commands_train_resume_and_evaluate(tmp_path, embedded):
         (["--set", "batch=many"], "batch is 'many', expected a whole number"),
         (["--batch", "0"], "batch is 0, expected at least 1"),
         (["--experiment", "nowhere.toml"], "cannot be read"),
+        (["--seed", str(1 << 63)], "expected less than 2^63"),
+        (["--dataset", "embeded"], 'The dataset "embeded" is unknown: did you mean embedded?'),
+        (["--dataset", "mnist"], "did you mean ylecun/mnist?"),
+        (["--augmentation", "flp-crop"], "did you mean flip-crop"),
+        (["--set", "optimizer.name=sgdd"], 'optimizer.name "sgdd" is unknown: did you mean sgd'),
+        (["--set", "optimizer.momentum=-3"], "momentum is -3, expected a number in [0, 1)"),
+        (["--set", "optimizer={name='adam', eta=0.1, b1=2.0}"], "b1 is 2.0, expected a number above 0 and below 1"),
     ],
 )
 def test_a_mistake_gets_one_sentence_and_exit_code_2(arguments, sentence, tmp_path, embedded):

@@ -1,10 +1,7 @@
 """How long a user waits before anything runs: a new process each."""
 
-import subprocess
-import sys
-
 from asv_bench.cases import COMMANDS
-from asv_bench.memory import ROOT
+from asv_bench.memory import new_process
 
 
 class Start:
@@ -15,10 +12,10 @@ class Start:
 
     def setup(self, what):
         """Once, so that files are in memory and compiled; a library that is missing is skipped."""
-        done = subprocess.run([sys.executable, "-c", COMMANDS[what]], capture_output=True, cwd=ROOT)
+        done = new_process(COMMANDS[what])
         if done.returncode:
-            raise NotImplementedError(done.stderr.decode()[-200:])
+            raise NotImplementedError(done.stderr[-200:])
 
     def time_start(self, what):
         """The whole process."""
-        subprocess.run([sys.executable, "-c", COMMANDS[what]], check=True, capture_output=True, cwd=ROOT)
+        new_process(COMMANDS[what]).check_returncode()

@@ -13,6 +13,7 @@
 A size is one side, or height x width, as in crop-24x20. Pixels stay uint8; resizing is Pillow's bilinear filter.
 """
 
+import difflib
 import math
 import re
 from typing import NamedTuple
@@ -30,6 +31,8 @@ ATTEMPTS = 10  # crops tried before the central one is taken
 WORDS = 64  # random words that belong to one image
 FLIP, TOP, LEFT, FIRST_ATTEMPT = 0, 1, 2, 3  # what the words decide; an attempt takes four
 
+NAMED = ("none", "flip", "crop", "flip-crop", "crop-24", "flip-crop-24", "centre-crop-224", "random-resized-crop-224",
+         "flip-random-resized-crop-224", "resize-32", "flip-resize-32")  # fmt: skip
 NAME = re.compile(r"(flip-)?(crop|centre-crop|random-resized-crop|resize)(?:-(\d+)(?:x(\d+))?)?")
 
 
@@ -57,8 +60,10 @@ def parse(name: str) -> Augmentation:
         return Augmentation(name, "none", name == "flip", None)
     found = NAME.fullmatch(name)
     if found is None or (found[3] is None and found[2] != "crop") or 0 in (int(found[3] or 1), int(found[4] or 1)):
+        close = difflib.get_close_matches(name, NAMED, n=2)
+        meant = f"did you mean {' or '.join(close)}? There are" if close else "expected"
         raise DataError(
-            f'The augmentation "{name}" is unknown: expected none, flip, crop, crop-24, centre-crop-224, '
+            f'The augmentation "{name}" is unknown: {meant} none, flip, crop, crop-24, centre-crop-224, '
             "random-resized-crop-224 or resize-32, in any size, or one of these after flip-."
         )
     size = None if found[3] is None else (int(found[3]), int(found[4] or found[3]))

@@ -1,5 +1,6 @@
 """An experiment checked before anything starts, and whatever it leaves open filled in."""
 
+import difflib
 from dataclasses import replace
 from typing import Any
 
@@ -7,6 +8,7 @@ from ..models import MODELS
 from . import recipes, registry
 from .building import (
     LOSSES,
+    OPTIMIZERS,
     check_options,
     find_row,
     make_optimizer,
@@ -27,7 +29,8 @@ def checked(experiment: Experiment) -> Experiment:
     """The experiment with every default filled in and every name in its full form.
 
     Optimizers that are not named are ours: those of the demo. Raises ExperimentError, one sentence, for whatever is
-    unknown, missing or out of range, as far as it can be known before the data is there.
+    unknown, missing or out of range, as far as it can be known before the data is there; augmentation.DataError for the
+    augmentation.
     """
     from_dict(as_dict(experiment))
     row = find_row(experiment.algorithm)
@@ -44,6 +47,9 @@ def checked(experiment: Experiment) -> Experiment:
         value = getattr(experiment, name)
         if value is not None and not value >= smallest:
             raise ExperimentError(f"{name} is {value}, expected at least {smallest}.")
+    if experiment.seed >= 1 << 63:
+        raise ExperimentError(f"seed is {experiment.seed}, expected less than 2^63.")
+    check_dataset(experiment)
     if not experiment.test and not experiment.held_out:
         raise ExperimentError("test is false and held_out is 0, so nothing would be measured: hold out some images.")
     full = replace(
@@ -64,6 +70,21 @@ def checked(experiment: Experiment) -> Experiment:
         raise ExperimentError(f'inverse_optimizer is given, but "{row.name}" learns no inverses: leave it out.')
     wrapped_row(full, row, 1)
     return full
+
+
+def check_dataset(experiment: Experiment) -> None:
+    """Raise ExperimentError for a dataset that can be none of the hub's, where no folder stands in its place."""
+    from .augmentation import parse
+    from .datasets import KNOWN
+
+    name, known = experiment.dataset, ("embedded", *KNOWN)
+    if name and experiment.data is None and name not in known and "/" not in name:
+        ends = {id.rpartition("/")[2]: id for id in known}
+        close = difflib.get_close_matches(name.lower(), ends, n=3)
+        raise ExperimentError(
+            f'The dataset "{name}" is unknown: did you mean {", ".join(ends[c] for c in close) or ", ".join(known)}?'
+        )
+    parse(experiment.augmentation)
 
 
 def dataset_of(model: str) -> str:
@@ -128,6 +149,8 @@ def completed(given: dict[str, Any], ours: dict[str, Any], where: str) -> dict[s
     check_type(f"{where}.name", given.get("name", ours["name"]), (str,))
     if given.get("name", ours["name"]) == ours["name"]:
         return ours | given
+    if given["name"] not in OPTIMIZERS:
+        raise ExperimentError(unknown(f"{where}.name", given["name"], OPTIMIZERS))
     if "eta" not in given:
         raise ExperimentError(f'{where}.name is "{given["name"]}", but {where}.eta is missing: give a learning rate.')
     return given

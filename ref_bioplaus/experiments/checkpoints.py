@@ -131,13 +131,23 @@ def load(path: Path) -> Checkpoint:
         tensors = deserialized(content)
         expected = header.pop("checksum")
         whole = checksum(header, tensors) == expected
-    except (SafetensorError, ValueError, KeyError, TypeError, MemoryError, RecursionError):
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, MemoryError, RecursionError):
         whole = False
     if not whole:
         raise CheckpointError(f"The checkpoint {path} is truncated or altered: {before(path)}.")
     if header["format"] != FORMAT:
         raise CheckpointError(f"The checkpoint {path} has format {header['format']}, expected {FORMAT}.")
     return Checkpoint(path, header, tensors)
+
+
+def header_of(path: Path) -> dict[str, Any]:
+    """A checkpoint's header alone, unchecked; {} where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            return dict(json.loads(json.loads(file.read(size))["__metadata__"][ENTRY]))
+    except (OSError, ValueError, KeyError, TypeError, MemoryError):
+        return {}
 
 
 def before(path: Path) -> str:
@@ -147,14 +157,14 @@ def before(path: Path) -> str:
     )
     if not older:
         return "there is none before it, so start again in another folder"
-    return f"the one before it is {older[0].name}, continue from it with --checkpoint {older[0].name}"
+    return f"continue from the one before it with `ref-bioplaus resume {path.parent} --checkpoint {older[0].name}`"
 
 
 def latest(folder: Path, name: str | None = None) -> Checkpoint:
     """A folder's newest checkpoint, or the one of that file name ("best" for the best). Raises CheckpointError."""
     if name is not None:
-        wanted = folder / (BEST if name == "best" else Path(name).name)
-        if not wanted.exists():
+        wanted = folder / (BEST if name == "best" else name)
+        if wanted not in (*found(folder), folder / BEST) or not wanted.exists():
             there = [p.name for p in found(folder)] + ([BEST] if (folder / BEST).exists() else [])
             raise CheckpointError(
                 f'The folder {folder} has no checkpoint "{name}": it has {", ".join(there) if there else "none"}.'
@@ -167,8 +177,8 @@ def latest(folder: Path, name: str | None = None) -> Checkpoint:
 
 
 def tensors_of(backend: Backend, state: State) -> dict[str, np.ndarray]:
-    """A state's tensors on the host, by their path in the tree."""
-    return {name: np.array(backend.to_numpy(leaf), order="C") for name, leaf in named_leaves(state)}
+    """A state's tensors on the host, by their path in the tree; on a CPU they may be the state's own memory."""
+    return {name: np.asarray(backend.to_numpy(leaf), order="C") for name, leaf in named_leaves(state)}
 
 
 def state_of(backend: Backend, checkpoint: Checkpoint, like: State) -> State:
@@ -182,6 +192,19 @@ def state_of(backend: Backend, checkpoint: Checkpoint, like: State) -> State:
                 f"expected {shapes.get(name)}."
             )
     return unflatten(like, [backend.asarray(checkpoint.tensors[name]) for name in shapes])
+
+
+def keep_until(folder: Path, checkpoint: Checkpoint) -> None:
+    """Make a checkpoint the newest of its folder: from here on the run takes another way. Raises CheckpointError."""
+    newest = folder / name_at(checkpoint.header["step"])
+    try:
+        if not newest.exists():  # it is the best one
+            write_whole(newest, checkpoint.path.read_bytes())
+        for other in found(folder):
+            if other > newest:
+                other.unlink()
+    except OSError as error:
+        raise CheckpointError(f"The folder {folder} cannot be written to ({error.strerror}): make room.") from error
 
 
 def remove_temporaries(folder: Path) -> None:

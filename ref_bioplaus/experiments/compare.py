@@ -127,6 +127,8 @@ def as_page(runs: Sequence[Run], data: Any = None) -> str:
 def write(runs: Sequence[Run], out: Path, data: Any = None) -> None:
     """Write the page. Raises ExperimentError where the file cannot be written."""
     text = as_page(runs, data)
+    if out.is_dir():
+        raise ExperimentError(f"The page {out} is a folder: name a file in it.")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_whole(out, text.encode())

@@ -34,8 +34,9 @@ CHUNK = 500  # images that a thread decodes at a time
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a dataset: how many classes, the first and the last one, and its pixels' mean and deviation."""
+    """What is known of a dataset: training images, classes, the first and the last one, pixels' mean and deviation."""
 
+    count: int
     classes: tuple[int, str, str]
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
@@ -44,11 +45,11 @@ class Known:
 # Sources: PyTorch's MNIST example; computed on the 60,000 training images; computed on the 50,000 training images;
 # torchvision's models. Each is of brightness in [0, 1], per channel.
 KNOWN = {
-    "ylecun/mnist": Known((10, "0", "9"), (0.1307,), (0.3081,)),
-    "zalando-datasets/fashion_mnist": Known((10, "T - shirt / top", "Ankle boot"), (0.2860,), (0.3530,)),
-    "uoft-cs/cifar10": Known((10, "airplane", "truck"), (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "ylecun/mnist": Known(60_000, (10, "0", "9"), (0.1307,), (0.3081,)),
+    "zalando-datasets/fashion_mnist": Known(60_000, (10, "T - shirt / top", "Ankle boot"), (0.2860,), (0.3530,)),
+    "uoft-cs/cifar10": Known(50_000, (10, "airplane", "truck"), (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "ILSVRC/imagenet-1k": Known(
-        (1000, "tench, Tinca tinca", "toilet tissue, toilet paper, bathroom tissue"),
+        1_281_167, (1000, "tench, Tinca tinca", "toilet tissue, toilet paper, bathroom tissue"),
         (0.485, 0.456, 0.406), (0.229, 0.224, 0.225),
     ),
 }  # fmt: skip
@@ -115,6 +116,13 @@ def load(
     )  # fmt: skip
     data.mean, data.deviation = moments(data, name if path is None else None) if normalise else unit(data)
     return data
+
+
+def other_count(name: str, count: int) -> str | None:
+    """So many training images, held out or not, where the hub's dataset of that name has another number."""
+    if name not in KNOWN or count == KNOWN[name].count:
+        return None
+    return f"{count:,} training images, {name} has {KNOWN[name].count:,}"
 
 
 def embedded_images(plan: Augmentation, held_out: int, normalise: bool) -> Dataset:

@@ -12,6 +12,7 @@ from .experiment import Experiment, ExperimentError
 
 BYTES = {"bfloat16": 2, "float32": 4, "float64": 8}
 SLOTS = {"adam": 2, "rmsprop": 3}  # tensors of an optimizer's memory per tensor it moves; sgd: 1 with momentum
+SAVING = 3  # the state, and two copies of it as bytes, while a checkpoint is made
 PER_UNIT = 3  # numbers kept for each unit and sample of a step: the output, what its backward pass needs, the error
 
 
@@ -25,6 +26,7 @@ class Estimate(NamedTuple):
     gradients: int
     activations: int
     itemsize: int
+    largest: int  # of the state's tensors
 
     @property
     def state(self) -> int:
@@ -33,8 +35,8 @@ class Estimate(NamedTuple):
 
     @property
     def total(self) -> int:
-        """Bytes that a step needs at least."""
-        return self.state + self.itemsize * (self.gradients + self.activations)
+        """Bytes that are needed at once at least: by a step, or before the first one, to draw the largest tensor."""
+        return self.state + self.itemsize * max(self.gradients + self.activations, self.largest)
 
     def __str__(self) -> str:
         rows = {
@@ -77,7 +79,7 @@ def estimate(experiment: Experiment, built: Built) -> Estimate:
     units = sum(math.prod(layer.out_shape) for layer in network.layers)
     return Estimate(
         parameters, feedback, memory, statistics, parameters + learned_feedback, PER_UNIT * units * experiment.batch,
-        BYTES[experiment.dtype],
+        BYTES[experiment.dtype], largest_tensor(experiment, built, weights),
     )  # fmt: skip
 
 
@@ -93,10 +95,7 @@ def feedback_size(experiment: Experiment, built: Built, weights: dict[int, int])
     options, module = row.options, row.module
     generated = options.get("feedback") == "generated"  # drawn whenever it is needed
     if module == "direct_feedback_alignment":
-        reached = {l: network[l].out_shape for l in network.populations}
-        if options.get("skips") == "exact":
-            reached = {l: network[l].in_shape for l in network.feedback_layers}
-        n = 0 if generated else sum(network[network.L].out_shape[0] * math.prod(s) for s in reached.values())
+        n = 0 if generated else sum(direct_sizes(built))
         return n, n
     if module == "target_propagation":
         return inverse_size(built)
@@ -107,6 +106,22 @@ def feedback_size(experiment: Experiment, built: Built, weights: dict[int, int])
     if module == "sign_symmetry" and options["rule"].__name__ != "initial_magnitude":
         n = 0
     return (0, 0) if module == "backprop" else (n, n)
+
+
+def direct_sizes(built: Built) -> list[int]:
+    """Numbers of each of DFA's feedback matrices."""
+    network = built.network
+    reached = [network[l].out_shape for l in network.populations]
+    if built.row.options.get("skips") == "exact":
+        reached = [network[l].in_shape for l in network.feedback_layers]
+    return [network[network.L].out_shape[0] * math.prod(shape) for shape in reached]
+
+
+def largest_tensor(experiment: Experiment, built: Built, weights: dict[int, int]) -> int:
+    """Numbers of the largest tensor of the state."""
+    generated = built.row.options.get("feedback") == "generated"
+    direct = built.row.module == "direct_feedback_alignment" and not generated
+    return max([*weights.values(), *(direct_sizes(built) if direct else [])])
 
 
 def dense_size(network: Network) -> int:
@@ -138,7 +153,9 @@ def inverse_size(built: Built) -> tuple[int, int]:
 def free_memory(backend: Backend) -> int | None:
     """Bytes that are free on the backend's device, as far as it says; None where it does not."""
     device = backend.device
-    if backend.name == "torch" and getattr(device, "type", "cpu") == "cuda":
+    if on_host(backend):
+        return free_host_memory()
+    if backend.name == "torch":
         import torch
 
         return int(torch.cuda.mem_get_info(device)[0])
@@ -147,10 +164,14 @@ def free_memory(backend: Backend) -> int | None:
 
         with device:
             return int(cupy.cuda.runtime.memGetInfo()[0])
-    if backend.name == "jax" and device.platform != "cpu":
-        found = device.memory_stats() or {}
-        return found["bytes_limit"] - found["bytes_in_use"] if "bytes_limit" in found else None
-    return free_host_memory()
+    found = device.memory_stats() or {}
+    return found["bytes_limit"] - found["bytes_in_use"] if "bytes_limit" in found else None
+
+
+def on_host(backend: Backend) -> bool:
+    """Whether the backend computes in the memory in which checkpoints are made."""
+    kind = getattr(backend.device, "type", getattr(backend.device, "platform", "cpu"))
+    return backend.name != "cupy" and kind == "cpu"
 
 
 def free_host_memory() -> int | None:
@@ -182,8 +203,10 @@ def free_disk(folder: Path) -> int | None:
 def check_memory(found: Estimate, backend: Backend, what: str) -> None:
     """Raise ExperimentError, with numbers, where an experiment cannot fit on the device."""
     free = free_memory(backend)
-    if free is not None and found.total > free:
+    needed = max(found.total, SAVING * found.state if on_host(backend) else 0)
+    if free is not None and needed > free:
+        when = " while a checkpoint is made," if needed > found.total else ""
         raise ExperimentError(
-            f"{what} needs at least {size(found.total)} on {backend.device}, which has {size(free)} free: {found}; "
+            f"{what} needs at least {size(needed)}{when} on {backend.device}, which has {size(free)} free: {found}; "
             "choose a smaller batch or model, or another device."
         )

@@ -22,7 +22,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from . import mosaics, series
-from .experiment import ExperimentError
+from .experiment import ExperimentError, unknown
 from .lines import DARK, band, bars, dashes, error_axis, group_name, legend
 from .missing import (
     error_name,
@@ -65,7 +65,7 @@ def draw(name: str, runs: Sequence[Run], data: Any = None) -> Picture:
     where it needs a checkpoint or images that cannot be read.
     """
     if name not in FIGURES:
-        raise ExperimentError(f'The figure "{name}" is unknown: there are {", ".join(FIGURES)}.')
+        raise ExperimentError(unknown("figure", name, FIGURES))
     if not runs:
         raise ExperimentError("There is no run to draw: name the folder of at least one.")
     kind = FIGURES[name]

@@ -1,5 +1,6 @@
 """A dataset in hand: splits of images, and how they become batches, in memory or streaming (see datasets.py)."""
 
+import hashlib
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -70,6 +71,11 @@ class Dataset:
         """What the images take in memory, on the host and once more on each device: 0 where they stream."""
         pixels = [getattr(self, name).pixels for name in self.splits]
         return sum(p.nbytes for p in pixels if p is not None)
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells the training images from others: a digest of their labels in order."""
+        return hashlib.sha256(self.train.labels.astype("<i4").tobytes()).hexdigest()
 
     def split(self, name: str) -> Split:
         """A split by name. Raises DataError where there is none."""

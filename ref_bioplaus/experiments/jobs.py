@@ -5,7 +5,6 @@ input, writes a JSON line per event to its standard output, and stops when its s
 started it, even where that was killed.
 """
 
-import fcntl
 import json
 import os
 import queue
@@ -20,10 +19,10 @@ from typing import Any, NamedTuple
 
 from . import checkpoints
 from .environment import THREADS
-from .experiment import Experiment, ExperimentError, as_dict, from_dict, read
+from .experiment import Experiment, ExperimentError, as_dict, from_dict
+from .logs import FAILURE, records
 
 FINISHED, STOPPED, FAILED, BUSY = "finished", "stopped", "failed", "busy"
-FAILURE = "failure.txt"  # beside a run that failed: why
 WAIT = 0.2  # seconds between looks at signals
 
 
@@ -166,7 +165,10 @@ class Process:
             return Outcome(self.job, STOPPED, "Stopped at once; its last checkpoint is kept.")
         if code != 0 or not self.sentence:
             said = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-            return Outcome(self.job, FAILED, f"Its process ended with {said}; its last checkpoint is kept.")
+            kept = (
+                "; its last checkpoint is kept" if checkpoints.found(self.job.out) else ", before its first checkpoint"
+            )
+            return Outcome(self.job, FAILED, f"Its process ended with {said}{kept}.")
         return Outcome(self.job, self.end, self.sentence)
 
 
@@ -205,6 +207,7 @@ def carried_out(experiment: Experiment, out: Path, tell) -> tuple[str, str]:
     from ..backends import BackendError
     from . import training
     from .datasets import DataError
+    from .preparing import Busy
 
     class Teller(training.Reporter):
         """Every word becomes an event."""
@@ -222,41 +225,21 @@ def carried_out(experiment: Experiment, out: Path, tell) -> tuple[str, str]:
             tell("record", record=record)
 
     expected = (BackendError, checkpoints.CheckpointError, ExperimentError, DataError, ImportError)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with open(out.with_name(f"{out.name}.lock"), "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return BUSY, f"Another process is running {out}."
-        try:
-            if out.is_dir():
-                (out / FAILURE).unlink(missing_ok=True)
-            done = training.train(experiment, out, resume=True, reporter=Teller())
-        except training.NotFinite as error:
-            checkpoints.write_whole(out / FAILURE, str(error).encode())
-            return FAILED, str(error)
-        except expected as error:
-            return FAILED, f"{str(error).rstrip('.')}."
+    try:
+        done = training.train(experiment, out, resume=True, reporter=Teller())
+    except Busy as error:
+        return BUSY, f"{error}."
+    except training.NotFinite as error:
+        checkpoints.write_whole(out / FAILURE, str(error).encode())
+        return FAILED, str(error)
+    except expected as error:
+        return FAILED, f"{str(error).rstrip('.')}."
     if done.finished:
         return FINISHED, f"Done: {done.step} steps."
     return STOPPED, f"Stopped after step {done.step}, with a checkpoint."
 
 
 # What is there of a run
-
-
-def stored(out: Path) -> Experiment | None:
-    """The experiment of a run's folder, None where there is none. Raises ExperimentError where it cannot be read."""
-    path = out / "experiment.toml"
-    return read(path) if path.exists() else None
-
-
-def records(out: Path) -> list[dict[str, Any]]:
-    """The evaluations in a run's log; a last line that a kill cut short is left out."""
-    path = out / "log.jsonl"
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines(keepends=True) if line.endswith("\n")]
 
 
 def is_finished(job: Job) -> bool:

@@ -1,8 +1,6 @@
 """What is recorded of a run: errors of a whole split, and how learning differs from backpropagation on one batch."""
 
-import json
 import math
-import os
 import resource
 from collections.abc import Iterable
 from contextlib import suppress
@@ -156,36 +154,6 @@ def peak_memory(backend: Backend) -> int | None:
     if backend.name == "jax" and found.platform != "cpu":
         return (found.memory_stats() or {}).get("peak_bytes_in_use")
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-class Log:
-    """One JSON line per evaluation."""
-
-    def __init__(self, path: Path, size: int = 0):
-        """size: bytes to keep of what is there. Raises ValueError where the file is shorter than that."""
-        self.path = path
-        there = path.stat().st_size if path.exists() else 0
-        if there < size:
-            raise ValueError(f"The log {path} has {there} bytes, expected at least {size} as its checkpoint says.")
-        with open(path, "ab") as file:
-            file.truncate(size)
-            os.fsync(file.fileno())
-
-    def records(self) -> list[dict[str, Any]]:
-        """Every line so far."""
-        return [json.loads(line) for line in self.path.read_text().splitlines()]
-
-    def add(self, record: dict[str, Any]) -> None:
-        """One more line, on the disk when this returns."""
-        with open(self.path, "ab") as file:
-            file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-    @property
-    def size(self) -> int:
-        """Bytes written."""
-        return self.path.stat().st_size
 
 
 class TensorBoard:

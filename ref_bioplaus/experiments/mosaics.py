@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from ..network import forward
 from . import checkpoints
 from .building import build
+from .contracts import Reporter
 from .experiment import ExperimentError
 from .pictures import STYLE
 from .series import Run, grouped
@@ -74,7 +75,7 @@ def image_shape(run: Run, pixels: int, data: Any) -> tuple[int, ...]:
         return tuple(data.in_shape)
     from .preparing import load_data
 
-    return square(pixels) or tuple(load_data(run.experiment).in_shape)
+    return square(pixels) or tuple(load_data(run.experiment, Reporter()).in_shape)
 
 
 def square(pixels: int) -> tuple[int, int, int] | None:
@@ -134,7 +135,7 @@ def rebuilt(run: Run, data: Any) -> tuple[np.ndarray, np.ndarray]:
     dtype = "float32" if run.experiment.dtype == "bfloat16" else run.experiment.dtype
     experiment = replace(run.experiment, backend="numpy", device=None, dtype=dtype, precision="ieee")
     backend = preparing.get_backend(experiment, Reporter())
-    data = data or preparing.load_data(experiment)
+    data = data or preparing.load_data(experiment, Reporter())
     built = build(experiment, backend, preparing.shape_of(data, experiment))
     checkpoint = checkpoints.latest(run.out)
     state = checkpoints.state_of(backend, checkpoint, built.algorithm.init(backend.key(experiment.seed)))

@@ -32,26 +32,32 @@ def plot(
             "or frozen."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="The picture's file, ending in .svg or .png.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The picture's file, ending in .svg or .png. Default: the figure's name, .svg.")
+    ] = None,
 ) -> None:
     """A picture of runs, from their logs and checkpoints."""
+
+    path = Path(f"{figure}.svg") if out is None else out
 
     def work():
         from . import figures, series
 
-        figures.check_ending(out)
-        picture = figures.draw(figure, [series.read(run) for run in runs])
-        figures.save(picture, out)
+        figures.check_ending(path)
+        picture = figures.draw(figure, [series.read(run) for run in once(runs)])
+        figures.save(picture, path)
         return picture
 
     picture = sentences(work)
     console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
-    say(console, f"The picture is {out}. {picture.caption}")
+    say(console, f"The picture is {path}. {picture.caption}")
 
 
 def compare(
     runs: Runs,
-    html: Annotated[Path | None, typer.Option(help="A page to write, with the tables and all pictures in it.")] = None,
+    html: Annotated[Path, typer.Option(help="The page to write, with the tables and all pictures in it.")] = Path(
+        "compare.html"
+    ),
 ) -> None:
     """Runs side by side: a table, and a page that needs no other file."""
 
@@ -59,9 +65,8 @@ def compare(
         from . import compare as program
         from . import series
 
-        found = [series.read(run) for run in runs]
-        if html is not None:
-            program.write(found, html)
+        found = [series.read(run) for run in once(runs)]
+        program.write(found, html)
         return program.table(found), program.CAPTION
 
     (headings, rows), caption = sentences(work)
@@ -73,5 +78,9 @@ def compare(
         shown.add_row(*map(Text, row))
     console.print(shown)
     say(console, caption)
-    if html is not None:
-        say(console, f"The page is {html}.")
+    say(console, f"The page is {html}.")
+
+
+def once(runs: list[Path]) -> list[Path]:
+    """Every folder once, however often it is named."""
+    return list({run.resolve(): run for run in runs}.values())

@@ -1,6 +1,9 @@
 """What stands before a run: its folder, its backend and its images."""
 
+import fcntl
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .. import backends
@@ -11,18 +14,47 @@ from .building import Built, Shape
 from .checkpoints import TEMPORARY
 from .contracts import Data, Reporter
 from .experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict
+from .logs import EXPERIMENT, FAILURE, LOG, TENSORBOARD
 
-LOG = "log.jsonl"
-EXPERIMENT = "experiment.toml"
-TENSORBOARD = "tensorboard"
-BEGUN = (EXPERIMENT, LOG, TENSORBOARD, checkpoints.BEST)  # what a run has before its first checkpoint
+BEGUN = (EXPERIMENT, LOG, TENSORBOARD, FAILURE, checkpoints.BEST)  # what a run has before its first checkpoint
+
+
+class Busy(ExperimentError):
+    """A folder whose run another process has taken."""
+
+
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """A run's folder, made where it is not there, for this process alone; taken away again where it stays empty.
+
+    Raises Busy, and ExperimentError where the folder cannot be made or read.
+    """
+    made = not out.exists()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        folder = os.open(out, os.O_RDONLY)
+    except OSError as error:
+        raise ExperimentError(
+            f"The folder {out} cannot be written to ({error.strerror}): name another one with --out."
+        ) from error
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Busy(f"Another process is running {out}: wait for it, or name another folder.") from error
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(folder)
+        if made:
+            with suppress(OSError):
+                out.rmdir()
 
 
 def check_empty(out: Path, begun: bool) -> None:
     """Raise ExperimentError unless a folder is not there yet or empty; begun: it may hold a run without checkpoints."""
-    if not out.exists():
-        return
-    there = list(out.iterdir()) if out.is_dir() else [out]
+    there = list(out.iterdir())
     others = [path for path in there if path.name not in BEGUN and path.suffix != TEMPORARY]
     if there and not others and not begun:
         raise ExperimentError(
@@ -74,14 +106,18 @@ def get_backend(experiment: Experiment, reporter: Reporter) -> Backend:
         return get("portable")
 
 
-def load_data(experiment: Experiment) -> Data:
-    """The experiment's dataset. Raises datasets.DataError."""
+def load_data(experiment: Experiment, reporter: Reporter) -> Data:
+    """The experiment's dataset; says so where a folder holds another number of images. Raises datasets.DataError."""
     from . import datasets
 
-    return datasets.load(
+    found = datasets.load(
         str(experiment.dataset), experiment.data, held_out=experiment.held_out, augmentation=experiment.augmentation,
         normalise=experiment.normalise,
     )  # fmt: skip
+    other = datasets.other_count(str(experiment.dataset), found.train.count + experiment.held_out)
+    if other:
+        reporter.note(f"{experiment.data or experiment.dataset} has {other}.")
+    return found
 
 
 def shape_of(data: Data, experiment: Experiment) -> Shape:

@@ -10,16 +10,19 @@ as they were met, the last epoch that has one: where inverses alone learn, there
 epochs are never averaged together.
 """
 
+import difflib
+import re
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import papers
+from . import checkpoints, papers
 from .checking import checked
 from .experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict, from_dict, overridden
-from .jobs import FAILURE, Job, is_finished, records, stored
+from .jobs import Job, is_finished
+from .logs import FAILURE, records, stored
 
 MEASURED = {  # a table's quantity: the record's number, and whether the paper means the best epoch's
     "train error": ("train_error", None),
@@ -123,8 +126,14 @@ def find_rows(table: papers.Table, column: str, names: Sequence[str]) -> list[pa
     """
     if not names:
         return [row for row in table.rows if (row.id, column) in table.cells]
-    labels = {row.label.lower(): row for row in table.rows}
-    found = [labels[n.lower()] if n.lower() in labels else with_sentences(lambda n=n: table.row(n)) for n in names]
+    known = {row.id: row for row in table.rows} | {row.label.lower(): row for row in table.rows}
+    found: list[papers.Row] = []
+    for name in names:
+        if name.lower() not in known:
+            close = difflib.get_close_matches(name.lower(), known, n=3) or [row.id for row in table.rows]
+            raise ExperimentError(f'The row "{name}" of {table.name} is unknown: did you mean {", ".join(close)}?')
+        if known[name.lower()] not in found:
+            found.append(known[name.lower()])
     for row in found:
         with_sentences(lambda row=row: table.cell(row.id, column))
     return found
@@ -142,8 +151,10 @@ def planned(
     """The runs of a column: every row's first seed, in the order of `methods`, then every row's second one.
 
     changes: fields of every experiment, as epochs=5 or backend="jax"; settings: others, as "optimizer.eta=0.01".
-    Raises ExperimentError.
+    Raises ExperimentError, for a folder of images that is not there too.
     """
+    if changes.get("data") and not Path(changes["data"]).is_dir():
+        raise ExperimentError(f"The folder {changes['data']} is not there: name the one that holds the images.")
     chosen = find_table(table)
     by_column, settings = find_column(chosen, column), list(settings)
     rows = find_rows(chosen, by_column.id, methods)
@@ -174,6 +185,16 @@ def check_extension(job: Job) -> None:
         )
 
 
+def check_folder(out: Path) -> None:
+    """Raise ExperimentError where the folder of the runs cannot be made."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExperimentError(
+            f"The folder {out} cannot be written to ({error.strerror}): name another one with --out."
+        ) from error
+
+
 # What came of it
 
 
@@ -194,14 +215,16 @@ def results_of(table: papers.Table, column: papers.Column, row: papers.Row, out:
     """What the runs of a cell came to, in the order of their seeds."""
     theirs = experiment_of(table.name, column.id, row.id)
     place = out / table.name / column.id / row.id
-    runs = sorted(place.glob("seed-*/experiment.toml"), key=lambda path: int(path.parent.name.partition("-")[2]))
+    there = [path for path in place.glob("seed-*/experiment.toml") if re.fullmatch(r"seed-\d+", path.parent.name)]
+    runs = sorted(there, key=lambda path: int(path.parent.name.partition("-")[2]))
     found = []
     for path in runs:
         mine, rows = stored(path.parent), records(path.parent)
         if mine is not None and rows:
             failure = path.with_name(FAILURE)
             why = failure.read_text("utf-8") if failure.exists() else ""
-            found.append(result(table, row, mine, theirs, rows, why))
+            one = result(table, row, mine, theirs, rows, why)
+            found.append(one._replace(departures=(*one.departures, *other_images(path.parent, mine))))
     return found
 
 
@@ -219,6 +242,15 @@ def result(
     last = rows[-1]
     departing = tuple(departures(mine, theirs))
     return Result(row.id, mine.seed, last["epoch"], final, best, best_epoch, last["seconds"], mine, departing, failure)
+
+
+def other_images(out: Path, mine: Experiment) -> list[str]:
+    """A sentence where a run's newest checkpoint tells of another number of training images than the dataset has."""
+    from .datasets import other_count
+
+    images = [checkpoints.header_of(path).get("images") for path in checkpoints.found(out)[:1]]
+    told = [other_count(str(mine.dataset), count + mine.held_out) for count in images if count is not None]
+    return [f"learned from {text}" for text in told if text]
 
 
 def departures(mine: Experiment, theirs: Experiment) -> list[str]:

@@ -77,7 +77,7 @@ def paper_numbers(quantities: Iterable[str], cell: Any) -> str:
 
 def reproduce(
     table: Annotated[str, typer.Argument(help="A table of a paper, as in `list experiments`.")],
-    out: Annotated[Path, typer.Option(help="The folder of the runs and of the report.")],
+    out: Annotated[Path, typer.Option(help="The folder of the runs and of the report.")] = Path("runs"),
     column: Annotated[str | None, typer.Option(help="The column: a network and its dataset.")] = None,
     method: Annotated[
         list[str] | None,
@@ -109,6 +109,7 @@ def reproduce(
         show(sentences(lambda: program.reported(table, column, out, method or ())), out, console)
         return
     plan = sentences(lambda: program.planned(table, column, method or (), seeds, out, setting or (), **changes))
+    sentences(lambda: program.check_folder(out))
     todo = [job for job in plan if not runs.is_finished(job)]
     say(console, f"{len(plan)} runs, {len(plan) - len(todo)} of them finished.")
     outcomes, stopped = carry_out(todo, jobs, threads, console)

@@ -8,18 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from array_api_compat import array_namespace
 
 from .. import __version__
 from ..backends import Backend
 from ..conformance.judge import in_order
-from ..types import Batch, State
+from ..tree import tree_map
+from ..types import Array, Batch, State
 from . import checkpoints, estimates, monitor
 from .building import Built, build
 from .checkpoints import Checkpoint, CheckpointError
 from .contracts import Data, Reporter
 from .experiment import Experiment, ExperimentError, as_dict, as_toml
 from .interrupt import Interrupt
-from .preparing import EXPERIMENT, LOG, TENSORBOARD, get_backend, load_data, measured_splits, ordered, shape_of
+from .logs import EXPERIMENT, FAILURE, LOG, TENSORBOARD, Log
+from .preparing import get_backend, load_data, measured_splits, ordered, shape_of
 
 LOOK_EVERY = 0.5  # seconds between looks at the loss, each of which waits for the device
 HELD_LOSSES = 1000  # batches whose losses may wait for a look
@@ -58,9 +61,15 @@ class Progress:
     samples: int = 0
     seen: int = 0  # samples since the last record, of any mode
     seen_seconds: float = 0.0
+    waited: float = 0.0  # of them, for batches
     best: float | None = None
     best_step: int | None = None
     pending: list = field(default_factory=list, repr=False)  # (step, Info) not looked at yet
+
+
+def copied(array: Array) -> Array:
+    """An array of its own, which a step that consumes its state leaves alone."""
+    return array_namespace(array).asarray(array, copy=True)
 
 
 class NotFinite(RuntimeError):
@@ -77,9 +86,12 @@ class Training:
         self.callback = callback
         self.checkpoint: Checkpoint | None = checkpoint
         self.backend = get_backend(experiment, self.reporter)
-        self.data: Data = data or load_data(experiment)
+        self.data: Data = data or load_data(experiment, self.reporter)
         self.shape = shape_of(self.data, experiment)
-        self.check_images()
+        self.total = experiment.epochs * self.shape.steps
+        if experiment.steps is not None:
+            self.total = min(self.total, experiment.steps)
+        self.check_checkpoint()
         self.built = build(experiment, self.backend, self.shape)
         self.needs = estimates.estimate(experiment, self.built)
         self.reporter.note(f"{self.needs}.")
@@ -87,50 +99,63 @@ class Training:
         if tensorboard:
             monitor.TensorBoard.writer()
         self.prepare_folder()
-        self.total = experiment.epochs * self.shape.steps
-        if experiment.steps is not None:
-            self.total = min(self.total, experiment.steps)
         self.modes = {
             name: self.backend.compile(monitor.counting(step, self.built), donate=True, keep=("loss", "output"))
             for name, step in self.built.algorithm.modes.items()
         }
         self.measure = self.backend.wrap(monitor.measuring(self.built))
-        self.state = self.first_state()
+        first = self.first_state()
+        self.state = first
         self.at = Progress()
         self.last_saved = time.monotonic()
         log_size = 0
         if checkpoint is not None:
-            self.state = checkpoints.state_of(self.backend, checkpoint, self.state)
+            self.state = checkpoints.state_of(self.backend, checkpoint, first)
             self.at = Progress(**checkpoint.header["progress"])
             log_size = checkpoint.header["log_size"]
+            checkpoints.keep_until(out, checkpoint)
         self.tensorboard = (
             monitor.TensorBoard(out / TENSORBOARD, self.at.step + 1 if checkpoint else 0) if tensorboard else None
         )
-        try:
-            self.log = monitor.Log(out / LOG, log_size)
-        except ValueError as error:
-            raise ExperimentError(str(error)) from error
+        self.log = Log(out / LOG, log_size)
         self.records = self.log.records()
         names = tuple(experiment.metrics)
-        start = self.first_state().forward.params if "sign_changes" in names else None
+        start = tree_map(copied, first.forward.params) if "sign_changes" in names else None
+        del first  # its feedback weights may be most of what there is
         self.compare = monitor.Comparison(self.backend, self.built, names, start, next(self.batches(0, 0)))
 
-    def check_images(self) -> None:
-        """Raise ExperimentError where a run goes on with another number of training images, as epochs count them."""
-        now = self.data.train.count
-        before = now if self.checkpoint is None else self.checkpoint.header.get("images", now)
+    def check_checkpoint(self) -> None:
+        """Raise ExperimentError where a run goes on with other images, or would have to go back."""
+        if self.checkpoint is None:
+            return
+        header, now = self.checkpoint.header, self.data.train.count
+        before = header.get("images", now)
         if now != before:
             raise ExperimentError(
                 f"The run in {self.out} learned from {before:,} training images, but here are {now:,}: "
                 "name the same data, or start in another folder."
             )
+        if None not in (header.get("labels"), self.labels()) and header["labels"] != self.labels():
+            raise ExperimentError(
+                f"The run in {self.out} learned from images with other labels than those of {self.experiment.data}: "
+                "name the same data, or start in another folder."
+            )
+        if header["step"] > self.total:
+            raise ExperimentError(
+                f"The run in {self.out} has taken {header['step']:,} steps, so it cannot end after {self.total:,}: ask "
+                "for more epochs or steps."
+            )
+
+    def labels(self) -> str | None:
+        """What tells these training images from others; None where the data does not say."""
+        return getattr(self.data, "fingerprint", None)
 
     def prepare_folder(self) -> None:
-        """Make the folder, and write the experiment. Raises ExperimentError where there is no room or no right to."""
+        """Write the experiment into the folder. Raises ExperimentError where there is no room or no right to."""
         needed = (checkpoints.KEPT + 2) * (self.needs.state + 100_000)
         try:
-            self.out.mkdir(parents=True, exist_ok=True)
             checkpoints.remove_temporaries(self.out)
+            (self.out / FAILURE).unlink(missing_ok=True)
             if self.checkpoint is None:
                 (self.out / checkpoints.BEST).unlink(missing_ok=True)
             checkpoints.write_whole(self.out / EXPERIMENT, as_toml(self.experiment).encode())
@@ -163,13 +188,15 @@ class Training:
         """Learn until the end, or until a signal; the last state is in a checkpoint when this returns."""
         at, stopped = self.at, None
         self.reporter.start(self.total, at.step)
+        if self.checkpoint is not None and at.step == self.total:
+            self.reporter.note(f"Nothing is left to do: the run has taken all of its {self.total:,} steps.")
         with Interrupt() as interrupt:
             if self.checkpoint is None:
                 self.evaluate()
                 self.save()
             began = looked = time.perf_counter()
             while at.step < self.total and not stopped:
-                for batch in self.batches(at.epoch, at.position):
+                for batch in self.awaited(self.batches(at.epoch, at.position)):
                     self.learn(batch)
                     now = time.perf_counter()
                     ends = at.position == self.shape.steps or at.step == self.total
@@ -194,6 +221,16 @@ class Training:
             if checkpoints.found(self.out)[:1] != [self.out / checkpoints.name_at(at.step)]:
                 self.save()
         return Run(self.experiment, self.out, self.records, self.state, self.built, self.backend, at.step, stopped)
+
+    def awaited(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The batches; counts the seconds until each is there."""
+        while True:
+            began = time.perf_counter()
+            batch = next(batches, None)
+            self.at.waited += time.perf_counter() - began
+            if batch is None:
+                return
+            yield batch
 
     def learn(self, batch: Batch) -> None:
         """The schedule's modes on one batch."""
@@ -235,8 +272,10 @@ class Training:
             record |= {f"{split}_{name}": monitor.finite(value) for name, value in found.items()}
         record |= self.compare(self.state)
         speed = at.seen / at.seen_seconds if at.seen_seconds else None
-        record |= {"images_per_second": speed, "seconds": at.seconds, "memory": monitor.peak_memory(self.backend)}
-        at.losses, at.wrong, at.samples, at.seen, at.seen_seconds = 0.0, 0, 0, 0, 0.0
+        waiting = 100.0 * at.waited / at.seen_seconds if at.seen_seconds else None
+        record |= {"images_per_second": speed, "waiting_for_data": waiting, "seconds": at.seconds}
+        record["memory"] = monitor.peak_memory(self.backend)
+        at.losses, at.wrong, at.samples, at.seen, at.seen_seconds, at.waited = 0.0, 0, 0, 0, 0.0, 0.0
         try:
             self.log.add(record)
         except OSError as error:
@@ -279,6 +318,7 @@ class Training:
             "position": self.at.position,
             "seed": self.experiment.seed,
             "images": self.data.train.count,
+            "labels": self.labels(),
             "progress": progress,
             "log_size": self.log.size,
             "versions": {"ref_bioplaus": __version__, "python": sys.version.split()[0]} | self.backend.versions(),

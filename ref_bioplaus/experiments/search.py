@@ -29,8 +29,9 @@ import numpy as np
 
 from .checking import checked
 from .checkpoints import write_whole
-from .experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict, as_toml, from_dict, unknown
-from .jobs import FAILURE, Job, is_finished, records
+from .experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict, as_toml, check_type, from_dict, unknown
+from .jobs import Job, is_finished
+from .logs import FAILURE, records
 
 KINDS = {"uniform": ("low", "high"), "log-uniform": ("low", "high"), "choice": ("values",)}
 RESULTS, SEARCH, BEST = "results.jsonl", "search.json", "best.toml"
@@ -80,6 +81,7 @@ def read_ranges(name: str) -> Ranges:
         raise ExperimentError(f"The ranges {name} are not TOML ({error}).") from error
     if not isinstance(content.get("range"), list) or not all(isinstance(r.get("of"), dict) for r in content["range"]):
         raise ExperimentError(f"The ranges {name} have no [[range]] with a [range.of]: write at least one.")
+    check_type(f"trials of {name}", content.get("trials", 1), (int,))
     parts = tuple((tuple(r.get("algorithms", ())), r["of"]) for r in content["range"])
     for _, ranges in parts:
         for path, chosen in ranges.items():
@@ -130,6 +132,8 @@ def with_values(experiment: Experiment, values: Mapping[str, Any]) -> Experiment
         place = fields
         for name in tables:
             place = place.setdefault(name, {})
+            if not isinstance(place, dict):
+                raise ExperimentError(f'The range of {path} is not understood: "{name}" is a value, not a table.')
         place[last] = value
     return from_dict(fields)
 
@@ -161,7 +165,10 @@ class Search:
         }
         path = self.out / SEARCH
         if path.exists():
-            there = json.loads(path.read_text("utf-8"))
+            try:
+                there = dict(json.loads(path.read_text("utf-8")))
+            except (ValueError, TypeError) as error:
+                raise ExperimentError(f"The file {path} is damaged: name another folder with --out.") from error
             for name, value in here.items():
                 if there.get(name) != value:
                     raise ExperimentError(

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from . import papers
 from .building import find_row
 from .experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict
-from .jobs import records, stored
+from .logs import records, stored
 
 SHOWN_FIRST = ("model", "dataset")  # in a label, where any two groups differ in them
 

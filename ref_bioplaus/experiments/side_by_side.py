@@ -7,6 +7,7 @@ from . import papers
 from .experiment import as_dict
 from .reproduce import MEASURED, Report, Spread
 
+LARGE = 1e7  # from here on a mean is shown with its power of ten
 HEADINGS = ("method", "quantity", "paper", "final", "difference", "best epoch", "difference", "seeds", "epochs")
 
 
@@ -54,7 +55,8 @@ def shown(found: Spread | None, digits: int) -> str:
     """A mean and its spread."""
     if found is None:
         return "–"
-    return f"{found.mean:.{digits}f}" + (f" ± {found.deviation:.{digits}f}" if found.deviation is not None else "")
+    form = f".{digits}f" if abs(found.mean) < LARGE else ".3g"
+    return f"{found.mean:{form}}" + (f" ± {found.deviation:{form}}" if found.deviation is not None else "")
 
 
 def difference(found: Spread | None, paper: float | None, digits: int) -> str:

@@ -17,7 +17,7 @@ from .building import build
 from .checking import checked
 from .contracts import Data, Reporter
 from .experiment import Experiment, from_dict
-from .preparing import check_empty, check_same, get_backend, load_data, measured_splits, ordered, shape_of
+from .preparing import alone, check_empty, check_same, get_backend, load_data, measured_splits, ordered, shape_of
 from .running import NotFinite, Run, Training
 
 __all__ = ("Data", "NotFinite", "Reporter", "Run", "evaluate", "resume", "train")
@@ -28,32 +28,33 @@ def train(
     out: str | Path,
     callback: Callable[[dict[str, Any]], None] | None = None,
     resume: bool = False,
-    data: Data | None = None,
+    images: Data | None = None,
     reporter: Reporter | None = None,
     tensorboard: bool = False,
 ) -> Run:
     """Run an experiment, its results in the folder `out`.
 
     callback: called with each record. resume: continue what the folder holds, where it holds anything; start, where a
-    run in it was killed before its first checkpoint. data: images of your own, instead of the experiment's dataset.
-    Raises ExperimentError, BackendError, datasets.DataError and CheckpointError, each one sentence, before anything
-    runs where it can be known, and NotFinite.
+    run in it was killed before its first checkpoint. images: some of your own, instead of the experiment's dataset.
+    Raises ExperimentError (Busy where another process runs it), BackendError, datasets.DataError and CheckpointError,
+    each one sentence, before anything runs where it can be known, and NotFinite.
     """
     experiment, out = checked(experiment), Path(out)
-    if resume and checkpoints.found(out):
-        checkpoint = checkpoints.latest(out)
-        check_same(experiment, from_dict(checkpoint.header["experiment"]), out)
-    else:
-        checkpoint = None
-        check_empty(out, resume)
-    return Training(experiment, out, checkpoint, data, reporter, callback, tensorboard).run()
+    with alone(out):
+        if resume and checkpoints.found(out):
+            checkpoint = checkpoints.latest(out)
+            check_same(experiment, from_dict(checkpoint.header["experiment"]), out)
+        else:
+            checkpoint = None
+            check_empty(out, resume)
+        return Training(experiment, out, checkpoint, images, reporter, callback, tensorboard).run()
 
 
 def resume(
     out: str | Path,
     checkpoint: str | None = None,
     callback: Callable[[dict[str, Any]], None] | None = None,
-    data: Data | None = None,
+    images: Data | None = None,
     reporter: Reporter | None = None,
     tensorboard: bool = False,
     **changes: Any,
@@ -64,17 +65,20 @@ def resume(
     leave what is learned as it is. epochs without steps lifts a limit on steps. Raises as `train` does.
     """
     out = Path(out)
-    found = checkpoints.latest(out, checkpoint)
-    stored = from_dict(found.header["experiment"])
-    if "epochs" in changes:
-        changes = {"steps": None} | changes
-    experiment = checked(replace(stored, **changes))
-    check_same(experiment, stored, out)
-    return Training(experiment, out, found, data, reporter, callback, tensorboard).run()
+    if not out.is_dir():
+        checkpoints.latest(out, checkpoint)  # raises
+    with alone(out):
+        found = checkpoints.latest(out, checkpoint)
+        stored = from_dict(found.header["experiment"])
+        if "epochs" in changes:
+            changes = {"steps": None} | changes
+        experiment = checked(replace(stored, **changes))
+        check_same(experiment, stored, out)
+        return Training(experiment, out, found, images, reporter, callback, tensorboard).run()
 
 
 def evaluate(
-    out: str | Path, checkpoint: str | None = None, data: Data | None = None, **changes: Any
+    out: str | Path, checkpoint: str | None = None, images: Data | None = None, **changes: Any
 ) -> dict[str, Any]:
     """The loss and errors of a folder's newest checkpoint, or another ("best"), on every split.
 
@@ -83,7 +87,7 @@ def evaluate(
     found = checkpoints.latest(Path(out), checkpoint)
     experiment = checked(replace(from_dict(found.header["experiment"]), **changes))
     backend = get_backend(experiment, Reporter())
-    data = data or load_data(experiment)
+    data = images or load_data(experiment, Reporter())
     built = build(experiment, backend, shape_of(data, experiment))
     state = checkpoints.state_of(backend, found, built.algorithm.init(backend.key(experiment.seed)))
     measure = backend.wrap(monitor.measuring(built))
