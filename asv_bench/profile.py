@@ -14,9 +14,11 @@ from rich.table import Table
 
 from ref_bioplaus import backends
 from ref_bioplaus.backends import Backend
+from ref_bioplaus.experiments.environment import keep_freed_memory
 from ref_bioplaus.kernels import Kernels
 
 from .measure import warm_up
+from .native import on_gpu
 from .workloads import METHODS, WORKLOADS, Training
 
 STEPS = 30  # at most
@@ -76,7 +78,8 @@ def by_operation(workload: str, method: str, backend: Backend) -> tuple[dict[str
     parts: dict[str, Part] = {}
     for row in profile.key_averages():
         part = parts.setdefault(row.key, Part())
-        part.calls, part.seconds = row.count, (row.self_cpu_time_total + row.self_device_time_total) / 1e6
+        part.calls = row.count
+        part.seconds = (row.self_device_time_total if on_gpu(backend) else row.self_cpu_time_total) / 1e6
     return parts, sum(part.seconds for part in parts.values()), steps
 
 
@@ -108,6 +111,7 @@ def main(
     for given, known in ((workload, WORKLOADS), (method, METHODS), (backend, ("torch", "numpy", "cupy"))):
         if given not in known:
             raise typer.BadParameter(f'"{given}" is unknown, expected one of {", ".join(known)}')
+    keep_freed_memory()
     made: Any = backends.get(backend, device=device, kernels="native")
     split = by_operation if backend == "torch" else by_kernel
     parts, seconds, steps = split(workload, method, made)

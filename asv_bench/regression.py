@@ -97,10 +97,12 @@ def small_run(slowed: bool, seconds: float, backend_name: str, kernel_kind: str)
     slowed: convolutions are done twice. seconds: of a contest, in all passes together.
     """
     from ref_bioplaus import backends
+    from ref_bioplaus.experiments.environment import keep_freed_memory
 
     from . import cases
     from .workloads import WORKLOADS
 
+    keep_freed_memory()
     backend = backends.get(backend_name, kernels=kernel_kind)
     if slowed:
         backend.kernels = with_an_extra_pass(backend.kernels)

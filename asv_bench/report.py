@@ -22,7 +22,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ref_bioplaus import backends
 from ref_bioplaus.backends import Backend, BackendError
-from ref_bioplaus.experiments.environment import environment
+from ref_bioplaus.experiments.environment import environment, keep_freed_memory
 
 from . import cases, measure, page
 from .native import device_name, on_gpu
@@ -178,7 +178,12 @@ def main(
         console.print("there is no backend to measure")
         raise typer.Exit(2)
     out.mkdir(parents=True, exist_ok=True)
-    lines, place, failures = out / "records.jsonl", machine(learning), 0
+    kept = keep_freed_memory()  # as the commands that train do; for every subject alike
+    lines, place, failures = (
+        out / "records.jsonl",
+        machine(learning) | {"freed memory": "kept" if kept else "given back"},
+        0,
+    )
     if fresh:
         lines.unlink(missing_ok=True)
     end = datetime.datetime.now() + datetime.timedelta(minutes=minutes)

@@ -1,5 +1,7 @@
 """The value of an experiment: its file, its overrides, and every mistake in it, said before anything runs."""
 
+import subprocess
+import sys
 import tomllib
 from dataclasses import fields, replace
 from types import SimpleNamespace
@@ -294,6 +296,33 @@ def test_pixels_are_normalised_or_not_as_the_field_says(monkeypatch):
     assert told == ["few has 10 training images, ylecun/mnist has 60,000."]
     assert [named["normalise"] for named in asked] == [True, False]
     assert {named["held_out"] for named in asked} == {3}
+
+
+FREED = """
+import resource
+import numpy as np
+from ref_bioplaus.experiments.environment import keep_freed_memory
+kept = {keep}
+for _ in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    bytearray(100 << 20)
+print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def test_freed_memory_is_kept():
+    """A hundred megabytes that were freed and are asked for again come without the system's handing out pages."""
+    found = {}
+    for keep in ("False", "keep_freed_memory()"):
+        done = subprocess.run(
+            [sys.executable, "-c", FREED.format(keep=keep)], capture_output=True, text=True, check=True
+        )
+        kept, faults = done.stdout.split()
+        found[kept] = int(faults)
+    if "True" not in found:
+        pytest.skip("the system's C library keeps no memory")
+    assert found["True"] < 100
+    assert found["True"] < found["False"] / 10
 
 
 # Schedules

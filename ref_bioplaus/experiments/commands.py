@@ -137,6 +137,9 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
 
 def carry_out(work: Callable) -> None:
     """Run, showing how it goes, and stop with the run's exit code."""
+    from .environment import keep_freed_memory
+
+    keep_freed_memory()
     console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
     with bars(console) as reporter:
         run = sentences(lambda: work(reporter))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import checkpoints
-from .environment import THREADS
+from .environment import THREADS, keep_freed_memory
 from .experiment import Experiment, ExperimentError, as_dict, from_dict
 from .logs import FAILURE, records
 
@@ -183,6 +183,7 @@ def main() -> None:
     if task["cores"] and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, task["cores"])
     threading.Thread(target=stop_with_parent, daemon=True).start()
+    keep_freed_memory()
 
     def tell(event: str, **values: Any) -> None:
         try:
