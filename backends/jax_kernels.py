@@ -313,6 +313,6 @@ def adam(
 # Loops
 
 
-def each(function: Callable, starts: list[int]) -> list[Array]:
-    """[function(start) for every start], `function` traced once."""
-    return list(lax.map(function, xp.asarray(starts, dtype=xp.int32)))
+def each(function: Callable, starts: list[int], *arrays: Array) -> list[Array]:
+    """[function(start, *arrays) for every start], `function` traced once."""
+    return list(lax.map(lambda start: function(start, *arrays), xp.asarray(starts, dtype=xp.int32)))

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ref_bioplaus import local
+from ref_bioplaus.backends import torch_loops
 from ref_bioplaus.kernels import PORTABLE, Kernels
 from ref_bioplaus.windows import Window
 
@@ -33,6 +34,7 @@ def native_kernels(device: torch.device, dtype: str, precision: str) -> Kernels:
     if dtype != "bfloat16":
         products |= {"batch_norm": batch_norm, "batch_norm_backward": batch_norm_backward, "sgd": sgd, "adam": adam}
     return PORTABLE._replace(
+        each=torch_loops.each,
         max_pool=max_pool,
         max_pool_backward=max_pool_backward,
         activation=activation,

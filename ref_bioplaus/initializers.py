@@ -168,12 +168,15 @@ def generated_transport(
     if width >= linear.n_in:
         return kernels.dense_transport(initializer(linear, address, dtype, kernels), u)
 
-    def product(start, width=width):
-        return kernels.dense_transport(generated_columns(initializer, linear, address, dtype, kernels, start, width), u)
+    def product(start, u, *arrays, width=width):
+        given = iter(arrays)
+        there = tuple(next(given) if hasattr(tag, "shape") else tag for tag in address)
+        return kernels.dense_transport(generated_columns(initializer, linear, there, dtype, kernels, start, width), u)
 
+    arrays = (u, *(tag for tag in address if hasattr(tag, "shape")))  # the root key, and a step's number
     rest = linear.n_in % width
-    parts = kernels.each(product, list(range(0, linear.n_in - rest, width)))
-    last = [product(linear.n_in - rest, rest)] if rest else []
+    parts = kernels.each(product, list(range(0, linear.n_in - rest, width)), *arrays)
+    last = [product(linear.n_in - rest, *arrays, width=rest)] if rest else []
     return array_namespace(u).concat([*parts, *last], axis=1)
 
 

@@ -16,9 +16,12 @@ from .windows import Window, overlap_add, patches
 COLUMNS = 2**22  # numbers that the windows of one chunk of samples hold: 16 MiB in float32
 
 
-def each(function: Callable, starts: list[int]) -> list:
-    """[function(start) for every start]. Compilers have loops that trace `function` once, with an int32 array ()."""
-    return [function(start) for start in starts]
+def each(function: Callable, starts: list[int], *arrays: Array) -> list:
+    """[function(start, *arrays) for every start]; `function` uses no other arrays.
+
+    Compilers have loops that trace `function` once, with an int32 array (), or not at all.
+    """
+    return [function(start, *arrays) for start in starts]
 
 
 def add(a: Array, b: Array) -> Array:

@@ -1,6 +1,7 @@
 """Feedback that is generated tile by tile is the feedback that is stored, and takes less memory."""
 
 import tracemalloc
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -139,6 +140,30 @@ def test_a_loop_traces_a_tile_once(monkeypatch):
         results.append(backend.to_numpy(backend.wrap(transport)(backend.asarray(KEY), u)))
     assert sizes[0] == sizes[1] > 0
     assert np.allclose(*results, rtol=1e-6, atol=1e-6)
+
+
+def test_a_captured_loop_is_one_call(monkeypatch):
+    """torch's native kernels make one operation of all tiles: the captured line does not grow with their number."""
+    torch_capture = pytest.importorskip("ref_bioplaus.backends.torch_capture")
+    backend, linear = backends.get("torch", kernels="native"), Dense(301, 3)
+    key, u = backend.asarray(KEY), backend.asarray(np.random.default_rng(0).standard_normal((4, 3)))
+    sizes, results = [], []
+    for tile in (150, 6):
+        monkeypatch.setattr(initializers, "TILE", tile)
+
+        def transport(key, u):
+            address = (key, "feedback", 3)
+            return generated_transport(2.0 * u, initializers.fan_out, linear, address, u.dtype, backend.kernels)
+
+        captured = torch_capture.Captured(transport, nullcontext, False)
+        results += [backend.to_numpy(captured(key, u)), backend.to_numpy(captured(key, u))]
+        (line,) = captured.lines
+        targets = [str(node.target) for node in line.module.graph.nodes]
+        assert targets.count("ref_bioplaus.each.default") == 1
+        sizes.append(len([target for target in targets if "getitem" not in target]))
+    assert sizes[0] == sizes[1]
+    expected = backend.to_numpy(transport(key, u))
+    assert all(np.allclose(result, expected, rtol=1e-6, atol=1e-6) for result in results)
 
 
 @pytest.mark.parametrize("name", ["DFA", "DenseFA"])
