@@ -12,6 +12,7 @@ import time
 from dataclasses import replace
 from math import prod
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -374,6 +375,29 @@ def test_a_process_that_dies_is_a_failure(tmp_path, monkeypatch):
         jobs.FAILED,
         "Its process ended with exit code 1, before its first checkpoint.",
     )
+
+
+def test_jobs_side_by_side_share_the_devices(tmp_path, monkeypatch):
+    plan = reproduce.planned(TABLE, COLUMN, ["bp", "fa", "dfa"], out=tmp_path, epochs=1, dataset="embedded")
+    taken = []
+
+    class Instant:
+        """A process that has ended when it begins."""
+
+        def __init__(self, job, slot, share, events):
+            taken.append((slot, job.experiment.device))
+            self.job, self.process = job, SimpleNamespace(terminate=lambda: None)
+            events.put((slot, None))
+
+        def outcome(self):
+            return jobs.Outcome(self.job, jobs.FINISHED, "Done.")
+
+    monkeypatch.setattr(jobs, "Process", Instant)
+    assert len(jobs.run(plan, parallel=2, devices=("cuda:0", "cuda:1"))) == 3
+    assert set(taken) == {(0, "cuda:0"), (1, "cuda:1")} and len(taken) == 3
+    taken.clear()
+    jobs.run(plan, parallel=2)
+    assert {device for _, device in taken} == {None}
 
 
 def test_jobs_get_cores_of_their_own(monkeypatch):

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,11 +62,13 @@ def run(
     threads: int | None = None,
     watcher: Watcher | None = None,
     stopped: list[int] | None = None,
+    devices: Sequence[str] = (),
 ) -> list[Outcome]:
     """Run jobs in their order, so many at once, and return how each that was begun ended.
 
     threads: of each job; None: an equal share of the cores. SIGINT and SIGTERM stop all with a checkpoint, and no other
-    job is begun; a second one stops them at once. stopped: gets the signals.
+    job is begun; a second one stops them at once. stopped: gets the signals. devices: taken in turns, each job in its
+    place of those side by side; none: the experiments' own.
     """
     stopped = [] if stopped is None else stopped
     watcher, waiting, outcomes = watcher or Watcher(), list(jobs), []
@@ -76,8 +79,12 @@ def run(
         while running or (waiting and not stopped):
             while waiting and not stopped and len(running) < parallel:
                 slot = next(i for i in range(parallel) if i not in running)
-                running[slot] = Process(waiting.pop(0), slot, shares[slot], events)
-                watcher.begun(running[slot].job)
+                job = waiting.pop(0)
+                if devices:
+                    device = devices[slot % len(devices)]
+                    job = job._replace(experiment=replace(job.experiment, device=device))
+                running[slot] = Process(job, slot, shares[slot], events)
+                watcher.begun(job)
             try:
                 slot, event = events.get(timeout=WAIT)
             except queue.Empty:

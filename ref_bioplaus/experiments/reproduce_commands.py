@@ -7,7 +7,7 @@ SIGTERM, with a checkpoint of every run.
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,13 +19,17 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
-from .commands import PIPE_WIDTH, BackendName, DataFolder, DeviceName, Epochs, Settings, given, line, say, sentences
+from .commands import PIPE_WIDTH, BackendName, DataFolder, Epochs, Settings, given, line, say, sentences
 
 BEST_TRIALS = 6
 EVERY = 60.0  # seconds between the lines of a run where no terminal shows its bar
 
 Jobs = Annotated[int, typer.Option(min=1, help="Runs side by side, each in a process of its own.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Cores of each run. Default: an equal share of all.")]
+Devices = Annotated[
+    list[str] | None,
+    typer.Option(help='As "cpu" or "cuda:1"; repeatable: runs side by side share them. Default: the library\'s usual.'),
+]
 Precision = Annotated[str | None, typer.Option(help='Of float32 products: "ieee", "tf32" or "bf16".')]
 
 
@@ -89,7 +93,7 @@ def reproduce(
     epochs: Epochs = None,
     data: DataFolder = None,
     backend: BackendName = None,
-    device: DeviceName = None,
+    device: Devices = None,
     precision: Precision = None,
     jobs: Jobs = 1,
     threads: Threads = None,
@@ -104,7 +108,9 @@ def reproduce(
     from . import reproduce as program
 
     console = Console(width=width())
-    changes = fields(epochs=epochs, data=data, backend=backend, device=device, precision=precision)
+    changes = fields(
+        epochs=epochs, data=data, backend=backend, device=device[0] if device else None, precision=precision
+    )
     if report:
         show(sentences(lambda: program.reported(table, column, out, method or ())), out, console)
         return
@@ -112,14 +118,15 @@ def reproduce(
     sentences(lambda: program.check_folder(out))
     todo = [job for job in plan if not runs.is_finished(job)]
     say(console, f"{len(plan)} runs, {len(plan) - len(todo)} of them finished.")
-    outcomes, stopped = carry_out(todo, jobs, threads, console)
+    outcomes, stopped = carry_out(todo, jobs, threads, console, device or ())
     show(sentences(lambda: program.reported(table, column, out, method or ())), out, console)
     finish(outcomes, stopped, console)
 
 
-def fields(data: Path | None, **named: Any) -> dict[str, Any]:
-    """The fields of an experiment that the command line names."""
-    return given({"data": None if data is None else str(data)} | named)
+def fields(data: Path | None, device: list[str] | None, **named: Any) -> dict[str, Any]:
+    """The fields of an experiment that the command line names; of several devices the first."""
+    own = {"data": None if data is None else str(data), "device": device[0] if device else None}
+    return given(own | named)
 
 
 def show(report: Any, out: Path, console: Console) -> None:
@@ -167,7 +174,7 @@ def search(
     epochs: Epochs = None,
     data: DataFolder = None,
     backend: BackendName = None,
-    device: DeviceName = None,
+    device: Devices = None,
     precision: Precision = None,
     jobs: Jobs = 1,
     threads: Threads = None,
@@ -181,7 +188,9 @@ def search(
     from . import search as program
 
     console = Console(width=width())
-    changes = fields(epochs=epochs, data=data, backend=backend, device=device, precision=precision)
+    changes = fields(
+        epochs=epochs, data=data, backend=backend, device=device[0] if device else None, precision=precision
+    )
 
     def begun():
         chosen = program.read_ranges(ranges)
@@ -190,7 +199,7 @@ def search(
         return found, [] if report else found.todo()
 
     chosen, todo = sentences(begun)
-    outcomes, stopped = carry_out(todo, jobs, threads, console, after_each=chosen.collected)
+    outcomes, stopped = carry_out(todo, jobs, threads, console, device or (), chosen.collected)
     lines = sentences(chosen.collected)
     best = lines[:BEST_TRIALS]
     results = new_table(("", *(f"trial {found['trial']}" for found in best)))
@@ -233,14 +242,19 @@ def searched(
 
 
 def carry_out(
-    todo: list, parallel: int, threads: int | None, console: Console, after_each: Callable[[], Any] | None = None
+    todo: list,
+    parallel: int,
+    threads: int | None,
+    console: Console,
+    devices: Sequence[str],
+    after_each: Callable[[], Any] | None = None,
 ) -> tuple[list, int | None]:
     """Run jobs and show how they go; their outcomes, and the signal that stopped them."""
     from . import jobs
 
     asked: list[int] = []
     with watcher(console, after_each) as watching:
-        outcomes = jobs.run(todo, parallel, threads, watching, asked)
+        outcomes = jobs.run(todo, parallel, threads, watching, asked, devices)
     return outcomes, asked[0] if asked else None
 
 
