@@ -108,9 +108,7 @@ def reproduce(
     from . import reproduce as program
 
     console = Console(width=width())
-    changes = fields(
-        epochs=epochs, data=data, backend=backend, device=device[0] if device else None, precision=precision
-    )
+    changes = fields(epochs=epochs, data=data, backend=backend, device=device, precision=precision)
     if report:
         show(sentences(lambda: program.reported(table, column, out, method or ())), out, console)
         return
@@ -188,9 +186,7 @@ def search(
     from . import search as program
 
     console = Console(width=width())
-    changes = fields(
-        epochs=epochs, data=data, backend=backend, device=device[0] if device else None, precision=precision
-    )
+    changes = fields(epochs=epochs, data=data, backend=backend, device=device, precision=precision)
 
     def begun():
         chosen = program.read_ranges(ranges)
