@@ -1,7 +1,7 @@
 """Times that can be compared: subjects take turns in one process, and what counts is the ratio of their medians.
 
-A turn is one step that is not timed, which brings code and data back into the caches, then as many timed steps as fill
-the turn. The order turns round from round to round, the garbage collector rests, and every time ends with the device.
+A turn is one step that is not timed, which brings code and data back into the caches (none where a step takes longer
+than half a second, and fills them by itself), then as many timed steps as fill the turn. The order turns round from round to round, the garbage collector rests, and every time ends with the device.
 
 In a contest with NumPy all pause before each turn: OpenBLAS's threads hold their cores for a tenth of a second after a
 product (2^OPENBLAS_THREAD_TIMEOUT cycles, 2^28 unless it is set), and would take them from whatever is timed next.
@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 TURN = 0.02  # seconds that a turn lasts at least
+LONG = 0.5  # seconds of a step that needs none before it
 PAUSE = 0.2  # seconds before a turn in a contest with NumPy
 RESAMPLES = 1000
 
@@ -99,7 +100,8 @@ def interleaved(subjects: Mapping[str, Subject], seconds: float = 10.0, rounds: 
     """
     if not subjects:
         raise ValueError("interleaved: there are no subjects, expected at least one")
-    steps = {name: max(1, math.ceil(TURN / max(step_time(s), 1e-7))) for name, s in subjects.items()}
+    took = {name: max(step_time(s), 1e-7) for name, s in subjects.items()}
+    steps = {name: max(1, math.ceil(TURN / once)) for name, once in took.items()}
     timings = Timings({name: [] for name in subjects})
     collecting = gc.isenabled()
     gc.collect()
@@ -111,7 +113,8 @@ def interleaved(subjects: Mapping[str, Subject], seconds: float = 10.0, rounds: 
             for name in order:
                 time.sleep(pause)
                 end += pause
-                step_time(subjects[name])
+                if took[name] < LONG:
+                    step_time(subjects[name])
                 timings.seconds[name].append(step_time(subjects[name], steps[name]))
             done += 1
     finally:
