@@ -1,7 +1,8 @@
 """Times that can be compared: subjects take turns in one process, and what counts is the ratio of their medians.
 
 A turn is one step that is not timed, which brings code and data back into the caches (none where a step takes longer
-than half a second, and fills them by itself), then as many timed steps as fill the turn. The order turns round from round to round, the garbage collector rests, and every time ends with the device.
+than half a second, and fills them by itself), then as many timed steps as fill the turn. The order turns round from
+round to round, the garbage collector rests, and every time ends with the device.
 
 In a contest with NumPy all pause before each turn: OpenBLAS's threads hold their cores for a tenth of a second after a
 product (2^OPENBLAS_THREAD_TIMEOUT cycles, 2^28 unless it is set), and would take them from whatever is timed next.

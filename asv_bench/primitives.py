@@ -1,6 +1,7 @@
 """The single kernels that are timed: the three faces, pooling, BatchNorm, random words, the optimizers."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -58,15 +59,19 @@ def bound(name: str, backend: Backend, kernels: Kernels, random: np.random.Gener
     if name == "max_pool":
         return wrapped(backend, lambda a: kernels.max_pool(a, POOL)[0], x)
     if name == "max_pool_backward":
-        _, first = backend.wrap(lambda a: kernels.max_pool(a, POOL))(x)
+        _, first = kernels.max_pool(x, POOL)
         dy = array(N, *POOL.out_size, POOL.in_shape[2])
-        return wrapped(backend, lambda c, d: kernels.max_pool_backward(c, d, POOL), first, dy)
+        kept, whole = taken_apart(first)
+        return wrapped(backend, lambda d, *c: kernels.max_pool_backward(whole(iter(c)), d, POOL), dy, *kept)
     gamma, beta = array(POOL.in_shape[2]), array(POOL.in_shape[2])
     if name == "batch_norm":
         return wrapped(backend, lambda a, g, b: kernels.batch_norm(a, g, b, 1e-5)[0], x, gamma, beta)
     if name == "batch_norm_backward":
-        *_, cache = backend.wrap(lambda a, g, b: kernels.batch_norm(a, g, b, 1e-5))(x, gamma, beta)
-        return wrapped(backend, kernels.batch_norm_backward, cache, gamma, array(*x.shape))
+        *_, cache = kernels.batch_norm(x, gamma, beta, 1e-5)
+        kept, whole = taken_apart(cache)
+        return wrapped(
+            backend, lambda g, d, *c: kernels.batch_norm_backward(whole(iter(c)), g, d), gamma, array(*x.shape), *kept
+        )
     if name == "random_words":
         return wrapped(backend, lambda key: kernels.random_words(key, 0, WORDS), backend.key(0))
     if name == "sgd":
@@ -80,6 +85,17 @@ def bound(name: str, backend: Backend, kernels: Kernels, random: np.random.Gener
             arrays(), arrays(), arrays(), squares, one,
         )  # fmt: skip
     raise KeyError(f'primitive "{name}" is unknown, expected one of {", ".join(NAMES)}')
+
+
+def taken_apart(cache: Any) -> tuple[list, Callable]:
+    """What a kernel keeps for its backward pass: its arrays, and a function of an iterator over them that puts it
+    together again. The rest of it, numbers, no compiled step takes as an argument."""
+    if isinstance(cache, tuple):
+        parts = [taken_apart(part) for part in cache]
+        return [a for arrays, _ in parts for a in arrays], lambda given: tuple(whole(given) for _, whole in parts)
+    if hasattr(cache, "shape") and hasattr(cache, "dtype"):
+        return [cache], lambda given: next(given)
+    return [], lambda given: cache
 
 
 def wrapped(backend: Backend, function: Callable, *inputs) -> Callable:

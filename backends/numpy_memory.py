@@ -108,11 +108,12 @@ def threads(environment=os.environ) -> int:
 
 
 class Workspace:
-    """The memory and the threads that the kernels of one backend share."""
+    """The memory and the threads that the kernels of one backend share; without an arena large results are new."""
 
-    def __init__(self) -> None:
+    def __init__(self, arena: bool = True) -> None:
         self.arena, self.scratch, self.workers = Arena(), Scratch(), Workers(threads())
-        self.empty, self.take, self.share = self.arena.empty, self.scratch.take, self.workers.share
+        self.empty: Callable[..., np.ndarray] = self.arena.empty if arena else np.empty
+        self.take, self.share = self.scratch.take, self.workers.share
 
     def like(self, a: np.ndarray) -> np.ndarray:
         """An array of a's shape and dtype, of any content."""

@@ -7,14 +7,15 @@ integers in a twentieth of the time of a hundred operations on arrays of one num
 import numpy as np
 import torch
 
-from ref_bioplaus.backends import numpy_kernels
+from ref_bioplaus.backends.numpy_memory import Workspace
+from ref_bioplaus.backends.numpy_optimizers import Optimizers
 from ref_bioplaus.kernels import PARITY, ROTATIONS, signed
 from ref_bioplaus.kernels import threefry as portable_threefry
 
 LIBRARY = torch.library.Library("ref_bioplaus", "DEF")
 LIBRARY.define("threefry(Tensor key, Tensor x0, Tensor x1) -> (Tensor, Tensor)")
 LIBRARY.define("random_words(Tensor key, int start, int n) -> (Tensor, Tensor)")
-numpy_words = numpy_kernels.native().random_words
+numpy_words = Optimizers(Workspace(arena=False)).random_words  # words of initial weights would stay for ever
 ALL = 0xFFFFFFFF
 
 

@@ -218,14 +218,16 @@ def test_subjects_take_turns_and_all_are_waited_for():
         measure.interleaved({})
 
 
+@pytest.mark.parametrize("backend_name", ["numpy", "torch"])
 @pytest.mark.parametrize("name", primitives.NAMES)
-def test_every_primitive_is_bound_to_arrays_that_fit(name, monkeypatch):
+def test_every_primitive_is_bound_to_arrays_that_fit(name, backend_name, monkeypatch):
     monkeypatch.setattr(primitives, "N", 2)
     monkeypatch.setattr(primitives, "UNITS", 6)
     monkeypatch.setattr(primitives, "WORDS", 5)
-    backend = get("numpy", "float32")
-    result = primitives.primitive(name, backend, PORTABLE)()
-    assert all(np.all(np.isfinite(np.asarray(a))) for a in leaves(result))
+    backend = backends.get(get(backend_name).name, kernels="native")
+    for _, kernels in primitives.both(backend):
+        result = primitives.primitive(name, backend, kernels)()
+        assert all(np.all(np.isfinite(np.asarray(a))) for a in leaves(result))
 
 
 def test_peak_memory_of_another_process():
