@@ -4,8 +4,7 @@
     python -m asv_bench.memory W1 torch native "form: eager" the native form
 
 On a CPU: the highest resident size during three warm steps, less what the libraries took after they had trained a tiny
-network, which imports all of them. On a GPU: the most
-that the library's allocator had given out.
+network, which imports all of them. On a GPU: the most that the library's allocator had given out.
 """
 
 import ctypes

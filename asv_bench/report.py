@@ -142,7 +142,7 @@ def chosen(text: str, known: Sequence[str], what: str) -> list[str]:
     """The names in a comma-separated option. Raises typer.BadParameter for an unknown one."""
     names = [name for name in text.split(",") if name]
     for name in names:
-        if name not in known and ":" not in name:  # a backend of one's own, "module:object"
+        if name not in known:
             raise typer.BadParameter(f'{what} "{name}" is unknown, expected some of {",".join(known)}')
     return names
 

@@ -412,6 +412,36 @@ def test_a_run_never_goes_back_and_says_where_nothing_is_left(tmp_path):
     assert told[-1] == "Nothing is left to do: the run has taken all of its 10 steps."
 
 
+class Slow(Stopping):
+    """Data whose training batches come late."""
+
+    def batches(self, *arguments, **options):
+        for found in self.data.batches(*arguments, **options):
+            time.sleep(0.1 if arguments[0] == "train" else 0.0)
+            yield found
+
+
+def test_waiting_for_data_is_recorded(tmp_path):
+    slow = train(of(**PLAIN, epochs=1), tmp_path / "slow", images=Slow(embedded_data(), 0)).records
+    quick = train(of(**PLAIN, epochs=1), tmp_path / "quick", images=embedded_data()).records
+    assert slow[0]["waiting_for_data"] is None
+    assert 0 <= quick[1]["waiting_for_data"] < slow[1]["waiting_for_data"] <= 100
+    assert slow[1]["waiting_for_data"] * slow[1]["seconds"] / 100 >= 0.4  # of five batches at least four
+
+
+def test_the_best_checkpoint_goes_on_where_its_steps_own_file_is_damaged(tmp_path):
+    experiment = of(**PLAIN, epochs=2)
+    whole = train(experiment, tmp_path / "whole", images=embedded_data())
+    train(of(**PLAIN, epochs=1), tmp_path / "run", images=embedded_data())
+    newest = checkpoints.found(tmp_path / "run")[0]
+    shutil.copy(newest, tmp_path / "run" / checkpoints.BEST)
+    newest.write_bytes(newest.read_bytes()[:-1])
+    found = checkpoints.latest(tmp_path / "run", "best")
+    checkpoints.keep_until(tmp_path / "run", found)
+    assert checkpoints.load(newest).header["step"] == 5
+    assert_same(whole, resume(tmp_path / "run", epochs=2, images=embedded_data()))
+
+
 def test_as_many_images_with_other_labels_are_refused(tmp_path):
     train(of(**PLAIN, epochs=1), tmp_path, images=embedded_data())
     other = embedded_data()

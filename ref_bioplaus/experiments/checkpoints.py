@@ -198,7 +198,7 @@ def keep_until(folder: Path, checkpoint: Checkpoint) -> None:
     """Make a checkpoint the newest of its folder: from here on the run takes another way. Raises CheckpointError."""
     newest = folder / name_at(checkpoint.header["step"])
     try:
-        if not newest.exists():  # it is the best one
+        if checkpoint.path != newest:  # it is the best one; its step's own file may be gone, or damaged
             write_whole(newest, checkpoint.path.read_bytes())
         for other in found(folder):
             if other > newest:

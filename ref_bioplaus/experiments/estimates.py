@@ -79,7 +79,7 @@ def estimate(experiment: Experiment, built: Built) -> Estimate:
     units = sum(math.prod(layer.out_shape) for layer in network.layers)
     return Estimate(
         parameters, feedback, memory, statistics, parameters + learned_feedback, PER_UNIT * units * experiment.batch,
-        BYTES[experiment.dtype], largest_tensor(experiment, built, weights),
+        BYTES[experiment.dtype], largest_tensor(built, weights),
     )  # fmt: skip
 
 
@@ -117,8 +117,8 @@ def direct_sizes(built: Built) -> list[int]:
     return [network[network.L].out_shape[0] * math.prod(shape) for shape in reached]
 
 
-def largest_tensor(experiment: Experiment, built: Built, weights: dict[int, int]) -> int:
-    """Numbers of the largest tensor of the state."""
+def largest_tensor(built: Built, weights: dict[int, int]) -> int:
+    """Numbers of the largest weights of the state, DenseFA's and the inverses' left out."""
     generated = built.row.options.get("feedback") == "generated"
     direct = built.row.module == "direct_feedback_alignment" and not generated
     return max([*weights.values(), *(direct_sizes(built) if direct else [])])

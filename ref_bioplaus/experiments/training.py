@@ -4,7 +4,8 @@
     run.records[-1]["test_error"]
 
 The folder gets experiment.toml, log.jsonl with one line per evaluation, and the checkpoints. A record's train_loss and
-train_error are means over the batches learned from since the record before, as they were met.
+train_error are means over the batches learned from since the record before, as they were met; waiting_for_data is the
+share of the time since then, in percent, in which a step waited for its batch.
 """
 
 from collections.abc import Callable
