@@ -2,6 +2,8 @@
 
 Convolutions have two forms. GPUs take the library's. XLA's on a CPU is slow on small maps, at strides and for the
 product of image and signal, so there a convolution is a product with the pixels of its windows, tile by tile.
+Locally connected layers have two as well: one batched product on GPUs; on a CPU a product per window, one after the
+other, so that a window's pixels are still in the cache when they are multiplied.
 Adam divides once per weight, where the portable form divides three times: a compiler keeps divisions as they stand.
 Batch norm, activations, bias sums, other optimizers and random bits stay portable and are left to the compiler.
 """
@@ -23,7 +25,7 @@ def native_kernels(platform: str, dtype: str, precision: str) -> Kernels:
 
     precision: of float32 products, "ieee", "tf32" or "bf16".
     """
-    products = DENSE | LOCAL | (TILED if platform == "cpu" else CONVOLUTION)
+    products = DENSE | (TILED | WINDOWED if platform == "cpu" else CONVOLUTION | LOCAL)
     rounded = operand_rounding(platform, dtype, precision)
     if rounded:
         products = {name: with_operands(rounded, product) for name, product in products.items()}
@@ -273,6 +275,60 @@ def local_correlate(x: Array, u: Array, window: Window) -> Array:
 
 
 LOCAL = {"local_apply": local_apply, "local_transport": local_transport, "local_correlate": local_correlate}
+
+
+# The same, window after window. k: a window's number, in row-major order.
+
+
+def corner(window: Window, k: Array) -> tuple:
+    """Where the k-th window begins in padded images."""
+    width, (sh, sw), zero = window.out_size[1], window.stride, xp.zeros((), dtype=k.dtype)
+    return zero, k // width * sh, k % width * sw, zero
+
+
+def pixels(x: Array, window: Window, k: Array) -> Array:
+    """What the k-th window reads of padded images: (N, kernel pixels * C)."""
+    seen = lax.dynamic_slice(x, corner(window, k), (x.shape[0], *window.kernel, x.shape[3]))
+    return xp.reshape(seen, (x.shape[0], -1))
+
+
+def windowed_apply(W: Array, x: Array, window: Window) -> Array:
+    """u: every window's pixels times that window's own filter bank."""
+    filters, x = xp.reshape(W, (-1, *W.shape[2:])), padded(x, window)
+    numbers = xp.arange(filters.shape[0], dtype=xp.int32)
+    u = lax.map(lambda k: contracted(pixels(x, window, k), filters[k, ...], ((1,), (0,))), numbers)
+    u = xp.reshape(u, (*window.out_size, x.shape[0], W.shape[3]))
+    return xp.permute_dims(u, (2, 0, 1, 3)).astype(x.dtype)
+
+
+def windowed_transport(B: Array, u: Array, window: Window) -> Array:
+    """x: one product per window, added up where windows overlap."""
+    N, (H, W, C), (rows, cols) = u.shape[0], window.in_shape, window.padding
+    filters = xp.reshape(B, (-1, *B.shape[2:]))
+    signals = xp.reshape(xp.permute_dims(u, (1, 2, 0, 3)), (-1, N, u.shape[3]))
+
+    def add(x, k):
+        part = xp.reshape(contracted(signals[k, ...], filters[k, ...], ((1,), (1,))), (N, *window.kernel, C))
+        at = corner(window, k)
+        return lax.dynamic_update_slice(x, lax.dynamic_slice(x, at, part.shape) + part, at), None
+
+    x = xp.zeros((N, H + sum(rows), W + sum(cols), C), dtype=sum_dtype(u))
+    x, _ = lax.scan(add, x, xp.arange(filters.shape[0], dtype=xp.int32))
+    cut = [(-before, -after, 0) for before, after in ((0, 0), rows, cols, (0, 0))]
+    return lax.pad(x, xp.zeros((), dtype=x.dtype), cut).astype(u.dtype)
+
+
+def windowed_correlate(x: Array, u: Array, window: Window) -> Array:
+    """W: the sum over samples of pixel times signal, window by window."""
+    x, signals = padded(x, window), xp.reshape(xp.permute_dims(u, (1, 2, 0, 3)), (-1, u.shape[0], u.shape[3]))
+    numbers = xp.arange(signals.shape[0], dtype=xp.int32)
+    W = lax.map(lambda k: contracted(pixels(x, window, k), signals[k, ...], ((0,), (0,))), numbers)
+    return xp.reshape(W, (*window.out_size, *W.shape[1:])).astype(x.dtype)
+
+
+WINDOWED = {
+    "local_apply": windowed_apply, "local_transport": windowed_transport, "local_correlate": windowed_correlate,
+}  # fmt: skip
 
 
 # Local operations

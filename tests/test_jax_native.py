@@ -27,7 +27,7 @@ WINDOWS = {
     "1x1 with padding": window((6, 5, 2), 1, padding=1),
     "one pixel": window((1, 1, 5), 3),
 }
-FACES = {"conv": (jax_kernels.TILED, jax_kernels.CONVOLUTION), "local": (jax_kernels.LOCAL,)}
+FACES = {"conv": (jax_kernels.TILED, jax_kernels.CONVOLUTION), "local": (jax_kernels.WINDOWED, jax_kernels.LOCAL)}
 
 
 def drawn(*shape):
