@@ -81,6 +81,7 @@ SLOW = (  # parts of the names of tests that mostly wait for a compiler; their s
     ("test_cross_backend", "brsf-ResNet", "jax"),
     ("test_cross_backend", "frsf-ei-ResNet", "jax"),
     ("test_cross_backend", "constant-norm", "ResNet", "jax"),
+    ("test_datasets", "resnet18", "jax"),
     ("test_generated_feedback", "learns", "ResNet", "jax"),
     ("test_generated_feedback", "learns", "conv", "jax"),
     ("test_gradients", "resnet50-jax"),

@@ -14,6 +14,10 @@ from PIL import Image
 from ref_bioplaus import backends
 from ref_bioplaus.experiments import augmentation, datasets, embedded, streaming
 from ref_bioplaus.experiments.datasets import DataError
+from ref_bioplaus.experiments.experiment import Experiment
+from ref_bioplaus.experiments.training import train
+from ref_bioplaus.tree import named_leaves
+from tests.conftest import get
 
 hf = pytest.importorskip("datasets")
 ROOT = Path(__file__).parent.parent
@@ -718,3 +722,36 @@ def test_the_real_folders_load(name, augmented, splits, shape):
 def test_real_boxes_are_no_classes():
     with pytest.raises(DataError, match="no class label for an image"):
         datasets.load("x", real("coco-mini"))
+
+
+REAL_IMAGES = {"cifar10-small": "flip-crop", "imagenet-mini": "flip-random-resized-crop-224"}
+
+
+def resnet18_learns(folder, out, **fields):
+    """The mean loss of a narrow ResNet-18's first three steps on real images, a state that has moved behind it."""
+    experiment = Experiment(
+        algorithm="sn", model="akrout2019/resnet18", model_options={"width": 1 / 16}, data=str(real(folder)), batch=10,
+        augmentation=REAL_IMAGES[folder], steps=3, held_out=4, test=False, metrics=(),
+        optimizer={"name": "sgd", "eta": 1e-3}, **fields,
+    )  # fmt: skip
+    run = train(experiment, out)
+    assert run.step == run.records[-1]["step"] == 3
+    for name, leaf in named_leaves((run.state.forward.params, run.state.forward.memory)):
+        array = run.backend.to_numpy(leaf)
+        assert np.all(np.isfinite(array)) and np.any(array), name
+    return run.records[-1]["train_loss"]
+
+
+@pytest.fixture(scope="module", params=REAL_IMAGES)
+def learned_in_double(request, tmp_path_factory):
+    """A folder, and the loss of NumPy in double precision with two seeds."""
+    out, double = tmp_path_factory.mktemp(request.param), {"kernels": "portable", "dtype": "float64"}
+    return request.param, *(resnet18_learns(request.param, out / str(seed), seed=seed, **double) for seed in (0, 1))
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch", "jax"])
+def test_resnet18_learns_the_same_from_real_images_on_every_backend(learned_in_double, name, tmp_path):
+    get(name, "float32")
+    folder, loss, other = learned_in_double
+    assert resnet18_learns(folder, tmp_path, backend=name) == pytest.approx(loss, rel=1e-3)
+    assert other != pytest.approx(loss, rel=1e-3)

@@ -53,19 +53,19 @@ class Untested:
 
 
 class Stopping:
-    """Data that sends this process a signal while batch number `at` of the run is fetched."""
+    """Data that sends this process a signal while batch number `at` of the run is fetched, or of what it measures."""
 
-    def __init__(self, data, at, number=signal.SIGINT):
-        self.data, self.at, self.number, self.met = data, at, number, 0
+    def __init__(self, data, at, number=signal.SIGINT, split="train"):
+        self.data, self.at, self.number, self.split, self.met = data, at, number, split, 0
 
     def __getattr__(self, name):
         return getattr(self.data, name)
 
     def batches(self, split, backend, batch, seed, epoch, start=0, shuffle=True, flatten=False):
         for found in self.data.batches(split, backend, batch, seed, epoch, start, shuffle, flatten):
-            if split == "train" and shuffle:
+            if split == self.split and shuffle == (split == "train"):
                 self.met += 1
-                if self.met == self.at + 1:  # one was fetched for the comparison with backpropagation
+                if self.met == self.at + shuffle:  # one was fetched for the comparison with backpropagation
                     os.kill(os.getpid(), self.number)
             yield found
 
@@ -129,6 +129,19 @@ def test_a_stop_at_the_end_of_an_epoch_does_not_measure_twice(tmp_path):
     assert stopped.step == 5
     assert_same(whole, resume(tmp_path / "parts", images=embedded_data()))
     assert_same(whole, resume(tmp_path / "parts", images=embedded_data()))  # with nothing left to do
+
+
+@pytest.mark.parametrize(("at", "step", "measured"), [(1, 0, 0), (4, 5, 1), (8, 15, 3)])
+def test_a_stop_while_it_is_measured_leaves_that_for_later(at, step, measured, tmp_path):
+    """Two batches are measured each time: the signal comes in the first, in the second, and at the very end."""
+    experiment = of(algorithm="FA", checkpoint_every=0.0)
+    whole = train(experiment, tmp_path / "whole", images=embedded_data())
+    stopped = train(experiment, tmp_path / "parts", images=Stopping(embedded_data(), at, split="test"))
+    assert (stopped.stopped_by, stopped.step, len(stopped.records)) == ("SIGINT", step, measured)
+    again = resume(tmp_path / "parts", images=Stopping(embedded_data(), 2, split="test"))  # leaves it once more
+    assert (again.stopped_by, again.step, len(again.records)) == ("SIGINT", step, measured)
+    assert_same(whole, resume(tmp_path / "parts", images=embedded_data()))
+    assert_same(whole, resume(tmp_path / "parts", images=embedded_data()))
 
 
 def test_modifications_keep_their_order_over_a_stop(tmp_path):

@@ -9,11 +9,11 @@ from pathlib import Path
 from .. import backends
 from ..backends import Backend, BackendError
 from ..types import Batch
-from . import checkpoints, environment, monitor
+from . import checkpoints, environment, estimates, monitor
 from .building import Built, Shape
-from .checkpoints import TEMPORARY
+from .checkpoints import TEMPORARY, Checkpoint
 from .contracts import Data, Reporter
-from .experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict
+from .experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict, as_toml
 from .logs import EXPERIMENT, FAILURE, LOG, TENSORBOARD
 
 BEGUN = (EXPERIMENT, LOG, TENSORBOARD, FAILURE, checkpoints.BEST)  # what a run has before its first checkpoint
@@ -82,6 +82,58 @@ def check_same(experiment: Experiment, stored: Experiment, out: Path) -> None:
         raise ExperimentError(
             f"The run in {out} fixes signs after a share of its {stored.epochs} epochs, so it cannot become one of "
             f"{experiment.epochs}: leave epochs as it is, or start in another folder."
+        )
+
+
+def labels_of(data: Data) -> str | None:
+    """What tells training images from others; None where the data does not say."""
+    return getattr(data, "fingerprint", None)
+
+
+def check_checkpoint(checkpoint: Checkpoint | None, data: Data, experiment: Experiment, out: Path, total: int) -> None:
+    """Raise ExperimentError where a run goes on with other images, or would have to go back. total: its steps."""
+    if checkpoint is None:
+        return
+    header, now = checkpoint.header, data.train.count
+    before = header.get("images", now)
+    if now != before:
+        raise ExperimentError(
+            f"The run in {out} learned from {before:,} training images, but here are {now:,}: "
+            "name the same data, or start in another folder."
+        )
+    if None not in (header.get("labels"), labels_of(data)) and header["labels"] != labels_of(data):
+        raise ExperimentError(
+            f"The run in {out} learned from images with other labels than those of {experiment.data}: "
+            "name the same data, or start in another folder."
+        )
+    if header["step"] > total:
+        raise ExperimentError(
+            f"The run in {out} has taken {header['step']:,} steps, so it cannot end after {total:,}: ask "
+            "for more epochs or steps."
+        )
+
+
+def prepare_folder(out: Path, experiment: Experiment, state: int, fresh: bool) -> None:
+    """Write the experiment into the folder. Raises ExperimentError where there is no room or no right to.
+
+    state: its bytes. fresh: no checkpoint is gone on from.
+    """
+    needed = (checkpoints.KEPT + 2) * (state + 100_000)
+    try:
+        checkpoints.remove_temporaries(out)
+        (out / FAILURE).unlink(missing_ok=True)
+        if fresh:
+            (out / checkpoints.BEST).unlink(missing_ok=True)
+        checkpoints.write_whole(out / EXPERIMENT, as_toml(experiment).encode())
+        free = estimates.free_disk(out)
+    except OSError as error:
+        raise ExperimentError(
+            f"The folder {out} cannot be written to ({error.strerror}): name another one with --out."
+        ) from error
+    if free is not None and free < needed:
+        raise ExperimentError(
+            f"The folder {out} has {estimates.size(free)} free, but the checkpoints need "
+            f"{estimates.size(needed)}: make room, or name another folder with --out."
         )
 
 

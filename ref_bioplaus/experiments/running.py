@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,21 +13,29 @@ from array_api_compat import array_namespace
 
 from .. import __version__
 from ..backends import Backend
-from ..conformance.judge import in_order
 from ..tree import tree_map
 from ..types import Array, Batch, State
 from . import checkpoints, estimates, monitor
 from .building import Built, build
 from .checkpoints import Checkpoint, CheckpointError
 from .contracts import Data, Reporter
-from .experiment import Experiment, ExperimentError, as_dict, as_toml
+from .diagnosis import NotFinite, diagnosis
+from .experiment import Experiment, as_dict
 from .interrupt import Interrupt
-from .logs import EXPERIMENT, FAILURE, LOG, TENSORBOARD, Log
-from .preparing import get_backend, load_data, measured_splits, ordered, shape_of
+from .logs import LOG, TENSORBOARD, Log
+from .preparing import (
+    check_checkpoint,
+    get_backend,
+    labels_of,
+    load_data,
+    measured_splits,
+    ordered,
+    prepare_folder,
+    shape_of,
+)  # fmt: skip
 
 LOOK_EVERY = 0.5  # seconds between looks at the loss, each of which waits for the device
 HELD_LOSSES = 1000  # batches whose losses may wait for a look
-LOOKED_BACK = 3  # steps examined tensor by tensor before a loss that is not finite
 
 
 @dataclass
@@ -64,6 +73,7 @@ class Progress:
     waited: float = 0.0  # of them, for batches
     best: float | None = None
     best_step: int | None = None
+    due: bool = True  # whether this step is still to be measured
     pending: list = field(default_factory=list, repr=False)  # (step, Info) not looked at yet
 
 
@@ -72,8 +82,16 @@ def copied(array: Array) -> Array:
     return array_namespace(array).asarray(array, copy=True)
 
 
-class NotFinite(RuntimeError):
-    """A loss that is not finite; the message says where it began."""
+class Left(Exception):
+    """A signal came while the run was being measured."""
+
+
+def until(interrupt: Interrupt, batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The batches. Raises Left at a signal."""
+    for batch in batches:
+        if interrupt.name:
+            raise Left
+        yield batch
 
 
 class Training:
@@ -91,14 +109,14 @@ class Training:
         self.total = experiment.epochs * self.shape.steps
         if experiment.steps is not None:
             self.total = min(self.total, experiment.steps)
-        self.check_checkpoint()
+        check_checkpoint(checkpoint, self.data, experiment, out, self.total)
         self.built = build(experiment, self.backend, self.shape)
         self.needs = estimates.estimate(experiment, self.built)
         self.reporter.note(f"{self.needs}.")
         estimates.check_memory(self.needs, self.backend, f'"{experiment.algorithm}" on "{experiment.model}"')
         if tensorboard:
             monitor.TensorBoard.writer()
-        self.prepare_folder()
+        prepare_folder(out, experiment, self.needs.state, fresh=checkpoint is None)
         self.modes = {
             name: self.backend.compile(monitor.counting(step, self.built), donate=True, keep=("loss", "output"))
             for name, step in self.built.algorithm.modes.items()
@@ -111,7 +129,7 @@ class Training:
         log_size = 0
         if checkpoint is not None:
             self.state = checkpoints.state_of(self.backend, checkpoint, first)
-            self.at = Progress(**checkpoint.header["progress"])
+            self.at = Progress(**({"due": False} | checkpoint.header["progress"]))  # older ones do not say
             log_size = checkpoint.header["log_size"]
             checkpoints.keep_until(out, checkpoint)
         self.tensorboard = (
@@ -123,52 +141,6 @@ class Training:
         start = tree_map(copied, first.forward.params) if "sign_changes" in names else None
         del first  # its feedback weights may be most of what there is
         self.compare = monitor.Comparison(self.backend, self.built, names, start, next(self.batches(0, 0)))
-
-    def check_checkpoint(self) -> None:
-        """Raise ExperimentError where a run goes on with other images, or would have to go back."""
-        if self.checkpoint is None:
-            return
-        header, now = self.checkpoint.header, self.data.train.count
-        before = header.get("images", now)
-        if now != before:
-            raise ExperimentError(
-                f"The run in {self.out} learned from {before:,} training images, but here are {now:,}: "
-                "name the same data, or start in another folder."
-            )
-        if None not in (header.get("labels"), self.labels()) and header["labels"] != self.labels():
-            raise ExperimentError(
-                f"The run in {self.out} learned from images with other labels than those of {self.experiment.data}: "
-                "name the same data, or start in another folder."
-            )
-        if header["step"] > self.total:
-            raise ExperimentError(
-                f"The run in {self.out} has taken {header['step']:,} steps, so it cannot end after {self.total:,}: ask "
-                "for more epochs or steps."
-            )
-
-    def labels(self) -> str | None:
-        """What tells these training images from others; None where the data does not say."""
-        return getattr(self.data, "fingerprint", None)
-
-    def prepare_folder(self) -> None:
-        """Write the experiment into the folder. Raises ExperimentError where there is no room or no right to."""
-        needed = (checkpoints.KEPT + 2) * (self.needs.state + 100_000)
-        try:
-            checkpoints.remove_temporaries(self.out)
-            (self.out / FAILURE).unlink(missing_ok=True)
-            if self.checkpoint is None:
-                (self.out / checkpoints.BEST).unlink(missing_ok=True)
-            checkpoints.write_whole(self.out / EXPERIMENT, as_toml(self.experiment).encode())
-            free = estimates.free_disk(self.out)
-        except OSError as error:
-            raise ExperimentError(
-                f"The folder {self.out} cannot be written to ({error.strerror}): name another one with --out."
-            ) from error
-        if free is not None and free < needed:
-            raise ExperimentError(
-                f"The folder {self.out} has {estimates.size(free)} free, but the checkpoints need "
-                f"{estimates.size(needed)}: make room, or name another folder with --out."
-            )
 
     def first_state(self) -> State:
         """The state before the first step: the same each time."""
@@ -188,12 +160,13 @@ class Training:
         """Learn until the end, or until a signal; the last state is in a checkpoint when this returns."""
         at, stopped = self.at, None
         self.reporter.start(self.total, at.step)
-        if self.checkpoint is not None and at.step == self.total:
+        if at.step == self.total and not at.due:
             self.reporter.note(f"Nothing is left to do: the run has taken all of its {self.total:,} steps.")
         with Interrupt() as interrupt:
-            if self.checkpoint is None:
-                self.evaluate()
+            if at.due:
+                self.evaluate(interrupt)
                 self.save()
+                stopped = interrupt.name
             began = looked = time.perf_counter()
             while at.step < self.total and not stopped:
                 for batch in self.awaited(self.batches(at.epoch, at.position)):
@@ -209,7 +182,7 @@ class Training:
                         if at.position == self.shape.steps:
                             at.epoch, at.position = at.epoch + 1, 0
                         if due:
-                            self.evaluate()
+                            self.evaluate(interrupt)
                         if time.monotonic() - self.last_saved >= self.experiment.checkpoint_every:
                             self.save()
                         began = time.perf_counter()
@@ -250,7 +223,7 @@ class Training:
             loss = self.backend.to_numpy(info.loss)
             total = float(np.sum(loss, dtype=np.float64))
             if not np.isfinite(total):
-                raise NotFinite(self.diagnosis(step))
+                raise NotFinite(diagnosis(self, step))
             mean = total / len(loss)
             at.losses += total
             at.samples += len(loss)
@@ -259,8 +232,14 @@ class Training:
         at.pending.clear()
         self.reporter.progress(at.step, mean)
 
-    def evaluate(self) -> None:
-        """Measure, and write a record."""
+    def evaluate(self, interrupt: Interrupt) -> None:
+        """Measure, and write a record. A signal leaves it for when the run goes on."""
+        self.at.due = True
+        with suppress(Left):
+            self.write(self.measurements(interrupt))
+
+    def measurements(self, interrupt: Interrupt) -> dict[str, Any]:
+        """A record of this step. Raises Left at a signal."""
         at = self.at
         record: dict[str, Any] = {"step": at.step, "epoch": at.epoch}
         record["train_loss"] = at.losses / at.samples if at.samples else None
@@ -268,14 +247,19 @@ class Training:
             record["train_error"] = 100.0 * at.wrong / at.samples if at.samples else None
         for split in measured_splits(self.experiment, self.data):
             batches = ordered(self.data, split, self.backend, self.experiment, self.built)
-            found = monitor.measured(self.backend, self.measure, self.state, batches)
+            found = monitor.measured(self.backend, self.measure, self.state, until(interrupt, batches))
             record |= {f"{split}_{name}": monitor.finite(value) for name, value in found.items()}
         record |= self.compare(self.state)
         speed = at.seen / at.seen_seconds if at.seen_seconds else None
         waiting = 100.0 * at.waited / at.seen_seconds if at.seen_seconds else None
         record |= {"images_per_second": speed, "waiting_for_data": waiting, "seconds": at.seconds}
-        record["memory"] = monitor.peak_memory(self.backend)
+        return record | {"memory": monitor.peak_memory(self.backend)}
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Hand a record to everyone who waits for it, and begin the next."""
+        at = self.at
         at.losses, at.wrong, at.samples, at.seen, at.seen_seconds, at.waited = 0.0, 0, 0, 0, 0.0, 0.0
+        at.due = False
         try:
             self.log.add(record)
         except OSError as error:
@@ -309,7 +293,7 @@ class Training:
         self.look()
         tensors = checkpoints.tensors_of(self.backend, self.state)
         if monitor.first_not_finite(tensors.items()):
-            raise NotFinite(self.diagnosis(self.at.step - 1))
+            raise NotFinite(diagnosis(self, self.at.step - 1))
         progress = {name: value for name, value in vars(self.at).items() if name != "pending"}
         header = {
             "experiment": as_dict(self.experiment),
@@ -318,42 +302,10 @@ class Training:
             "position": self.at.position,
             "seed": self.experiment.seed,
             "images": self.data.train.count,
-            "labels": self.labels(),
+            "labels": labels_of(self.data),
             "progress": progress,
             "log_size": self.log.size,
             "versions": {"ref_bioplaus": __version__, "python": sys.version.split()[0]} | self.backend.versions(),
         }
         checkpoints.save(self.out, self.at.step, header, tensors, best)
         self.last_saved = time.monotonic()
-
-    def diagnosis(self, bad: int) -> str:
-        """A sentence on the first tensor that was not finite, up to step `bad`: the steps since the last checkpoint
-        are run again, the last of them tensor by tensor."""
-        step, epoch, position = 0, 0, 0
-        state, where = self.first_state(), "the start"
-        if checkpoints.found(self.out):
-            checkpoint = checkpoints.latest(self.out)
-            state = checkpoints.state_of(self.backend, checkpoint, state)
-            step, epoch, position = (checkpoint.header[name] for name in ("step", "epoch", "position"))
-            where = f"the checkpoint {checkpoint.path}, of step {step}"
-        shown = {name: self.backend.compile(mode) for name, mode in self.built.algorithm.modes.items()}
-        found = None
-        while step <= bad and not found:
-            for batch in self.batches(epoch, position):
-                for mode in self.built.algorithm.schedule(epoch, position):
-                    if step <= bad - LOOKED_BACK:
-                        state, _ = self.modes[mode](state, batch)
-                    else:
-                        state, info = shown[mode](state, batch)
-                        arrays = ((n, self.backend.to_numpy(a)) for n, a in in_order(info, state).items())
-                        found = found or monitor.first_not_finite(arrays)
-                step, position = step + 1, position + 1
-                if found or step > bad:
-                    break
-            if position == self.shape.steps:
-                epoch, position = epoch + 1, 0
-        what = f"{monitor.place(found, self.built.network)}, at step {step - 1}" if found else "not found again"
-        return (
-            f"The loss is not finite after step {bad}; the first tensor that is not: {what}; the last good state is "
-            f"{where}: try a smaller learning rate."
-        )
