@@ -202,6 +202,8 @@ def test_checking_fills_in_and_is_done_once():
     ("settings", "sentence"),
     [
         (["algorithm=kolen-polack"], "did you mean kolen-pollack"),
+        (["algorithm=sign-symmetry"], "did you mean usf, usf-batch-manhattan, brsf, .*sn, .*, xiao"),
+        (["algorithm=SN"], r"did you mean sn\?"),
         (["model=he2016/resnet19"], "did you mean he2016/resnet"),
         (["loss=cross-entropi"], "did you mean cross-entropy"),
         (['metrics=["sign_change"]'], "did you mean sign_changes"),

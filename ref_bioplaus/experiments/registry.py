@@ -107,12 +107,16 @@ ROWS = (
 
 
 def row(name: str) -> Row:
-    """The row of a name. Raises KeyError with the nearest names for an unknown one; a label (KP) is near its row's."""
+    """The row of a name. Raises KeyError with the nearest names for an unknown one.
+
+    A label (KP) is near its row's name, and a file of algorithms/ (sign-symmetry) near those of its rows.
+    """
     for candidate in ROWS:
         if candidate.name == name:
             return candidate
-    labels = [r.name for r in ROWS if name.lower() in r.label.lower().replace(",", "").split()]
-    close = labels or difflib.get_close_matches(name, [r.name for r in ROWS], n=3) or [r.name for r in ROWS]
+    word, module = name.lower(), name.lower().replace("-", "_")
+    akin = [r.name for r in ROWS if word in r.label.lower().replace(",", "").split() or module == r.module]
+    close = akin or difflib.get_close_matches(name, [r.name for r in ROWS], n=3) or [r.name for r in ROWS]
     raise KeyError(f'algorithm "{name}" is unknown: did you mean {", ".join(close)}?')
 
 
