@@ -11,7 +11,7 @@ from ref_bioplaus.conformance.records import Subject
 from ref_bioplaus.windows import Window, window
 
 jax = pytest.importorskip("jax")
-jax_kernels = pytest.importorskip("ref_bioplaus.backends.jax_kernels")
+jax_windows = pytest.importorskip("ref_bioplaus.backends.jax_windows")
 
 OUT = 4
 WINDOWS = {
@@ -27,7 +27,7 @@ WINDOWS = {
     "1x1 with padding": window((6, 5, 2), 1, padding=1),
     "one pixel": window((1, 1, 5), 3),
 }
-FACES = {"conv": (jax_kernels.TILED, jax_kernels.CONVOLUTION), "local": (jax_kernels.WINDOWED, jax_kernels.LOCAL)}
+FACES = {"conv": (jax_windows.TILED, jax_windows.CONVOLUTION), "local": (jax_windows.WINDOWED, jax_windows.LOCAL)}
 
 
 def drawn(*shape):
@@ -86,9 +86,9 @@ def test_tiles_of_the_batch_add_up_to_the_whole(samples, monkeypatch):
     """With a last partial tile of 1 (3), of 3 (4), without one (1), and in one tile (8)."""
     backend, geometry = backends.get("jax", kernels="native"), WINDOWS["same"]
     W, x, u = (np.rint(4.0 * a) for a in operands("conv", geometry, 7))  # whole numbers: any order gives the same sum
-    monkeypatch.setattr(jax_kernels, "samples_per_tile", lambda x, window: samples)
+    monkeypatch.setattr(jax_windows, "samples_per_tile", lambda x, window: samples)
     for face, pair in {"apply": (W, x), "transport": (W, u), "correlate": (x, u)}.items():
-        kernel = jax_kernels.TILED[f"conv_{face}"]
+        kernel = jax_windows.TILED[f"conv_{face}"]
         got = backend.wrap(lambda a, b, kernel=kernel: kernel(a, b, geometry))(*map(backend.asarray, pair))
         assert np.array_equal(backend.to_numpy(got), getattr(kernels, f"conv_{face}")(*pair, geometry))
 
