@@ -32,7 +32,7 @@ from .preparing import (
     ordered,
     prepare_folder,
     shape_of,
-)  # fmt: skip
+)
 
 LOOK_EVERY = 0.5  # seconds between looks at the loss, each of which waits for the device
 HELD_LOSSES = 1000  # batches whose losses may wait for a look
