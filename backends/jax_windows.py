@@ -229,6 +229,11 @@ def pixels(x: Array, window: Window, k: Array) -> Array:
     return xp.reshape(seen, (x.shape[0], -1))
 
 
+def signals_first(u: Array) -> Array:
+    """(N, height, width, O) -> (windows, N, O)"""
+    return xp.reshape(xp.permute_dims(u, (1, 2, 0, 3)), (-1, u.shape[0], u.shape[3]))
+
+
 def windowed_apply(W: Array, x: Array, window: Window) -> Array:
     """u: every window's pixels times that window's own filter bank."""
     filters, x = xp.reshape(W, (-1, *W.shape[2:])), padded(x, window)
@@ -241,8 +246,7 @@ def windowed_apply(W: Array, x: Array, window: Window) -> Array:
 def windowed_transport(B: Array, u: Array, window: Window) -> Array:
     """x: one product per window, added up where windows overlap."""
     N, (H, W, C), (rows, cols) = u.shape[0], window.in_shape, window.padding
-    filters = xp.reshape(B, (-1, *B.shape[2:]))
-    signals = xp.reshape(xp.permute_dims(u, (1, 2, 0, 3)), (-1, N, u.shape[3]))
+    filters, signals = xp.reshape(B, (-1, *B.shape[2:])), signals_first(u)
 
     def add(x, k):
         part = xp.reshape(contracted(signals[k, ...], filters[k, ...], ((1,), (1,))), (N, *window.kernel, C))
@@ -257,7 +261,7 @@ def windowed_transport(B: Array, u: Array, window: Window) -> Array:
 
 def windowed_correlate(x: Array, u: Array, window: Window) -> Array:
     """W: the sum over samples of pixel times signal, window by window."""
-    x, signals = padded(x, window), xp.reshape(xp.permute_dims(u, (1, 2, 0, 3)), (-1, u.shape[0], u.shape[3]))
+    x, signals = padded(x, window), signals_first(u)
     numbers = xp.arange(signals.shape[0], dtype=xp.int32)
     W = lax.map(lambda k: contracted(pixels(x, window, k), signals[k, ...], ((0,), (0,))), numbers)
     return xp.reshape(W, (*window.out_size, *W.shape[1:])).astype(x.dtype)
