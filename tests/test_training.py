@@ -144,6 +144,16 @@ def test_a_stop_while_it_is_measured_leaves_that_for_later(at, step, measured, t
     assert_same(whole, resume(tmp_path / "parts", images=embedded_data()))
 
 
+def test_an_older_checkpoint_that_does_not_say_whether_it_was_measured_was(tmp_path):
+    experiment = of(**PLAIN)
+    whole = train(experiment, tmp_path / "whole", images=embedded_data())
+    train(replace(experiment, epochs=1), tmp_path / "parts", images=embedded_data())
+    stored = checkpoints.latest(tmp_path / "parts")
+    del stored.header["progress"]["due"]
+    checkpoints.save(tmp_path / "parts", stored.header["step"], stored.header, stored.tensors)
+    assert_same(whole, resume(tmp_path / "parts", epochs=3, images=embedded_data()))
+
+
 def test_modifications_keep_their_order_over_a_stop(tmp_path):
     """Each is wrapped around those before it, so that their order is part of what is learned."""
     tables = {"fixed-signs": {"start": 2}, "constant-norm": {}, "batch-manhattan": {}}
