@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -155,6 +156,9 @@ class Backend:
         return tuple(loaded)
 
 
+CONSUMED: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()  # the t of each state given to a step
+
+
 class CompiledStep:
     """A step bound to a backend: donation, and which fields of Info come back."""
 
@@ -164,7 +168,6 @@ class CompiledStep:
                 raise BackendError(f'keep names "{name}", expected fields of Info: {", ".join(Info._fields)}')
         self.traces = 0  # how often the step's Python code ran: once per call, or per compilation where there is one
         self.donate = donate
-        self.consumed: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
         def pure(state: State, key: Array, batch: Batch) -> tuple[State, Info]:
             self.traces += 1
@@ -174,9 +177,10 @@ class CompiledStep:
         self.run = backend.wrap_donating(pure) if donate and hasattr(backend, "wrap_donating") else backend.wrap(pure)
 
     def __call__(self, state: State, batch: Batch) -> tuple[State, Info]:
+        if CONSUMED.get(id(state.t)) is state.t:
+            raise BackendError("this state was donated to an earlier step and is gone: use the state it returned")
         if self.donate:
-            if self.consumed.get(id(state.t)) is state.t:
-                raise BackendError("this state was donated to an earlier step and is gone: use the state it returned")
-            self.consumed[id(state.t)] = state.t
+            with suppress(TypeError):  # a NumPy number, which cannot be remembered
+                CONSUMED[id(state.t)] = state.t
         new, info = self.run(state._replace(key=None), state.key, batch)
         return new._replace(key=state.key), info

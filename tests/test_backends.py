@@ -72,8 +72,10 @@ def test_a_donating_step_consumes_the_state_and_nothing_else(name):
     step = backend.compile(algorithm.modes["learn"], donate=True)
     new, _ = step(state, b)
     assert all(np.allclose(x, y, rtol=1e-13) for x, y in zip(host(backend, new), expected, strict=True))
-    with pytest.raises(BackendError, match="donated"):
-        step(state, b)
+    plainly, again = (backend.compile(algorithm.modes["learn"], donate=donate) for donate in (False, True))
+    for used in (step, plainly, again):
+        with pytest.raises(BackendError, match="donated"):
+            used(state, b)
     assert host(backend, key)[0].tolist() == [0, 5]
     assert all(np.array_equal(x, y) for x, y in zip(batch_before, host(backend, b), strict=True))
     step(new, b)  # what it returned can go on

@@ -123,6 +123,27 @@ def test_bfloat16_generates_what_it_stores(monkeypatch):
             assert np.allclose(found, expected, rtol=2**-7, atol=2**-7), leaf
 
 
+@pytest.mark.parametrize(("backend_name", "precision"), [("torch", "tf32"), ("torch", "bf16"), ("jax", "bf16")])
+@pytest.mark.parametrize("name", ["DFA", "DenseFA"])
+def test_a_precision_rounds_stored_and_generated_feedback_alike(name, backend_name, precision):
+    get(backend_name)  # or skip
+
+    def signals(feedback, precision):  # of the first step, where feedback is all that differs
+        backend = backends.get(backend_name, precision=precision, kernels="native")
+        network = GRADIENT["FC"]().with_kernels(backend.kernels).with_dtype("float32")
+        algorithm = MAKERS[name][0](network, losses.cross_entropy(), optimizers.sgd(1e-2), feedback=feedback)
+        step, b = backend.compile(algorithm.modes["learn"]), backend.batch(*batch(network, 5, 0))
+        _, info = step(algorithm.init(backend.key(5)), b)
+        return [backend.to_numpy(delta) for delta in info.delta[1:]]
+
+    exact, stored, generated = (
+        signals(*how) for how in (("stored", "ieee"), ("stored", precision), ("generated", precision))
+    )
+    for a, b in zip(stored, generated, strict=True):
+        assert np.allclose(a, b, rtol=1e-6, atol=1e-7)
+    assert not np.allclose(exact[0], stored[0], rtol=1e-5, atol=1e-6)  # the precision is seen
+
+
 def test_a_loop_traces_a_tile_once(monkeypatch):
     """JAX's native kernels loop over tiles: the program does not grow with their number."""
     jax = pytest.importorskip("jax")

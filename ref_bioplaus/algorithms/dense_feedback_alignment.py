@@ -71,10 +71,12 @@ def dense_feedback_alignment(
             return network[l].linear.transport(stored[l].W, delta[l])
 
         def through(l, k, delta_k):
-            if feedback == "stored":
-                return xp.tensordot(delta_k, stored[l].D[k], axes=delta_k.ndim - 1)
             signal = xp.reshape(delta_k, (delta_k.shape[0], -1))
-            error = generated_transport(signal, *synapses(state.key, l, k))
+            if feedback == "stored":
+                D = xp.reshape(stored[l].D[k], (signal.shape[1], -1))
+                error = network.kernels.dense_transport(D, signal)
+            else:
+                error = generated_transport(signal, *synapses(state.key, l, k))
             return xp.reshape(error, (-1, *network[l].out_shape))
 
         def residual(l, delta, arrived):

@@ -67,14 +67,15 @@ def direct_feedback_alignment(
         params, B = state.forward.params, state.feedback.params
         trace, stats = forward(network, params, state.stats, batch.x, (state.key, "step", state.t))
         u = trace.h[-1]
-        e = loss.gradient(u, batch.y)
+        e, xp = loss.gradient(u, batch.y), array_namespace(u)
 
         def whole_error(k, delta, arrived):
             output = e if network[network.L].linear is None else delta[network.L]  # e itself behind a last pooling
             if feedback == "stored":
-                return array_namespace(e).tensordot(output, B[k].B, axes=1)  # (7)
-            error = generated_transport(output, *synapses(state.key, k))  # (7)
-            return array_namespace(e).reshape(error, (-1, *reached[k]))
+                error = network.kernels.dense_transport(xp.reshape(B[k].B, (n_output, -1)), output)  # (7)
+            else:
+                error = generated_transport(output, *synapses(state.key, k))  # (7)
+            return xp.reshape(error, (-1, *reached[k]))
 
         def to_consumer(l, delta):
             return whole_error(l, delta, None)
