@@ -35,6 +35,7 @@ class Backend:
         self.xp, self.device, self.dtype, self.precision = xp, device, dtype, precision
         self.kernels: Kernels = PORTABLE if kernels == "portable" else self.native_kernels()
         self.kernels = self.kernels._replace(normal_table=self.asarray(normal_table()))
+        self.consumed: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()  # t of each donated state
 
     def __repr__(self) -> str:
         return f"<{self.name} on {self.device}, {self.dtype}, {self.precision}, {self.kernels.name} kernels>"
@@ -156,9 +157,6 @@ class Backend:
         return tuple(loaded)
 
 
-CONSUMED: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()  # the t of each state given to a step
-
-
 class CompiledStep:
     """A step bound to a backend: donation, and which fields of Info come back."""
 
@@ -168,6 +166,7 @@ class CompiledStep:
                 raise BackendError(f'keep names "{name}", expected fields of Info: {", ".join(Info._fields)}')
         self.traces = 0  # how often the step's Python code ran: once per call, or per compilation where there is one
         self.donate = donate
+        self.consumed = backend.consumed
 
         def pure(state: State, key: Array, batch: Batch) -> tuple[State, Info]:
             self.traces += 1
@@ -177,10 +176,10 @@ class CompiledStep:
         self.run = backend.wrap_donating(pure) if donate and hasattr(backend, "wrap_donating") else backend.wrap(pure)
 
     def __call__(self, state: State, batch: Batch) -> tuple[State, Info]:
-        if CONSUMED.get(id(state.t)) is state.t:
+        if self.consumed.get(id(state.t)) is state.t:
             raise BackendError("this state was donated to an earlier step and is gone: use the state it returned")
         if self.donate:
             with suppress(TypeError):  # a NumPy number, which cannot be remembered
-                CONSUMED[id(state.t)] = state.t
+                self.consumed[id(state.t)] = state.t
         new, info = self.run(state._replace(key=None), state.key, batch)
         return new._replace(key=state.key), info
