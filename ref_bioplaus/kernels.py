@@ -5,7 +5,7 @@ algorithms hand `network.kernels` to their optimizer and to their random numbers
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from array_api_compat import array_namespace, device
@@ -85,7 +85,7 @@ def dense_correlate(x: Array, u: Array) -> Array:
 
 
 # Convolution. W: (kernel height, kernel width, C, O). x: (N, H, W, C). u: (N, height, width, O).
-# Like the local connection below it takes a chunk of samples at a time: memory stays near that of x, u and W.
+# Like local connections and pools below it takes a chunk of samples at a time: memory stays near that of x, u and W.
 
 
 def conv_apply(W: Array, x: Array, window: Window) -> Array:
@@ -117,7 +117,7 @@ def conv_correlate(x: Array, u: Array, window: Window) -> Array:
     return xp.reshape(summed(in_chunks(correlate, window, x, u)), (*window.kernel, window.in_shape[2], u.shape[-1]))
 
 
-def in_chunks(function: Callable, window: Window, *arrays: Array) -> Iterator[Array]:
+def in_chunks(function: Callable, window: Window, *arrays: Array) -> Iterator:
     """`function` of some samples at a time: as many as have COLUMNS numbers in their windows, and one at least."""
     N = arrays[0].shape[0]
     samples = max(COLUMNS // (math.prod(window.out_size) * math.prod(window.kernel) * window.in_shape[2]), 1)
@@ -128,7 +128,7 @@ def in_chunks(function: Callable, window: Window, *arrays: Array) -> Iterator[Ar
         yield function(*(a[start : min(start + samples, N), ...] for a in arrays))
 
 
-def joined(chunks: Iterator[Array]) -> Array:
+def joined(chunks: Iterable[Array]) -> Array:
     """The samples of all chunks."""
     parts = list(chunks)
     return array_namespace(parts[0]).concat(parts, axis=0) if len(parts) > 1 else parts[0]
@@ -196,20 +196,29 @@ def samples_first(a: Array) -> Array:
 def max_pool(x: Array, window: Window) -> tuple[Array, Array]:
     """The largest pixel of every window, and which it was: the first in row-major order where several are equal.
 
-    x (N, H, W, C) -> y (N, height, width, C) and a bool mask (N, height, width, kernel pixels, C).
+    x (N, H, W, C) -> y (N, height, width, C) and a bool mask (N, height, width, kernel pixels, C). Where a window holds
+    NaN, or nothing above -inf, libraries differ in what they choose.
     """
     xp = array_namespace(x)
-    p = patches(x, window, fill=-float("inf"))
-    index = xp.reshape(xp.arange(p.shape[3], dtype=xp.int32, device=device(x)), (1, 1, 1, -1, 1))
-    first = index == xp.astype(xp.argmax(p, axis=3, keepdims=True), xp.int32)
-    return xp.max(p, axis=3), first
+
+    def largest(x):
+        p = patches(x, window, fill=-float("inf"))
+        index = xp.reshape(xp.arange(p.shape[3], dtype=xp.int32, device=device(x)), (1, 1, 1, -1, 1))
+        first = index == xp.astype(xp.argmax(p, axis=3, keepdims=True), xp.int32)
+        return xp.max(p, axis=3), first
+
+    y, first = zip(*in_chunks(largest, window, x), strict=True)
+    return joined(y), joined(first)
 
 
 def max_pool_backward(first: Array, dy: Array, window: Window) -> Array:
     """The error at x: each window hands its error to its first maximum."""
     xp = array_namespace(dy)
-    dy = xp.expand_dims(dy, axis=3)
-    return overlap_add(xp.where(first, dy, xp.zeros_like(dy)), window)
+
+    def spread(first, dy):
+        return overlap_add(xp.where(first, dy, xp.zeros_like(dy)), window)
+
+    return joined(in_chunks(spread, window, first, xp.expand_dims(dy, axis=3)))
 
 
 def batch_norm(x: Array, gamma: Array, beta: Array, epsilon: float) -> tuple[Array, Array, Array, tuple]:

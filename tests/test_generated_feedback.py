@@ -25,11 +25,11 @@ SIZES = (6, 5, 1)
 BACKENDS = ("numpy", "read-only", "array-api-strict", "torch", "jax")
 
 
-def jax_each(function, starts):
+def jax_each(function, starts, *arrays):
     """The loop of JAX's native kernels."""
     from ref_bioplaus.backends.jax_kernels import each
 
-    return each(function, starts)
+    return each(function, starts, *arrays)
 
 
 def feedback_of(state):
