@@ -20,7 +20,7 @@ from ref_bioplaus.tree import leaves
 from . import memory, primitives
 from .flops import step_flops
 from .measure import PAUSE, Call, Timings, interleaved, warm_up
-from .native import forget_compiled, native_forms, native_training
+from .native import forget_compiled, native_forms, native_training, on_gpu
 from .workloads import WORKLOADS, Training, Workload, direct, methods_of, perceptron
 
 Record = dict[str, Any]
@@ -70,7 +70,8 @@ def steps(workload: Workload, backend: Backend, methods: Sequence[str], seconds:
 
 
 def native(workload: Workload, backend: Backend, seconds: float, compiled: bool) -> Iterator[Record]:
-    """Backpropagation against the strongest native form, which a first contest finds."""
+    """Backpropagation against the strongest native form, which a first contest finds: `forms` holds that one's times,
+    `seconds` and `native_seconds` those of the contest of the two."""
     ours = Training(workload, "BP", backend)
     warm_up(ours)
     forget_compiled(backend.name)
@@ -93,7 +94,8 @@ def native(workload: Workload, backend: Backend, seconds: float, compiled: bool)
     yield record(
         "native", f"{workload.name}/{backend.name}", final, "ours", strongest,
         workload=workload.name, backend=backend.name, kernels=backend.kernels.name, strongest=strongest,
-        forms={form: contest.median(form) for form in forms}, failed=failed, compiler=compiled,
+        forms={form: contest.median(form) for form in ("ours", *forms)}, failed=failed, compiler=compiled,
+        native_seconds=final.median(strongest),
     )  # fmt: skip
 
 
@@ -137,14 +139,18 @@ def peak_memory(
     workload: Workload, backend: Backend, methods: Sequence[str], strongest: Callable[[], str | None],
     device: str | None,
 ) -> Iterator[Record]:  # fmt: skip
-    """Peak bytes of each algorithm, and of the native form: `strongest` knows it once it was measured, else the
-    first one."""
+    """Peak bytes of each algorithm, of BP with portable kernels, and of the native form: `strongest` knows it once it
+    was measured, else the first one."""
     form = strongest() or native_forms(workload, backend.name, compiled=False)[0]
     kernels = "portable" if backend.kernels.name == "portable" else "native"
-    for subject in (f"form: {form}", *[m for m in methods if m in methods_of(workload)]):
-        found = memory.peak_bytes(workload.name, backend.name, kernels, subject, device, backend.precision)
-        yield {"kind": "memory", "key": f"memory/{workload.name}/{backend.name}/{subject}", "bytes": found,
-               "workload": workload.name, "backend": backend.name, "kernels": kernels, "subject": subject}  # fmt: skip
+    subjects = [(kernels, f"form: {form}"), *[(kernels, m) for m in methods if m in methods_of(workload)]]
+    if kernels == "native" and "BP" in methods and not on_gpu(backend):
+        subjects.append(("portable", "BP"))
+    for kind, subject in subjects:
+        found = memory.peak_bytes(workload.name, backend.name, kind, subject, device, backend.precision)
+        key = f"memory/{workload.name}/{backend.name}/{subject}" + "/portable" * (kind == "portable")
+        yield {"kind": "memory", "key": key, "bytes": found, "workload": workload.name, "backend": backend.name,
+               "kernels": kind, "subject": subject}  # fmt: skip
 
 
 def starts(backend_names: Sequence[str]) -> Iterator[Record]:

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from ref_bioplaus.experiments.pictures import COLOURS, HEIGHT, STYLE, WIDTH, svg, template
 
-from .workloads import METHODS, WORKLOADS
+from .where import environments, place
+from .workloads import METHODS, WORKLOADS, methods_of
 
 PAGE, TEXT, DATA = "index.html", "RESULTS.md", "results.json"
 SCHEMA = "ref_bioplaus.benchmarks/1"
@@ -24,8 +25,8 @@ DIRECT_LIMIT = 0.90  # of DFA on W1 to W4
 TARGET_LIMIT = 3.2  # of DTP on W1
 NUMPY_MORE = 0.1
 GPU_GOAL, CUPY_GOAL = 1.0, 0.5  # native's time over ours on a GPU
+MISSING = "not measured"
 EAGER_GOAL = 3.0  # of W1 and W2 on a GPU, over torch's eager form
-SCALE = "In rows of other algorithms backpropagation's time by the ratio above."
 
 
 class Cell(NamedTuple):
@@ -45,14 +46,16 @@ class Table(NamedTuple):
     rows: list[tuple[str, list[Cell]]]
 
 
-def write(folder: Path, records: Sequence[dict[str, Any]], environment: dict[str, str]) -> None:
-    """Write the three files into the folder."""
-    data = {"schema": SCHEMA, "environment": environment, "records": list(records)}
+def write(folder: Path, records: Sequence[dict[str, Any]]) -> None:
+    """Write the three files into the folder. records: measurements, and the environments that they name."""
+    measured = [r for r in records if r["kind"] != "environment"]
+    places = environments(records, measured)
+    data = {"schema": SCHEMA, "environments": places, "records": measured}
     (folder / DATA).write_text(json.dumps(data, indent=1), encoding="utf-8")
-    found = tables(records)
-    (folder / TEXT).write_text(as_markdown(found, environment, has_gpu(records)), encoding="utf-8")
+    found = tables(measured)
+    (folder / TEXT).write_text(as_markdown(found, places, has_gpu(measured)), encoding="utf-8")
     page = template("report.html", Path(__file__).parent / "templates").render(
-        tables=found, pictures=pictures(records), environment=environment, gpu=has_gpu(records), workloads=WORKLOADS,
+        tables=found, pictures=pictures(measured), environments=places, gpu=has_gpu(measured), workloads=WORKLOADS,
         methods=METHODS,
     )  # fmt: skip
     (folder / PAGE).write_text(page, encoding="utf-8")
@@ -61,13 +64,6 @@ def write(folder: Path, records: Sequence[dict[str, Any]], environment: dict[str
 def has_gpu(records: Sequence[dict[str, Any]]) -> bool:
     """Whether something was measured on a GPU."""
     return any(r.get("device") == "cuda" for r in records)
-
-
-def place(r: dict[str, Any]) -> str:
-    """A record's backend, with its device, precision and kernels where they are not the usual ones."""
-    usual = ("cpu", "ieee", "native")
-    more = [r[name] for name in ("device", "precision", "kernels") if name in r and r[name] not in usual]
-    return ", ".join([r["backend"], *[word for word in more if word != r["backend"]]])
 
 
 def tables(records: Sequence[dict[str, Any]]) -> list[Table]:
@@ -96,7 +92,7 @@ def native_tables(records) -> list[Table]:
         for w in workloads:
             r = found.get((name, w))
             if r is None:
-                cells.append(Cell(""))
+                cells.append(Cell(MISSING))
                 continue
             ratio, goal = r["ratio"], GOALS.get(r["backend"], {}).get(w)
             if r.get("device") == "cuda":
@@ -105,23 +101,26 @@ def native_tables(records) -> list[Table]:
             told = f"goal {goal:g}{undecided(goal, low, high)}" if goal else ""
             missed = goal is not None and value < goal
             if r.get("device") == "cuda" and w in ("W1", "W2") and "eager" in r["forms"]:
-                over_eager = r["forms"]["eager"] / r["seconds"]
+                over_eager = r["forms"]["eager"] / r["forms"].get("ours", r["seconds"])
                 told, missed = (
                     f"{told}; {over_eager:.1f} × eager, goal {EAGER_GOAL:g}",
                     missed or over_eager < EAGER_GOAL,
                 )
             cells.append(Cell(f"{value:.2f} ({low:.2f}–{high:.2f})", told, missed))
-            times = [("ours", r["seconds"]), *r["forms"].items()]
             forms.append((f"{w}, {name}", [
-                Cell(r["strongest"]), Cell(", ".join(f"{form} {1e3 * s:.2f}" for form, s in times)),
+                Cell(r["strongest"]), Cell(", ".join(f"{form} {1e3 * s:.2f}" for form, s in r["forms"].items())),
                 Cell("; ".join(f"{form}: {why}" for form, why in r["failed"].items())
                      or ("" if r.get("compiler") or r["backend"] == "jax" else "torch.compile's were not tried")),
             ]))  # fmt: skip
         rows.append((name, cells))
-    note = "Time of the strongest native form over ours, backpropagation; above 1 ours is faster (95 % interval)."
+    note = (
+        "Time of the strongest native form that was tried over ours, backpropagation; above 1 ours is faster (95 % "
+        "interval of the contest between the two; of several contests their median, and the widest interval)."
+    )
+    first = "Milliseconds a step in a first contest, which finds the strongest; ours where it took part in that one."
     return [
         Table("Against native", note, workloads, rows),
-        Table("Native forms", "Milliseconds a step.", ["strongest", "all", "failed"], forms),
+        Table("Native forms", first, ["strongest", "all", "failed"], forms),
     ]
 
 
@@ -134,30 +133,31 @@ def algorithm_tables(records) -> list[Table]:
         workloads = [w for w in WORKLOADS if any(r["workload"] == w for r in mine)]
         methods = [m for m in METHODS if any(r["method"] == m for r in mine)]
 
-        def seconds(r, found=found):
-            """An algorithm's step, on the scale of backpropagation's own contest."""
-            base = found.get((r["workload"], "BP"))
-            return base["seconds"] * r["ratio"]["value"] if base and "ratio" in r else r["seconds"]
-
         def rows(cell, found=found, workloads=workloads, methods=methods):
-            return [(m, [cell(found[w, m]) if (w, m) in found else Cell("") for w in workloads]) for m in methods]
+            asked = {w: methods_of(WORKLOADS[w]) for w in workloads}
+            none = {(w, m): Cell(MISSING if m in asked[w] else "") for w in workloads for m in methods}
+            return [(m, [cell(found[w, m]) if (w, m) in found else none[w, m] for w in workloads]) for m in methods]
 
         made += [
             Table(f"Algorithms on {name}", "Time over backpropagation's; below 1 is faster.", workloads,
                   rows(to_backprop)),
-            Table(f"Throughput on {name}", f"Milliseconds a step; examples a second. {SCALE}", workloads,
-                  rows(lambda r: Cell(f"{1e3 * seconds(r):.2f}", f"{batch(r) / seconds(r):,.0f}/s"))),
-            Table(f"Share of the peak on {name}", f"Counted operations over the best product or convolution. {SCALE}",
-                  workloads, rows(lambda r: Cell(f"{r['flops'] / seconds(r) / r['peak']:.0%}" if "peak" in r else ""))),
-            Table(f"Compilation on {name}", "Seconds that the first step took longer.", workloads,
+            Table(f"Throughput on {name}", "Milliseconds a step; examples a second. Each in its own contest with "
+                  "backpropagation: what compares algorithms are the ratios above.", workloads,
+                  rows(lambda r: Cell(f"{1e3 * r['seconds']:.2f}", f"{r['examples_per_second']:,.0f}/s"))),
+            Table(f"Share of the peak on {name}", "Counted operations over the best product or convolution of the same "
+                  "run.", workloads, rows(share)),
+            Table(f"Compilation on {name}", "Seconds that the first steps took longer.", workloads,
                   rows(lambda r: Cell(f"{r['compile_seconds']:.1f}"))),
         ]  # fmt: skip
     return made
 
 
-def batch(r) -> float:
-    """Examples in a step."""
-    return r["examples_per_second"] * r["seconds"]
+def share(r) -> Cell:
+    """Operations per second over the peak; one that is above it was measured while something else ran."""
+    if "peak" not in r:
+        return Cell(MISSING)
+    found = r["flops"] / r["seconds"] / r["peak"]
+    return Cell(f"{found:.0%}" if found <= 1.0 else "the peak was disturbed")
 
 
 def undecided(goal: float, low: float, high: float) -> str:
@@ -195,9 +195,14 @@ def memory_tables(records) -> list[Table]:
             r = found.get((w, name, s))
             judged = s == "BP" and native is not None and name.startswith("torch")
             missed = bool(judged and r and r["bytes"] > native["bytes"])
-            cells.append(Cell(megabytes(r["bytes"]) if r else "", "at most native's" if judged else "", missed))
+            text = megabytes(r["bytes"]) if r else "" if "portable" in name else MISSING
+            cells.append(Cell(text, "at most native's" if judged else "", missed))
         rows.append((f"{w}, {name}", cells))
-    return [Table("Peak memory", "MB above what the imported libraries take, each in its own process.", columns, rows)]
+    note = (
+        "MB above what the imported libraries take, each in its own process, with the system's allocator as it is set "
+        "(freed memory goes back). Native: the strongest native form. The rows of portable kernels are for comparison."
+    )
+    return [Table("Peak memory", note, columns, rows)]
 
 
 def feedback_tables(records) -> list[Table]:
@@ -250,7 +255,7 @@ def megabytes(count: int) -> str:
     return f"{count / 1e6:,.1f}"
 
 
-def as_markdown(found: Sequence[Table], environment: dict[str, str], gpu: bool) -> str:
+def as_markdown(found: Sequence[Table], places: Sequence[dict[str, Any]], gpu: bool) -> str:
     """The tables as text."""
     lines = [
         "# Benchmarks",
@@ -270,8 +275,9 @@ def as_markdown(found: Sequence[Table], environment: dict[str, str], gpu: bool) 
             )
         lines.append("")
     lines += ["## Where this ran", ""]
-    lines += [f"- {name}: {text}" for name, text in environment.items()]
-    return "\n".join(lines) + "\n"
+    for where in places:
+        lines += [f"### {where['title']}", "", *[f"- {name}: {text}" for name, text in where["machine"].items()], ""]
+    return "\n".join(lines)
 
 
 def pictures(records: Sequence[dict[str, Any]]) -> dict[str, str]:

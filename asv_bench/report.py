@@ -6,65 +6,30 @@ tables hold the newest record of every key: parts measured one after the other, 
 
 import datetime
 import json
-import os
-import platform
-import re
 import subprocess
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ref_bioplaus import backends
 from ref_bioplaus.backends import Backend, BackendError
-from ref_bioplaus.experiments.environment import environment, keep_freed_memory
+from ref_bioplaus.experiments.environment import keep_freed_memory
 
 from . import cases, measure, page
 from .native import device_name, on_gpu
-from .regression import combined
+from .regression import combined, read, verdict
+from .where import environment_record, machine
 from .workloads import METHODS, WORKLOADS
 
 RESULTS = Path(__file__).parent / "results"
 PARTS = ("native", "algorithms", "kernels", "memory", "scaling", "start", "feedback")
-SPEED = re.compile(r"(OMP|OPENBLAS|MKL|KMP|GOMP|XLA|JAX|TORCH|CUDA|CUPY|MALLOC|ONEDNN|DNNL|ATEN)_\w+|LD_PRELOAD")
+PEAK_SECONDS = 0.3  # of each measurement of a peak between two cases
 app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
-
-
-def machine(learning: dict[str, Backend]) -> dict[str, str]:
-    """What decides about speed, {name: text}: versions, processor, threads, BLAS and its environment variables."""
-    found = environment(learning)
-    found |= {"processor": processor(), "cores allowed": str(len(os.sched_getaffinity(0)) if hasattr(
-        os, "sched_getaffinity") else os.cpu_count())}  # fmt: skip
-    built: Any = np.show_config(mode="dicts")
-    blas = built["Build Dependencies"]["blas"]
-    found["numpy's BLAS"] = f"{blas.get('name')} {blas.get('version')}"
-    try:
-        from threadpoolctl import threadpool_info
-
-        found["thread pools"] = "; ".join(
-            f"{pool['internal_api']} {pool['num_threads']} threads {pool.get('architecture') or ''}".strip()
-            for pool in threadpool_info()
-        )
-    except ImportError:
-        found["thread pools"] = "not known: threadpoolctl is not installed"
-    if "torch" in learning:
-        import torch
-
-        found["torch's threads"] = str(torch.get_num_threads())
-        found["torch's parallel info"] = " ".join(torch.__config__.parallel_info().split())
-    return found | {name: value for name, value in sorted(os.environ.items()) if SPEED.fullmatch(name)}
-
-
-def processor() -> str:
-    """The processor's name."""
-    path = Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*:\s*(.+)", path.read_text()) if path.exists() else []
-    return names[0] if names else platform.processor() or "unknown"
 
 
 def plan(
@@ -106,10 +71,24 @@ def stamped(learning: dict[str, Backend], precision: str) -> dict[str, dict[str,
     devices = {name: device_name(backend) for name, backend in learning.items()}
     peak = {d: max(measure.peaks(device=d, precision=precision).values()) for d in set(devices.values())}
     return {
-        name: {"device": devices[name], "precision": precision, "versions": backend.versions(),
-               "threads": os.environ.get("OMP_NUM_THREADS", ""), "peak": peak[devices[name]]}
+        name: {
+            "device": devices[name],
+            "precision": precision,
+            "versions": backend.versions(),
+            "peak": peak[devices[name]],
+        }
         for name, backend in learning.items()
-    }  # fmt: skip
+    }
+
+
+def higher_peaks(stamps: dict[str, dict[str, Any]], precision: str) -> None:
+    """Measure the devices' peaks once more, and keep the higher ones: whatever else runs can only lower them."""
+    peak = {
+        device: max(measure.peaks(seconds=PEAK_SECONDS, device=device, precision=precision).values())
+        for device in {stamp["device"] for stamp in stamps.values()}
+    }
+    for stamp in stamps.values():
+        stamp["peak"] = max(stamp["peak"], peak[stamp["device"]])
 
 
 def commit() -> str:
@@ -166,6 +145,7 @@ def main(
 ) -> None:
     """Measure, and write results.json, RESULTS.md and index.html."""
     console = Console()
+    before = None if against is None else earlier(against)
     wanted, methods = chosen(workloads, list(WORKLOADS), "workload"), chosen(algorithms, list(METHODS), "algorithm")
     what = chosen(parts, PARTS, "part")
     learning: dict[str, Backend] = {}
@@ -179,18 +159,16 @@ def main(
         raise typer.Exit(2)
     out.mkdir(parents=True, exist_ok=True)
     kept = keep_freed_memory()  # as the commands that train do; for every subject alike
-    lines, place, failures = (
-        out / "records.jsonl",
-        machine(learning) | {"freed memory": "kept" if kept else "given back"},
-        0,
-    )
+    lines, failures = out / "records.jsonl", 0
+    place = environment_record(machine(learning) | {"freed memory": "kept" if kept else "given back"})
     if fresh:
         lines.unlink(missing_ok=True)
     end = datetime.datetime.now() + datetime.timedelta(minutes=minutes)
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
     with Progress(*columns, console=console) as progress, lines.open("a", encoding="utf-8") as file:
         stamps = stamped(learning, precision)
-        run = {"date": place["date"], "commit": commit()}
+        run = {"date": place["machine"]["date"], "commit": commit(), "environment": place["key"]}
+        file.write(json.dumps(place) + "\n")
 
         def keep(record):
             name = record.get("backend")
@@ -205,6 +183,7 @@ def main(
                 break
             progress.update(task, description=name)
             try:
+                higher_peaks(stamps, precision)
                 found = function() if passes == 1 else combined([list(function()) for _ in range(passes)])
                 for record in found:
                     keep(record)
@@ -216,15 +195,24 @@ def main(
                 failures += 1
                 console.print(f"{name} failed: {type(error).__name__}: {error}", markup=False)
     records = list(merged(lines).values())
-    page.write(out, records, place)
+    page.write(out, records)
     console.print(f"{len(records)} records; the page is {out / page.PAGE}", markup=False)
-    if against is not None:
-        from .regression import read, verdict
-
-        sentences, worse = verdict(read(against), records)
+    if before is not None:
+        try:
+            sentences, worse = verdict(before, records)
+        except ValueError as error:
+            sentences, worse = [str(error)], True
         console.print("\n".join(sentences), markup=False)
         failures += worse
     raise typer.Exit(1 if failures else 0)
+
+
+def earlier(path: Path) -> list[dict[str, Any]]:
+    """The records of an earlier run, read before this one writes. Raises typer.BadParameter where there are none."""
+    try:
+        return read(path)
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(f"--against: {error}") from error
 
 
 if __name__ == "__main__":

@@ -150,8 +150,7 @@ def test_operations_are_those_of_the_products_made(method):
     training = Training(workload, method, backend)
     count.clear()
     training()
-    direct = 2 * 2 * 3 * (7 + 5) if method == "DFA" else 0  # its feedback is a product of its own
-    assert sum(count) + direct == step_flops(training.network, method, workload.batch)
+    assert sum(count) == step_flops(training.network, method, workload.batch)
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
@@ -317,6 +316,22 @@ def test_the_regression_command(tmp_path):
         return CliRunner().invoke(regression.app, [str(tmp_path / f"{f}.json") for f in files])
 
     assert run("base", "same").exit_code == 0
+    more = (
+        ratio_record(1.0),
+        ratio_record(1.0) | {"key": "native/W1", "against": "eager"},
+        ratio_record(2.0) | {"key": "x"},
+    )
+    (tmp_path / "more.json").write_text(json.dumps({"records": more}))
+    (tmp_path / "other.json").write_text(json.dumps({"records": [more[0], more[1] | {"against": "compiled"}]}))
+    (tmp_path / "nothing.json").write_text(json.dumps({"records": [more[2]]}))
+    lost = run("more", "other")
+    assert lost.exit_code == 0
+    assert "native/W1 was not compared: it has another opponent now" in lost.output
+    assert "x was not compared: it was not measured again" in lost.output
+    assert "0 of 1 ratios slowed" in lost.output
+    none = run("base", "nothing")
+    assert none.exit_code == 2
+    assert "nothing can be compared" in none.output
     slow = run("base", "slow")
     assert slow.exit_code == 1
     assert "step/W1/torch/FA slowed: 1.500 times BP's time, 1.000 before (+50%" in slow.output
@@ -351,8 +366,11 @@ def test_the_driver_completes_what_is_there(tmp_path, quick):
     assert keys == {"native/W1/numpy", "native/W3/numpy"} | {
         f"step/{w}/numpy/{m}" for w in ("W1", "W3") for m in ("BP", "FA", "DFA")
     }
-    assert data["environment"]["processor"]
-    assert len((tmp_path / "records.jsonl").read_text().splitlines()) == 2 + 8
+    (where,) = data["environments"]
+    assert where["machine"]["processor"] and "numpy's BLAS" in where["machine"]
+    assert len({r["environment"] for r in data["records"]}) == 1
+    assert "W1 on numpy, portable: BP FA DFA" in where["title"]
+    assert len((tmp_path / "records.jsonl").read_text().splitlines()) == 1 + 2 + 1 + 8
     text, html = (tmp_path / page.TEXT).read_text(), (tmp_path / page.PAGE).read_text()
     for written in (text, html):
         assert "There was no GPU" in written
@@ -360,7 +378,34 @@ def test_the_driver_completes_what_is_there(tmp_path, quick):
     assert "<script" not in html and "http://" not in html.replace("http://www.w3.org", "")
     with (tmp_path / "records.jsonl").open("a") as file:
         file.write('{"key": "cut of')
-    assert len(report.merged(tmp_path / "records.jsonl")) == len(keys)
+    assert len(report.merged(tmp_path / "records.jsonl")) == len(keys) + 1
+
+
+def test_the_driver_compares_with_what_was_there_before(tmp_path, quick):
+    """Also where that is the file it writes."""
+    first = "--workloads", "W1", "--algorithms", "FA", "--parts", "algorithms", "--against"
+    assert run_driver(tmp_path, *first, str(tmp_path / "none.json")).exit_code == 2
+    assert not (tmp_path / page.DATA).exists()
+    assert run_driver(tmp_path, *first[:-1]).exit_code == 0
+    data = json.loads((tmp_path / page.DATA).read_text())
+    for r in data["records"]:
+        if "ratio" in r:
+            r["ratio"] |= {"value": 1e-9, "spread": 0.0}
+    (tmp_path / page.DATA).write_text(json.dumps(data))
+    found = run_driver(tmp_path, *first, str(tmp_path / page.DATA))
+    assert found.exit_code == 1
+    assert "step/W1/numpy/FA slowed" in found.output
+
+
+def test_compilation_is_what_steps_take_longer_than_the_last(monkeypatch):
+    """A subject whose first two steps compile, by a clock that goes on while it works."""
+    clock, took = [0.0], iter([5.0, 3.0, 1.0])
+    monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+
+    def work():
+        clock[0] += next(took)
+
+    assert measure.warm_up(measure.Call(work)) == 6.0
 
 
 def test_a_case_that_fails_costs_no_other(tmp_path, quick, monkeypatch):
@@ -389,6 +434,12 @@ def test_goals_that_are_missed_are_marked():
     for value, missed in ((1.02, False), (1.05, True)):
         (table, *_) = page.tables([step | ratio_record(value)])
         assert [cell.missed for cell in table.rows[0][1]] == [missed]
+    for peak, shown in ((2.0, "50%"), (0.5, "the peak was disturbed")):
+        (_, _, shares, _) = page.tables([step | ratio_record(1.0) | {"flops": 1.0, "peak": peak, "seconds": 1.0}])
+        assert shares.rows[0][1][0].text == shown
+    SN = step | ratio_record(1.0) | {"method": "SN", "workload": "W3"}
+    (ratios, *_) = page.tables([step | ratio_record(1.0), SN])
+    assert [[cell.text for cell in cells][-1] for _, cells in ratios.rows][0] == page.MISSING
     ours = {"kind": "native", "backend": "torch", "kernels": "native", "device": "cpu", "precision": "ieee",
             "workload": "W3", "seconds": 1.0, "forms": {"eager": 1.2}, "failed": {}, "strongest": "eager"}  # fmt: skip
     for value, missed in ((1 / 1.2, False), (1 / 1.1, True)):
