@@ -334,6 +334,9 @@ def test_angles_of_backprop_and_of_feedback_alignment(tmp_path):
     bp = train(of(epochs=1), tmp_path / "bp", images=embedded_data()).records[-1]
     assert "delta_angles" not in bp
     assert "sign_changes" in bp
+    noisy = train(of(algorithm="backprop-noise-delta", epochs=1), tmp_path / "n", images=embedded_data()).records[-1]
+    assert "delta_angles" not in noisy  # its weights do not learn from the deltas that Info holds
+    assert 0.5 < noisy["gradient_ratios"]["1"] < 0.9  # 1 / sqrt(2) where noise and gradient are of one size
 
 
 def test_an_autoencoder_has_a_loss_and_no_error(tmp_path):

@@ -112,7 +112,7 @@ def comparing(built: Built, names: tuple[str, ...]):
             found["matrix_angles"] = metrics.matrix_angles(state.forward.params, feedback_weights(row, network, state))
         if compares:
             info, exact = step(state, batch)[1], reference(state, batch)[1]
-            if "delta_angles" in names:
+            if "delta_angles" in names and row.module != "backprop":  # BP + Noise walks back with the clean deltas
                 found["delta_angles"] = metrics.delta_angles(info, exact)
             if "gradient_ratios" in names:
                 found["gradient_ratios"] = metrics.gradient_ratios(exact, info)
