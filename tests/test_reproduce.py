@@ -14,6 +14,7 @@ from math import prod
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -21,6 +22,7 @@ from ref_bioplaus.cli import app
 from ref_bioplaus.experiments import (
     augmentation,
     checkpoints,
+    datasets,
     jobs,
     logs,
     papers,
@@ -219,11 +221,95 @@ def test_departures_and_failures_are_said(tmp_path):
     ]
 
 
+def test_seeds_that_learned_with_other_settings_are_not_averaged(tmp_path):
+    optimizer = dict(reproduce.experiment_of(TABLE, COLUMN, "backprop").optimizer) | {"eta": 0.5}
+    for seed, end, changes in ((0, 1.0, {}), (1, 8.0, {"optimizer": optimizer}), (2, 3.0, {"backend": "jax"})):
+        written_run(tmp_path, "backprop", seed, [record(2, 0.5, end)], **changes)
+    found = reproduce.reported(TABLE, COLUMN, tmp_path, ["bp"]).lines
+    assert [(line.seeds, line.epoch, line.final["test error"].mean) for line in found] == [
+        ((0, 2), 2, 2.0),
+        ((1,), 2, 8.0),
+    ]
+    table = "moskovitz2018/table1"
+    for seed, epochs in ((0, 25), (1, 5)):  # signs fixed after another share of the same epochs
+        written_run(tmp_path, "frsf-ei", seed, [record(5, 9.0, 9.0)], table, "mnist", epochs=epochs)
+    report = reproduce.reported(table, "mnist", tmp_path, ["frsf-ei"])
+    assert [line.seeds for line in report.lines] == [(0,), (1,)]
+    assert report.notes == ["frsf-ei seed 1: epochs is 5, the paper's experiment has 25"]
+
+
+def test_a_seed_among_the_settings_is_refused(tmp_path):
+    with pytest.raises(ExperimentError, match='"seed = 7" would be that of every run: leave it out, --seeds 3 runs'):
+        reproduce.planned(TABLE, COLUMN, ["bp"], seeds=2, out=tmp_path, settings=["seed = 7"])
+
+
+def test_one_row_is_shown_and_every_row_is_written(tmp_path):
+    for row in ("backprop", "dfa"):
+        written_run(tmp_path, row, 0, [record(1, 9.0, 9.0)])
+    done = invoke("--report", "--method", "dfa", "--out", tmp_path)
+    assert "DFA" in done.output and "FA  " in done.output and "BP  " not in done.output
+    content = json.loads((tmp_path / "bartunov2018-table1-mnist-fc.json").read_text())
+    rows = [row.id for row in papers.table(TABLE).rows if row.id != "backprop-convnet"]
+    assert [row["row"] for row in content["rows"]] == rows
+    assert [row["row"] for row in content["rows"] if not row["missing"]] == ["dfa", "backprop"]
+
+
+def finished_run(out, row="backprop", images=60_000, **changes):
+    """A run of two epochs by hand, with a checkpoint of so many images."""
+    folder = written_run(out, row, 0, [record(1, 9.0, 9.0), record(2, 8.0, 8.0)], epochs=2, **changes)
+    header = {"step": 8, "images": images, "labels": "digits"} if images else {"step": 8}
+    checkpoints.save(folder, 8, header, {"t": np.zeros(1, np.float32)})
+    return folder
+
+
+def test_a_finished_run_with_other_settings_is_refused(tmp_path):
+    folder = finished_run(tmp_path)
+    (job,) = reproduce.planned(TABLE, COLUMN, ["bp"], out=tmp_path, epochs=2, backend="jax")
+    assert jobs.is_finished(job)
+    said = re.escape(f"The run in {folder} has optimizer = ") + ".*'eta': 0.05.*start in another folder"
+    with pytest.raises(ExperimentError, match=said):
+        reproduce.planned(TABLE, COLUMN, ["fa", "bp"], out=tmp_path, epochs=2, settings=["optimizer.eta=0.05"])
+    assert not reproduce.folder(tmp_path, TABLE, COLUMN, "feedback-alignment", 0).exists()
+
+
+@pytest.mark.parametrize(
+    ("count", "labels", "said"),
+    [
+        (60_000, "digits", None),
+        (50_000, "digits", "60,000 training images, but here are 50,000"),
+        (60_000, "clothes", "with other labels than those of"),
+    ],
+)
+def test_a_finished_run_that_learned_from_other_images_is_refused(count, labels, said, tmp_path, monkeypatch):
+    finished_run(tmp_path / "runs", data=str(tmp_path / "first"))
+    (tmp_path / "first").mkdir()
+    (tmp_path / "second").mkdir()
+    images = SimpleNamespace(train=SimpleNamespace(count=count), fingerprint=labels)
+    monkeypatch.setattr(datasets, "load", lambda *arguments, **options: images)
+
+    def planned(folder):
+        return reproduce.planned(TABLE, COLUMN, ["bp"], out=tmp_path / "runs", epochs=2, data=folder)
+
+    assert planned(f"{tmp_path}/second/../first")
+    if said is None:
+        assert planned(str(tmp_path / "second"))
+        return
+    with pytest.raises(ExperimentError, match=said):
+        planned(str(tmp_path / "second"))
+
+
+def test_without_a_checkpoint_that_tells_of_its_images_a_run_is_known_by_its_folder(tmp_path):
+    finished_run(tmp_path, images=None)
+    with pytest.raises(ExperimentError, match="learned from the images of ylecun/mnist, not of "):
+        reproduce.planned(TABLE, COLUMN, ["bp"], out=tmp_path, epochs=2, data=str(tmp_path))
+    assert reproduce.reported(TABLE, COLUMN, tmp_path, ["bp"]).lines[0].seeds == (0,)
+
+
 def test_signs_fixed_after_a_share_of_all_epochs_are_not_extended(tmp_path):
     table = "moskovitz2018/table1"
     written_run(tmp_path, "frsf-ei", 0, [record(1, 9.0, 9.0)], table, "mnist", epochs=5)
     assert reproduce.planned(table, "mnist", ["frsf-ei"], out=tmp_path, epochs=5)
-    with pytest.raises(ExperimentError, match="share of 5 epochs, so it cannot become one of 25"):
+    with pytest.raises(ExperimentError, match="share of its 5 epochs, so it cannot become one of 25"):
         reproduce.planned(table, "mnist", ["frsf-ei"], out=tmp_path)
 
 
@@ -415,11 +501,14 @@ def test_wrong_options_are_one_sentence(tmp_path):
         (("--method", "bp", "--set", "optimizer.etta=1"), 'option of optimizer "adam" "etta" is unknown'),
         (("--method", "bp", "--backend", "nump"), "nump"),
         (("--method", "bp", "--data", tmp_path / "nowhere"), "nowhere is not there"),
+        (("--method", "bp", "--backend", "jaxx"), 'backend "jaxx" is unknown: did you mean "jax"?'),
+        (("--method", "bp", "--set", "backend=jaxx"), 'backend "jaxx" is unknown'),
     ):
-        done = invoke(*options, "--out", tmp_path, "--epochs", 1)
-        assert done.exit_code in (1, 2), done.output
+        done = invoke(*options, "--out", tmp_path / "runs", "--epochs", 1)
+        assert done.exit_code == 2, done.output
         assert said in done.output
         assert "Traceback" not in done.output
+        assert not (tmp_path / "runs").exists()
     (tmp_path / "file").write_text("")
     done = invoke("--method", "bp", "--out", tmp_path / "file")
     assert done.exit_code == 2 and "cannot be written to (File exists)" in done.output

@@ -247,7 +247,15 @@ def carried_out(experiment: Experiment, out: Path, tell) -> tuple[str, str]:
     return STOPPED, f"Stopped after step {done.step}, with a checkpoint."
 
 
-# What is there of a run
+# Before and after a run
+
+
+def check_backend(name: str) -> None:
+    """Raise BackendError for a backend that is unknown or not installed; those installed are not imported."""
+    from .. import backends
+
+    if name not in backends.installed():
+        backends.loader(name)
 
 
 def is_finished(job: Job) -> bool:

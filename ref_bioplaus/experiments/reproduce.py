@@ -7,7 +7,7 @@
 The run of a cell is in OUT/<table>/<column>/<row>/seed-<n>. "final" is the last epoch, "best" the lowest of all epochs,
 each quantity for itself; no choice depends on the test images. The train error is the mean over the batches of an epoch
 as they were met, the last epoch that has one: where inverses alone learn, there is none. Seeds that reached different
-epochs are never averaged together.
+epochs, or that learned with other settings, are never averaged together.
 """
 
 import difflib
@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 from . import checkpoints, papers
 from .checking import checked
 from .experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict, from_dict, overridden
-from .jobs import Job, is_finished
+from .jobs import Job, check_backend
 from .logs import FAILURE, records, stored
+from .preparing import check_checkpoint, check_same
 
 MEASURED = {  # a table's quantity: the record's number, and whether the paper means the best epoch's
     "train error": ("train_error", None),
@@ -59,7 +60,7 @@ class Spread(NamedTuple):
 
 @dataclass(frozen=True)
 class Line:
-    """A row's seeds that reached the same epoch; `seeds` is empty where there is no run."""
+    """A row's seeds that learned the same as far as the same epoch; `seeds` is empty where there is no run."""
 
     row: papers.Row
     cell: papers.Cell
@@ -151,12 +152,18 @@ def planned(
     """The runs of a column: every row's first seed, in the order of `methods`, then every row's second one.
 
     changes: fields of every experiment, as epochs=5 or backend="jax"; settings: others, as "optimizer.eta=0.01".
-    Raises ExperimentError, for a folder of images that is not there too.
+    Raises ExperimentError, also for a folder of images that is not there and for a run in `out` that has learned
+    otherwise; BackendError, and DataError for images that cannot be read.
     """
     if changes.get("data") and not Path(changes["data"]).is_dir():
         raise ExperimentError(f"The folder {changes['data']} is not there: name the one that holds the images.")
     chosen = find_table(table)
     by_column, settings = find_column(chosen, column), list(settings)
+    for setting in settings:
+        if setting.partition("=")[0].strip() == "seed":
+            raise ExperimentError(
+                f'The setting "{setting}" would be that of every run: leave it out, --seeds 3 runs seeds 0, 1 and 2.'
+            )
     rows = find_rows(chosen, by_column.id, methods)
     found = []
     for seed in range(seeds):
@@ -164,7 +171,10 @@ def planned(
             theirs = experiment_of(table, by_column.id, row.id)
             mine = checked(overridden(replace(theirs, seed=seed, **changes), settings))
             found.append(Job(f"{row.label} seed {seed}", mine, folder(out, table, by_column.id, row.id, seed)))
-            check_extension(found[-1])
+    for backend in dict.fromkeys(job.experiment.backend for job in found):
+        check_backend(backend)
+    for job in found:
+        check_begun(job)
     return found
 
 
@@ -173,16 +183,32 @@ def folder(out: Path, table: str, column: str, row: str, seed: int) -> Path:
     return out / table / column / row / f"seed-{seed}"
 
 
-def check_extension(job: Job) -> None:
-    """Raise ExperimentError where a run cannot become the job's: what it has begun depends on all its epochs."""
-    before = stored(job.out)
-    if before is None or before.epochs == job.experiment.epochs or is_finished(job):
+def check_begun(job: Job) -> None:
+    """Raise ExperimentError where the job's folder has a run that learned otherwise, finished or not."""
+    before, newest = stored(job.out), checkpoints.found(job.out)
+    if before is None or not (newest or records(job.out)):
         return
-    if "start_share" in job.experiment.modifications.get("fixed-signs", {}):
+    check_same(job.experiment, before, job.out)
+    check_images(job, before, newest)
+
+
+def check_images(job: Job, before: Experiment, newest: Sequence[Path]) -> None:
+    """Raise ExperimentError where a run learned from other images than those of the folder that is named now."""
+    from . import datasets
+
+    now = job.experiment
+    if now.data is None or (before.data is not None and Path(now.data).resolve() == Path(before.data).resolve()):
+        return
+    header = checkpoints.header_of(newest[0]) if newest else {}
+    if "images" not in header:
         raise ExperimentError(
-            f"The run in {job.out} fixes signs after a share of {before.epochs} epochs, so it cannot become one of "
-            f"{job.experiment.epochs}: name another folder with --out."
+            f"The run in {job.out} learned from the images of {before.data or before.dataset}, not of {now.data}: "
+            "name the same data, or start in another folder."
         )
+    data = datasets.load(
+        str(now.dataset), now.data, now.held_out, now.augmentation, normalise=False, stream=True, workers=0
+    )  # streamed, so that hardly an image is decoded
+    check_checkpoint(checkpoints.Checkpoint(newest[0], header, {}), data, now, job.out, header["step"])
 
 
 def check_folder(out: Path) -> None:
@@ -256,7 +282,10 @@ def other_images(out: Path, mine: Experiment) -> list[str]:
 def departures(mine: Experiment, theirs: Experiment) -> list[str]:
     """In what an experiment learns otherwise than the paper's."""
     here, there = (dict(papers.flat(as_dict(e))) for e in (mine, theirs))
-    names = sorted(name for name in here.keys() | there.keys() if name.partition(".")[0] not in OWN)
+    own = set(OWN)
+    if "start_share" in mine.modifications.get("fixed-signs", {}):
+        own.remove("epochs")  # signs are fixed after a share of them
+    names = sorted(name for name in here.keys() | there.keys() if name.partition(".")[0] not in own)
     return [
         f"{name} is {here.get(name, 'not given')}, the paper's experiment has {there.get(name, 'none')}"
         for name in names
@@ -265,11 +294,12 @@ def departures(mine: Experiment, theirs: Experiment) -> list[str]:
 
 
 def lines_of(table: papers.Table, column: papers.Column, row: papers.Row, results: Sequence[Result]) -> list[Line]:
-    """A line for every epoch that runs of a cell reached, the furthest first; one without runs where there is none."""
+    """A line for every epoch that runs of a cell reached with the same settings, the furthest first; one without runs
+    where there is none."""
     cell, epochs = table.cell(row.id, column.id), experiment_of(table.name, column.id, row.id).epochs
-    found = []
-    for epoch in sorted({r.epoch for r in results}, reverse=True):
-        here = [r for r in results if r.epoch == epoch]
+    found, alike = [], dict.fromkeys((r.epoch, r.departures) for r in results)
+    for epoch, departing in sorted(alike, key=lambda key: key[0], reverse=True):
+        here = [r for r in results if (r.epoch, r.departures) == (epoch, departing)]
         final, best = ({q: spread(getattr(r, which).get(q) for r in here) for q in table.quantities}
                        for which in ("final", "best"))  # fmt: skip
         found.append(

@@ -109,15 +109,20 @@ def reproduce(
 
     console = Console(width=width())
     changes = fields(epochs=epochs, data=data, backend=backend, device=device, precision=precision)
+
+    def shown() -> None:
+        chosen = sentences(lambda: program.reported(table, column, out, method or ()))
+        show(chosen, sentences(lambda: program.reported(table, column, out)) if method else chosen, out, console)
+
     if report:
-        show(sentences(lambda: program.reported(table, column, out, method or ())), out, console)
+        shown()
         return
     plan = sentences(lambda: program.planned(table, column, method or (), seeds, out, setting or (), **changes))
     sentences(lambda: program.check_folder(out))
     todo = [job for job in plan if not runs.is_finished(job)]
     say(console, f"{len(plan)} runs, {len(plan) - len(todo)} of them finished.")
     outcomes, stopped = carry_out(todo, jobs, threads, console, device or ())
-    show(sentences(lambda: program.reported(table, column, out, method or ())), out, console)
+    shown()
     finish(outcomes, stopped, console)
 
 
@@ -127,8 +132,8 @@ def fields(data: Path | None, device: list[str] | None, **named: Any) -> dict[st
     return given(own | named)
 
 
-def show(report: Any, out: Path, console: Console) -> None:
-    """Print a report and write it to OUT."""
+def show(report: Any, whole: Any, out: Path, console: Console) -> None:
+    """Print a report of the rows that were asked for, and write that of all the column's rows to OUT."""
     from . import side_by_side
 
     say(console, side_by_side.caption(report))
@@ -140,7 +145,7 @@ def show(report: Any, out: Path, console: Console) -> None:
     console.print(found)
     for note in report.notes:
         say(console, note)
-    page, numbers = sentences(lambda: written(report, out))
+    page, numbers = sentences(lambda: written(whole, out))
     say(console, f"The report is {page}, its numbers are in {numbers}.")
 
 
