@@ -104,6 +104,7 @@ def test_a_path_into_a_value_and_a_damaged_folder_are_sentences(tmp_path):
     with pytest.raises(ExperimentError, match='The range of batch.x is not understood: "batch" is a value'):
         search.with_values(BASE, {"batch.x": 1})
     (tmp_path / search.SEARCH).write_text("[1, 2")
+    (tmp_path / "trial-0000").mkdir()
     ranges = search.Ranges("mine", 1, (((), {"optimizer.eta": {"kind": "choice", "values": [0.1]}}),))
     with pytest.raises(ExperimentError, match="search.json is damaged: name another folder"):
         search.Search(BASE, ranges, tmp_path, 1)
@@ -196,12 +197,47 @@ def test_a_search_from_end_to_end(tmp_path):
     assert f"trial {best['trial']}" in done.output
     assert f"{best['score']:.4g}" in done.output
     assert "5 of 5 trials" in invoke("--report").output
-    for options, said in ((("--seed", 1), "another seed"), (("--epochs", 3), "another experiment")):
+    for options, said in (
+        (("--seed", 1), "has seed = 0, not 1"),
+        (("--epochs", 3), "has experiment.epochs = 2, not 3"),
+        (("--set", "optimizer.eta=0.2"), "has experiment.optimizer.eta = 0.1, not 0.2"),
+    ):
         refused = invoke(*options)
         assert refused.exit_code == 2
         assert said in refused.output
     (tmp_path / "ranges.toml").write_text(RANGES.replace("0.9]", "0.95]"))
-    assert "another ranges" in invoke().output
+    assert "has ranges.optimizer.momentum = {'kind': 'choice', 'values': [0.0, 0.9]}, not" in invoke().output
+
+
+def test_a_search_that_cannot_begin_leaves_nothing_behind(tmp_path):
+    (tmp_path / "base.toml").write_text(as_toml(BASE))
+    out = tmp_path / "out"
+
+    def invoke(ranges, *options):
+        (tmp_path / "ranges.toml").write_text(ranges)
+        given = ("search", tmp_path / "ranges.toml", "--experiment", tmp_path / "base.toml", "--out", out, *options)
+        return CliRunner().invoke(app, [str(option) for option in given])
+
+    for ranges, options, said in (
+        (RANGES.replace("optimizer.eta", "optimiser.eta"), (), 'field "optimiser" is unknown: did you mean optimizer'),
+        (RANGES.replace("optimizer.eta", "optimizer.etta"), (), '"etta" is unknown'),
+        (RANGES, ("--backend", "jaxx"), 'backend "jaxx" is unknown'),
+    ):
+        refused = invoke(ranges, *options)
+        assert refused.exit_code == 2
+        assert said in refused.output
+        assert not out.exists()
+    nothing = invoke(RANGES, "--report")
+    assert nothing.exit_code == 0, nothing.output
+    assert "0 of 3 trials have ended" in nothing.output
+    assert not out.exists()
+
+
+def test_a_search_without_trials_is_written_anew(tmp_path):
+    ranges = search.Ranges("mine", 1, (((), of(kind="choice", values=[0.1])),))
+    for seed in (0, 1):
+        assert search.Search(BASE, ranges, tmp_path, 1, seed).todo()
+        assert json.loads((tmp_path / search.SEARCH).read_text())["seed"] == seed
 
 
 def test_a_trial_whose_loss_is_not_finite_comes_last_and_is_not_run_again(tmp_path):

@@ -27,10 +27,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from . import papers
 from .checking import checked
 from .checkpoints import write_whole
 from .experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict, as_toml, check_type, from_dict, unknown
-from .jobs import Job, is_finished
+from .jobs import Job, check_backend, is_finished
 from .logs import FAILURE, records
 
 KINDS = {"uniform": ("low", "high"), "log-uniform": ("low", "high"), "choice": ("values",)}
@@ -156,28 +157,36 @@ class Search:
         self.chosen = self.ranges.of(self.blind.algorithm)
         self.check_folder()
 
-    def check_folder(self) -> None:
-        """Write what is searched, or compare it with what the folder has. Raises ExperimentError."""
-        here = {
+    def searched(self) -> dict[str, Any]:
+        """What every trial of the folder has in common."""
+        return {
             "experiment": {name: value for name, value in as_dict(self.blind).items() if name not in FREE},
             "ranges": dict(self.chosen),
             "seed": self.seed,
         }
+
+    def check_folder(self) -> None:
+        """Raise ExperimentError where the folder has trials of another search, and name the first difference."""
         path = self.out / SEARCH
-        if path.exists():
-            try:
-                there = dict(json.loads(path.read_text("utf-8")))
-            except (ValueError, TypeError) as error:
-                raise ExperimentError(f"The file {path} is damaged: name another folder with --out.") from error
-            for name, value in here.items():
-                if there.get(name) != value:
-                    raise ExperimentError(
-                        f"The search in {self.out} has another {name}: leave it as it is, or name another folder."
-                    )
+        if not path.exists() or not any(self.out.glob("trial-*")):
             return
         try:
+            there = dict(papers.flat(dict(json.loads(path.read_text("utf-8")))))
+        except (ValueError, TypeError) as error:
+            raise ExperimentError(f"The file {path} is damaged: name another folder with --out.") from error
+        here = dict(papers.flat(self.searched()))
+        for name in sorted(here.keys() | there.keys()):
+            if there.get(name) != here.get(name):
+                raise ExperimentError(
+                    f"The search in {self.out} has {name} = {there.get(name)!r}, not {here.get(name)!r}: "
+                    "leave it as it is, or name another folder."
+                )
+
+    def write_folder(self) -> None:
+        """Write down what is searched. Raises ExperimentError where the folder cannot be written to."""
+        try:
             self.out.mkdir(parents=True, exist_ok=True)
-            write_whole(path, (json.dumps(here, indent=1) + "\n").encode())
+            write_whole(self.out / SEARCH, (json.dumps(self.searched(), indent=1) + "\n").encode())
         except OSError as error:
             raise ExperimentError(
                 f"The folder {self.out} cannot be written to ({error.strerror}): name another one with --out."
@@ -189,12 +198,20 @@ class Search:
         return Job(f"trial {trial}", mine, self.out / f"trial-{trial:04d}")
 
     def todo(self) -> list[Job]:
-        """The trials that have not ended. Raises ExperimentError."""
+        """The trials that have not ended; what is searched is written down once all of them are understood.
+
+        Raises ExperimentError and BackendError.
+        """
+        check_backend(self.blind.backend)
         jobs = [self.job(trial) for trial in range(self.trials)]
+        self.write_folder()
         return [job for job in jobs if not has_ended(job)]
 
     def collected(self) -> list[dict[str, Any]]:
-        """A line for each trial that has ended, the best first; written to OUT, with the best experiment."""
+        """A line for each trial that has ended, the best first; written to OUT, with the best experiment.
+
+        Where there is no such folder yet, none is made.
+        """
         lines = []
         trial = 0
         while trial < self.trials or (self.out / f"trial-{trial:04d}").exists():
@@ -202,6 +219,8 @@ class Search:
             if has_ended(job):
                 lines.append(self.line(trial, job))
             trial += 1
+        if not self.out.is_dir():
+            return []
         text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
         write_whole(self.out / RESULTS, text.encode())
         lines.sort(key=lambda line: (math.inf if line["score"] is None else line["score"], line["trial"]))
