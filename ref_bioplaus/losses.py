@@ -68,13 +68,14 @@ def with_auxiliary_output(loss: Loss, n: int, activation=tanh) -> Loss:
     """h_L = [o, z]: the task sees the first n units o; z only informs the inverse (Bartunov et al. 2018, eq. 3).
 
     z passes through `activation`, the network's nonlinearity, and gets no error; the target keeps z and corrects o.
+    Without any z this is `loss` itself, and AO-SDTP is SDTP.
     AO-SDTP freezes z's rows of W_L and b_L, since a zero gradient does not stop decay, noise or norm control.
     """
     nonlinearity: Nonlinearity = activation.build(())
 
     def split(u, y):
-        if u.shape[-1] <= n:
-            raise ValueError(f"the output has {u.shape[-1]} units, expected more than the task's {n}: z needs some")
+        if u.shape[-1] < n:
+            raise ValueError(f"the output has {u.shape[-1]} units, expected at least the task's {n}: z is behind them")
         return u[:, :n], y
 
     def gradient(u, y):

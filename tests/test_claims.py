@@ -618,6 +618,19 @@ def test_auxiliary_units_keep_their_weights_bit_for_bit(wrap):
         algorithms.ao_sdtp(network, CE, optimizer, adam(0.01))
 
 
+@pytest.mark.parametrize("mode", ["parallel", "inverse", "forward"])
+def test_without_auxiliary_units_ao_sdtp_is_sdtp_bit_for_bit(mode):
+    """The left end of fig. 4."""
+    network, found = fully_connected(4), []
+    for make, loss in ((algorithms.sdtp, CE), (algorithms.ao_sdtp, losses.with_auxiliary_output(CE, 4))):
+        algorithm = make(network, loss, adam(0.01, decay=0.01, on="all"), adam(0.01))
+        state = started(algorithm)
+        for t in range(4):
+            state, _ = step(algorithm, state, network, seed=t, mode=mode)
+        found.append(leaves(state))
+    assert all(np.array_equal(a, b) for a, b in zip(*found, strict=True))
+
+
 def test_target_propagation_refuses_a_network_that_is_no_chain():
     for name, refused in (("conv", "layer 2 .max_pool"), ("ResNet, BN after ReLU", r"layer 4 .\[1\+3\] relu")):
         with pytest.raises(ValueError, match=refused):

@@ -248,6 +248,8 @@ def test_checking_fills_in_and_is_done_once():
         (["algorithm=dtp", "algorithm_options.inverse.wider=[3, 0]"], "expected a whole number or"),
         (["algorithm=dtp", "algorithm_options.inverse.wide=3"], "expected one of mirrored, dense"),
         (["algorithm=ao-sdtp", "model=he2016/resnet20"], "needs an auxiliary output, which model"),
+        (["algorithm=ao-sdtp", "model_options.auxiliary=-1"], "auxiliary is -1, expected a number of units"),
+        (["algorithm=ao-sdtp", "model_options.auxiliary=2.5"], "auxiliary is 2.5, expected a whole number"),
         (["model_options.auxiliary=7"], 'auxiliary is given, but "backprop" has no use for it'),
         (["model_options.witdh=1"], "did you mean width"),
         (["model_options.width=wide"], "width .* is 'wide', expected a number"),

@@ -210,8 +210,8 @@ def test_losses_have_known_values():
     assert np.allclose(losses.sigmoid_cross_entropy().value(u, y), [2 * np.log(2), 1000.0 + np.log(2)])
     assert np.allclose(losses.squared_error().value(u, y), [1.0, 1e6 + 1.0])
     assert np.array_equal(losses.cross_entropy().gradient(u[:1], np.array([[0.5, 0.5]])), [[0.0, 0.0]])
-    with pytest.raises(ValueError, match="z needs some"):
-        losses.with_auxiliary_output(losses.cross_entropy(), 2).value(u, y)
+    with pytest.raises(ValueError, match="2 units, expected at least the task's 3"):
+        losses.with_auxiliary_output(losses.cross_entropy(), 3).value(u, y)
 
 
 def test_an_auxiliary_output_has_the_networks_nonlinearity_and_no_error():

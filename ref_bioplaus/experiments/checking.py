@@ -105,6 +105,11 @@ def default_options(experiment: Experiment, row: registry.Row) -> dict[str, Any]
 def default_model_options(experiment: Experiment, row: registry.Row) -> dict[str, Any]:
     """The model's options; an auxiliary output where the algorithm needs one."""
     given = plain(experiment.model_options)
+    check_type("model_options.auxiliary", given.get("auxiliary", 0), (int,))
+    if given.get("auxiliary", 0) < 0:
+        raise ExperimentError(
+            f"model_options.auxiliary is {given['auxiliary']}, expected a number of units: 0 for none, which is SDTP."
+        )
     if row.auxiliary:
         if "auxiliary" not in parameters_of(MODELS[experiment.model]):
             raise ExperimentError(
