@@ -163,6 +163,14 @@ def test_final_errors_stand_at_their_sizes_and_epochs(runs):
     assert test == ([1.0, 2.0], [runs[name].records[-1]["test_error"] for name in ("ei-1", "ei-2")])
 
 
+def test_signs_fixed_at_an_update_and_after_a_share_are_one_line(runs):
+    start = replace(runs["ei-1"].experiment, modifications={"fixed-signs": {"start": 6}})
+    by_update = runs["ei-1"]._replace(experiment=start)
+    axes = figures.draw("frozen", [by_update, runs["ei-2"]]).figure.axes[0]
+    ends = [runs[name].records[-1]["test_error"] for name in ("ei-1", "ei-2")]
+    assert lines(axes)["BP, test"] == ([6 / series.epoch_length(by_update), 2.0], ends)
+
+
 @pytest.mark.parametrize(
     ("figure", "run", "sentence"),
     [
@@ -227,4 +235,15 @@ def test_labels_tell_groups_apart(runs):
     assert [group.label for group in series.grouped(chosen(runs, "plain", "ei-1"))] == [
         "BP",
         "BP, epochs 2, start_share 0.5",
+    ]
+
+
+def test_fields_of_the_same_last_name_are_told_with_their_whole_path(runs):
+    def with_b1(forward, inverse, eta):
+        optimizers = {"optimizer": {"b1": forward, "eta": eta}, "inverse_optimizer": {"b1": inverse}}
+        return runs["ao-4"]._replace(experiment=replace(runs["ao-4"].experiment, **optimizers))
+
+    assert [group.label for group in series.grouped([with_b1(0.9, 0.8, 0.1), with_b1(0.7, 0.6, 0.2)])] == [
+        "AO-SDTP, parallel, inverse_optimizer.b1 0.8, optimizer.b1 0.9, eta 0.1",
+        "AO-SDTP, parallel, inverse_optimizer.b1 0.6, optimizer.b1 0.7, eta 0.2",
     ]

@@ -243,6 +243,8 @@ def auxiliary_size(runs: Sequence[Run], data: Any = None) -> Picture:
 def frozen(runs: Sequence[Run], data: Any = None) -> Picture:
     """Final errors against the epoch from which on no weight changes its sign (Moskovitz et al. 2018, sec. 4)."""
     paths = ["modifications.fixed-signs.start_share", "modifications.fixed-signs.start"]
+    if len({run.experiment.epochs for run in runs}) == 1:
+        paths.append("epochs")  # which only those with a share are told apart by
     return final_errors(runs, paths, freezing_epoch, "epoch from which on signs are fixed")
 
 

@@ -85,7 +85,9 @@ def label(own: dict[str, Any], others: Sequence[dict[str, Any]]) -> str:
         for name in {name for other in akin for name in other} - set(names)
         if any(other.get(name) != own.get(name) for other in akin)
     )
-    told = [f"{name.rpartition('.')[2]} {own[name]}" for name in names if name in own]
+    short = {name: name.rpartition(".")[2] for name in names}
+    twice = {last for last in short.values() if list(short.values()).count(last) > 1}
+    told = [f"{name if short[name] in twice else short[name]} {own[name]}" for name in names if name in own]
     return ", ".join([find_row(own["algorithm"]).label, *told])
 
 
