@@ -163,6 +163,65 @@ def test_final_errors_stand_at_their_sizes_and_epochs(runs):
     assert test == ([1.0, 2.0], [runs[name].records[-1]["test_error"] for name in ("ei-1", "ei-2")])
 
 
+def labelled(axis):
+    """The labels of an axis that are in view, after the figure is drawn."""
+    axis.figure.draw_without_rendering()
+    low, high = axis.get_view_interval()
+    found = zip(axis.get_majorticklocs(), axis.get_majorticklabels(), strict=True)
+    return [label.get_text() for at, label in found if low <= at <= high and label.get_text()]
+
+
+@pytest.mark.parametrize("ratios", [(0.7, 1.0), (0.95, 0.99), (1.0, 1.0), (1e-9, 1e6), (0.2, 30.0)])
+def test_ratios_of_any_size_have_an_axis_with_numbers(runs, ratios):
+    records = [r | {"gradient_ratios": {"1": ratios[0], "6": ratios[1]}} for r in runs["fa-0"].records]
+    found = labelled(figures.draw("gradient-ratio", [runs["fa-0"]._replace(records=records)]).figure.axes[0].yaxis)
+    assert 2 <= len(set(found)) == len(found) <= 12
+
+
+@pytest.mark.parametrize("errors", [(99.9, 99.8), (90.0, 75.0), (60.0, 51.0), (90.0, 2.0), (90.0, 0.003), (90.0, 0.0)])
+def test_errors_of_any_size_have_an_axis_with_numbers(runs, errors):
+    records = [r | {"test_error": e, "train_error": e} for r, e in zip(runs["bp"].records, errors, strict=False)]
+    picture = figures.draw("learning", [runs["bp"]._replace(records=records)])
+    axes = picture.figure.axes[0]
+    assert len(labelled(axes.yaxis)) >= 2
+    assert axes.get_ylim()[0] >= 0.1
+    assert ("below the lower edge" in picture.caption) == (errors[1] < 0.1)
+
+
+def test_a_loss_that_hardly_moves_has_an_axis_with_numbers(runs):
+    losses = (2.302, 2.301, 2.3005)
+    records = [r | {"test_loss": l, "train_loss": l} for r, l in zip(runs["auto"].records, losses, strict=True)]
+    axes = figures.draw("learning", [runs["auto"]._replace(records=records)]).figure.axes[0]
+    assert len(set(labelled(axes.yaxis))) >= 2
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_single_epoch_is_a_point_on_an_axis_of_whole_epochs(runs, at):
+    run = runs["fa-0"]._replace(records=runs["fa-0"].records[at : at + 1])
+    for name in ("learning", "sign-changes"):
+        axes = figures.draw(name, [run]).figure.axes[0]
+        drawn = [line for line in axes.get_lines() if len(line.get_xdata()) == 1]
+        assert drawn and {line.get_marker() for line in drawn} == {"o"}
+        assert labelled(axes.xaxis) == [["0", "1"], ["0", "1", "2"]][at]
+
+
+def test_titles_of_receptive_fields_have_room(runs, data, tmp_path):
+    optimizers = [{"eta": eta, "epsilon": 1e-8, "decay": eta, "on": "weights"} for eta in (0.0001, 0.0002, 0.0003)]
+    members = [
+        runs[name]._replace(experiment=replace(runs[name].experiment, algorithm="ao-sdtp-alternating", optimizer=found))
+        for name, found in zip(("ao-4", "ao-9", "bp"), optimizers, strict=True)
+    ]
+    picture = figures.draw("receptive-fields", members, data)
+    for figure in (picture.figure, figures.with_room_below(picture)):
+        figure.draw_without_rendering()
+        boxes = [axes._left_title.get_window_extent() for axes in figure.axes]
+        images = [axes.images[0].get_window_extent() for axes in figure.axes]
+        assert "decay 0.0003" in figure.axes[2].get_title(loc="left").replace("\n", " ")
+        assert all(box.y1 <= figure.bbox.y1 and box.x1 <= figure.bbox.x1 for box in boxes)
+        assert all(left.x1 < right.x0 for left, right in zip(boxes, boxes[1:], strict=False))
+        assert all(box.y0 >= image.y1 for box, image in zip(boxes, images, strict=True))
+
+
 def test_signs_fixed_at_an_update_and_after_a_share_are_one_line(runs):
     start = replace(runs["ei-1"].experiment, modifications={"fixed-signs": {"start": 6}})
     by_update = runs["ei-1"]._replace(experiment=start)

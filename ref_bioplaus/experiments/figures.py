@@ -19,11 +19,22 @@ from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from . import mosaics, series
 from .experiment import ExperimentError, unknown
-from .lines import DARK, band, bars, dashes, error_axis, group_name, legend
+from .lines import (
+    DARK,
+    FLOOR,
+    band,
+    bars,
+    dashes,
+    error_axis,
+    group_name,
+    legend,
+    number_axis,
+    time_axis,
+)  # fmt: skip
 from .missing import (
     error_name,
     freezing,
@@ -132,21 +143,22 @@ def learning(runs: Sequence[Run], data: Any = None) -> Picture:
             found = series.curve(group, f"{split}_{quantity}", over=over)
             curves.append(found)
             band(axes, found, dash, f"{group.label}, {split}", thin=split == "train", **look)
+    below = False
     if quantity == "error":
-        error_axis(axes, curves)
+        below = error_axis(axes, curves)
     else:
-        axes.set_yscale("log")
-    axes.set_xlabel(over)
+        number_axis(axes)
+    time_axis(axes, over)
     axes.set_title(quantity, loc="left", fontsize=10, color=DARK)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     handles = [
         Line2D([], [], color=COLOURS[i % len(COLOURS)], marker=MARKERS[i // len(COLOURS) % len(MARKERS)], ms=4,
                label=group_name(group)) for i, group in enumerate(groups)
     ]  # fmt: skip
     handles += dashes({"train": "--", test: "-"})
     legend(figure, handles)
-    lowest = " An error of 0 is below the lower edge." if any(0 in found.low for found in curves) else ""
-    return Picture(figure, f"{TRAIN_ERROR.format(test=test)} {MANY_SEEDS}{lowest}")
+    lowest = f" Errors below {FLOOR:g} %, as 0, are below the lower edge." if below else ""
+    single = " A single point is hollow for train." if any(len(found.x) == 1 for found in curves) else ""
+    return Picture(figure, f"{TRAIN_ERROR.format(test=test)} {MANY_SEEDS}{lowest}{single}")
 
 
 def angles(runs: Sequence[Run], data: Any = None) -> Picture:
@@ -183,10 +195,9 @@ def by_layer(runs: Sequence[Run], names: Sequence[str], titles: dict[str, str]) 
     for row, name in zip(rows, names, strict=True):
         for axes, group in zip(row, groups, strict=True):
             axes.set_title(f"{group_name(group)}\n{titles[name]}", loc="left", fontsize=10, color=DARK)
-            axes.set_xlabel(over)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
             for l in series.layers(group.runs, name):
                 band(axes, series.curve(group, name, l, over), "-", f"{group.label}, {name}, layer {l}", colours[l])
+            time_axis(axes, over, 6)
             if not axes.get_lines():
                 asked = any(name in run.experiment.metrics for run in group.runs)
                 why = "none here" if asked else "not measured"  # DFA's B_l has another shape than W_l
@@ -208,10 +219,7 @@ def gradient_ratio(runs: Sequence[Run], data: Any = None) -> Picture:
         for dash, which in ((":", 0), ("-", -1)):
             found = ratios_by_depth(group, which)
             bars(axes, found, dash, f"{group.label}, {'first' if which == 0 else 'last'}", **look)
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda ratio, _: f"{ratio:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    number_axis(axes)
     axes.set_xlabel("layer, from the input up")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title("||gradient of backpropagation|| / ||update signal||", loc="left", fontsize=10, color=DARK)

@@ -6,23 +6,36 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import (
+    AutoLocator,
+    FixedLocator,
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+)
 
 from .series import Curve, Group
 
 DARK = "#444444"
 SHADE = 0.2
-ERROR_TICKS = (0.001, 0.01, 0.1, 0.5, 1, 2, 5, 10, 20, 50, 100)  # %
+FLOOR = 0.1  # %, below which no error is shown
+ERROR_TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)  # %
+TICKS = 12  # at most
+HIGH_ERROR_TICKS = (60, 70, 80, 90, 100)  # %, where all are high
 
 
 def band(
     axes: Axes, found: Curve, dash: str, name: str, color: Any = DARK, marker: str = "", thin: bool = False
 ) -> None:
-    """The mean as a line, and the range of the seeds around it."""
+    """The mean as a line, or a single point (hollow where thin), and the range of the seeds around it."""
+    alone = len(found.x) == 1
+    marker = marker or ("o" if alone else "")
     every = max(1, len(found.x) // 8)
     axes.plot(
         found.x, found.mean, dash, color=color, marker=marker, markevery=every, markersize=4, label=name,
-        linewidth=1.0 if thin else 1.6,
+        linewidth=1.0 if thin else 1.6, fillstyle="none" if alone and thin else "full",
     )  # fmt: skip
     if found.low != found.high:
         axes.fill_between(found.x, found.low, found.high, color=color, alpha=SHADE, linewidth=0)
@@ -39,17 +52,40 @@ def bars(axes: Axes, found: Curve, dash: str, name: str, colour: str, marker: st
     axes.plot(found.x, found.mean, dash, color=colour, marker=marker, markersize=4, label=name, linewidth=1.6)
 
 
-def error_axis(axes: Axes, curves: Sequence[Curve]) -> None:
-    """Errors in percent on a logarithmic scale, on which 0 is below the lower edge."""
-    positive = [v for found in curves for v in found.low if v > 0]
-    lowest = min(positive, default=1.0)
+def error_axis(axes: Axes, curves: Sequence[Curve]) -> bool:
+    """Errors in percent on a logarithmic scale; whether some are below its lower edge, as 0 is."""
+    errors = [v for found in curves for v in found.low]
+    bottom = max(FLOOR, 0.7 * min((v for v in errors if v > 0), default=1.0))
     axes.set_yscale("log", nonpositive="clip")
-    axes.set_ylim(0.7 * lowest, 100.0)
-    ticks = [tick for tick in ERROR_TICKS if tick >= 0.7 * lowest]
-    axes.yaxis.set_major_locator(FixedLocator(ticks))
+    axes.set_ylim(bottom, 100.0)
+    ticks = [tick for tick in ERROR_TICKS if tick >= bottom]
+    axes.yaxis.set_major_locator(FixedLocator(ticks if len(ticks) > 1 else HIGH_ERROR_TICKS))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda error, _: f"{error:g} %"))
     axes.yaxis.set_minor_formatter(NullFormatter())
+    return any(v < bottom for v in errors)
+
+
+def number_axis(axes: Axes) -> None:
+    """Numbers on a logarithmic scale, with two ticks at least."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    choices = [LogLocator(subs=subs, numticks=TICKS) for subs in ((1.0, 2.0, 5.0), (1.0,), range(1, 10))]
+    shown = [sum(low <= tick <= high for tick in locator.tick_values(low, high)) for locator in choices]
+    fit = (locator for locator, count in zip(choices, shown, strict=True) if 2 <= count <= TICKS)
+    axes.yaxis.set_major_locator(next(fit, AutoLocator()))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:g}"))
+
+
+def time_axis(axes: Axes, over: str, ticks: int | None = None) -> None:
+    """Epochs or steps, whole numbers from 0 on, also where there is but one."""
+    axes.set_xlabel(over)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=ticks or "auto"))
+    places = {x for line in axes.get_lines() for x in line.get_xdata()}
+    if len(places) == 1:
+        (only,) = places
+        axes.set_xlim(only - 1 if only else -0.05, only + 1)
 
 
 def group_name(group: Group) -> str:

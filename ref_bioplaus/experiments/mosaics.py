@@ -1,6 +1,7 @@
 """Pictures made of images: first-layer weights, and what an autoencoder makes of its inputs."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -18,6 +19,8 @@ from .series import Run, grouped
 
 FIRST_WEIGHTS = "forward/params/1/W"
 FIELDS, FIELDS_WIDE = 64, 8
+PANEL, TITLE_LINE = 3.4, 0.2  # inches
+TITLE_WIDTH = 38  # letters, as many as a panel has room for
 REBUILT = 10  # images
 TITLE = {"loc": "left", "fontsize": 10, "color": STYLE["axes.labelcolor"]}
 
@@ -40,13 +43,17 @@ def receptive_fields(runs: Sequence[Run], data: Any = None) -> Picture:
         checkpoint = checkpoints.latest(run.out)
         panels.append((run, checkpoint.header["epoch"], fields(run, checkpoint.tensors[FIRST_WEIGHTS], data)))
     labels = names(runs)
-    figure = Figure(figsize=(3.4 * len(runs) + 0.2, 3.8), layout="constrained")
-    for axes, (run, epoch, pixels) in zip(figure.subplots(1, len(runs), squeeze=False)[0], panels, strict=True):
+    titles = [textwrap.wrap(labels[run.out], TITLE_WIDTH) for run in runs]
+    longest = max(map(len, titles))
+    figure = Figure(figsize=(PANEL * len(runs) + 0.2, PANEL + TITLE_LINE * (longest + 1)), layout="constrained")
+    every = figure.subplots(1, len(runs), squeeze=False)[0]
+    for axes, (_, epoch, pixels), title in zip(every, panels, titles, strict=True):
         tiles = np.stack([scaled(field) for field in pixels[:FIELDS]])
         grey = tiles.shape[-1] == 1
         axes.imshow(mosaic(tiles, FIELDS_WIDE), cmap="PuOr" if grey else None, vmin=-1.0, vmax=1.0,
                     interpolation="nearest")  # fmt: skip
-        axes.set_title(f"{labels[run.out]}\nepoch {epoch}, {len(tiles)} of {len(pixels)} units", **TITLE)
+        axes.set_title("\n".join([*title, f"epoch {epoch}, {len(tiles)} of {len(pixels)} units"]), **TITLE)
+        axes.set_anchor("NW")  # the title has the panel's whole width
         axes.set_axis_off()
     return Picture(
         figure,
