@@ -1,12 +1,14 @@
 """The papers as data: every cell is an experiment that can be built, and every value of it says where it is from."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ref_bioplaus import initializers, losses, models, optimizers
-from ref_bioplaus.experiments import papers, registry
+from ref_bioplaus.experiments import papers, registry, reproduce, side_by_side
+from ref_bioplaus.experiments.experiment import NOT_LEARNING, as_dict
 from tests.small_models import CLASSES, SIZES
 
 CELLS = [(table.name, *cell) for table in papers.tables() for cell in table.cells]
@@ -14,7 +16,10 @@ FIELDS = {
     "algorithm", "algorithm_options", "model", "model_options", "dataset", "loss", "optimizer", "inverse_optimizer",
     "modifications", "batch", "epochs", "augmentation", "normalise", "held_out",
 }  # fmt: skip
-NEEDED = ("algorithm", "model", "dataset", "loss", "optimizer.name", "optimizer.eta", "batch", "epochs", "augmentation")
+NEEDED = (
+    "algorithm", "model", "dataset", "loss", "optimizer.name", "optimizer.eta", "batch", "epochs", "augmentation",
+    "normalise", "held_out",
+)  # fmt: skip
 DATASETS = {"ylecun/mnist", "uoft-cs/cifar10", "ILSVRC/imagenet-1k"}
 LOSSES = {
     "cross-entropy": losses.cross_entropy,
@@ -99,6 +104,20 @@ def test_every_value_has_a_source(cell):
     if "inverse_optimizer" in fields:
         assert {"inverse_optimizer.name", "inverse_optimizer.eta", "algorithm_options.noise"} <= set(sources)
         assert ("algorithm_options.alpha" in sources) == row.startswith("dtp")
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=ids)
+def test_nothing_that_is_learned_is_left_to_a_default(cell):
+    table, row, column = cell
+    whole = as_dict(reproduce.experiment_of(table, column, row))
+    free = {"seed", "dtype", "precision", *NOT_LEARNING} - {"epochs"}
+    learning = {path for path, _ in papers.flat(whole) if path.partition(".")[0] not in free}
+    assert learning == set(papers.sources(table, column=column, row=row))
+
+
+def test_the_autoencoders_unit_is_said():
+    report = reproduce.reported("bartunov2018/autoencoder", None, Path("nowhere"))
+    assert "a sum over 784 pixels" in side_by_side.caption(report)
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=ids)
@@ -209,6 +228,7 @@ def test_one_cell_in_full():
         "epochs": 500,
         "augmentation": "none",
         "normalise": False,
+        "held_out": 0,
         "optimizer": {
             "name": "adam", "eta": 0.000308, "b1": 0.99, "b2": 0.99, "epsilon": 1e-4, "epsilon_form": "hat",
         },
