@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -82,7 +83,7 @@ def time_axis(axes: Axes, over: str, ticks: int | None = None) -> None:
     """Epochs or steps, whole numbers from 0 on, also where there is but one."""
     axes.set_xlabel(over)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=ticks or "auto"))
-    places = {x for line in axes.get_lines() for x in line.get_xdata()}
+    places = {float(x) for line in axes.get_lines() for x in np.asarray(line.get_xdata())}
     if len(places) == 1:
         (only,) = places
         axes.set_xlim(only - 1 if only else -0.05, only + 1)

@@ -102,7 +102,8 @@ def reproduce(
 ) -> None:
     """A table of a paper again: run its rows and seeds, and print the paper's numbers and ours side by side.
 
-    Runs that are finished are left as they are, runs that were stopped go on.
+    Runs that are finished are left as they are, runs that were stopped go on; nothing runs where one of them learned
+    with other settings or from other images. The report that is written has every row of the column.
     """
     from . import jobs as runs
     from . import reproduce as program
