@@ -230,6 +230,11 @@ def test_seeds_that_learned_with_other_settings_are_not_averaged(tmp_path):
         ((0, 2), 2, 2.0),
         ((1,), 2, 8.0),
     ]
+    for seed, changes in ((0, {}), (1, {"modifications": {"constant-norm": {}}})):
+        written_run(tmp_path, "dfa", seed, [record(2, 0.5, 1.0)], **changes)
+    report = reproduce.reported(TABLE, COLUMN, tmp_path, ["dfa"])
+    assert [line.seeds for line in report.lines] == [(0,), (1,)]
+    assert report.notes == ["dfa seed 1: modifications.constant-norm is {}, the paper's experiment has none"]
     table = "moskovitz2018/table1"
     for seed, epochs in ((0, 25), (1, 5)):  # signs fixed after another share of the same epochs
         written_run(tmp_path, "frsf-ei", seed, [record(5, 9.0, 9.0)], table, "mnist", epochs=epochs)

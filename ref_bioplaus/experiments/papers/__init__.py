@@ -129,9 +129,10 @@ def sources(name: str, column: str, row: str) -> dict[str, str]:
 
 
 def flat(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted path, value) of every value; a schedule, a table with a `kind`, is one value."""
+    """(dotted path, value) of every value; a schedule, a table with a `kind`, is one value, as is an empty table within
+    another: a modification without options."""
     for name, value in fields.items():
-        if isinstance(value, dict) and "kind" not in value:
+        if isinstance(value, dict) and "kind" not in value and (value or not prefix):
             yield from flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
