@@ -561,3 +561,16 @@ def test_an_experiment_survives_its_file():
     for cell in CELLS:
         experiment = reproduce.experiment_of(*cell)
         assert from_dict(reproduce.as_dict(experiment)) == experiment
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [("bartunov2018/table1", "mnist-fc"), ("akrout2019/public-code", "mnist"), ("moskovitz2018/table1", "mnist")],
+)
+def test_the_committed_tables_are_those_of_the_committed_logs(table, column):
+    results = Path(reproduce.__file__).parent / "results"
+    page = results / f"{table.replace('/', '-')}-{column}.md"
+    report = reproduce.reported(table, column, results)
+    assert page.read_text("utf-8") == side_by_side.as_markdown(report)
+    committed = json.loads(page.with_suffix(".json").read_text("utf-8"))["rows"]
+    assert committed == json.loads(side_by_side.as_json(report))["rows"]
