@@ -198,6 +198,18 @@ def test_checking_fills_in_and_is_done_once():
     assert checked(Experiment(optimizer={"eta": 3})).optimizer == {"name": "sgd", "eta": 3, "momentum": 0.9}
 
 
+def test_the_loss_is_what_the_models_targets_ask_for():
+    assert checked(Experiment()).loss == "cross-entropy"
+    full = checked(Experiment(model="bartunov2018/autoencoder"))
+    assert full.loss == "squared-error" and checked(full) == full
+    assert full.optimizer == {"name": "adam", "eta": 0.001}
+    assert checked(from_dict({"loss": "squared-error"})).loss == "squared-error"
+    for loss in ("cross-entropy", "sigmoid-cross-entropy"):
+        assert checked(Experiment(loss=loss)).loss == loss
+        with pytest.raises(ExperimentError, match=f'loss is "{loss}", but the targets .* choose "squared-error"'):
+            checked(Experiment(model="bartunov2018/autoencoder", loss=loss))
+
+
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
@@ -475,7 +487,7 @@ def test_a_share_of_the_run_becomes_an_update():
 def test_every_model_has_a_dataset_and_the_default_experiment(model):
     full = checked(Experiment(model=model))
     assert full.dataset in ("ylecun/mnist", "uoft-cs/cifar10", "ILSVRC/imagenet-1k")
-    assert optimizers.sgd.__name__ == full.optimizer["name"]
+    assert full.optimizer["name"] == ("adam" if full.loss == "squared-error" else "sgd")
 
 
 # On a GPU

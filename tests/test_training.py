@@ -22,7 +22,7 @@ from ref_bioplaus.experiments import checkpoints, estimates, logs, monitor, prep
 from ref_bioplaus.experiments.building import Shape, build
 from ref_bioplaus.experiments.checking import checked
 from ref_bioplaus.experiments.checkpoints import CheckpointError
-from ref_bioplaus.experiments.experiment import Experiment, ExperimentError
+from ref_bioplaus.experiments.experiment import Experiment, ExperimentError, read
 from ref_bioplaus.experiments.training import NotFinite, resume, train
 from ref_bioplaus.tree import named_leaves, tree_map
 from ref_bioplaus.types import Batch
@@ -340,8 +340,10 @@ def test_angles_of_backprop_and_of_feedback_alignment(tmp_path):
 
 
 def test_an_autoencoder_has_a_loss_and_no_error(tmp_path):
-    experiment = of(model="bartunov2018/autoencoder", model_options={"width": 1 / 32}, loss="squared-error")
+    experiment = of(model="bartunov2018/autoencoder", model_options={"width": 1 / 32})
     run = train(experiment, tmp_path, images=embedded_data())
+    assert read(tmp_path / "experiment.toml").loss == "squared-error"
+    assert checkpoints.latest(tmp_path).header["experiment"]["loss"] == "squared-error"
     assert run.records[-1]["test_loss"] < run.records[0]["test_loss"]
     assert "test_error" not in run.records[-1]
     assert checkpoints.latest(tmp_path, "best").header["step"] == 15

@@ -254,8 +254,13 @@ def wrapped_row(experiment: Experiment, row: registry.Row, total: int) -> regist
     return row._replace(wrappers=tuple(wrappers))
 
 
-def build_network(experiment: Experiment, shape: Shape) -> tuple[Network, bool]:
-    """The network for data of that shape, and whether its targets are its inputs. Raises ExperimentError."""
+def rebuilds(model: str) -> bool:
+    """Whether a model's targets are its inputs: it has no classes."""
+    return "classes" not in parameters_of(MODELS[model])
+
+
+def build_network(experiment: Experiment, shape: Shape) -> Network:
+    """The network for data of that shape. Raises ExperimentError."""
     constructor, options = MODELS[experiment.model], plain(experiment.model_options)
     parameters = parameters_of(constructor)
     check_type("model_options.in_shape", options.get("in_shape", []), (list,))
@@ -266,12 +271,11 @@ def build_network(experiment: Experiment, shape: Shape) -> tuple[Network, bool]:
     if tuple(options.pop("in_shape", in_shape)) != in_shape:
         asked = experiment.model_options["in_shape"]
         raise ExperimentError(f"model_options.in_shape is {asked}, but the images have {in_shape}: leave it out.")
-    rebuilds = "classes" not in parameters
-    if not rebuilds and options.setdefault("classes", shape.classes) != shape.classes:
+    if not rebuilds(experiment.model) and options.setdefault("classes", shape.classes) != shape.classes:
         asked = options["classes"]
         raise ExperimentError(f"model_options.classes is {asked}, but the dataset has {shape.classes}: leave it out.")
     try:
-        return constructor(in_shape=in_shape, **options), rebuilds
+        return constructor(in_shape=in_shape, **options)
     except (ValueError, TypeError) as error:
         raise ExperimentError(
             f'The model "{experiment.model}" cannot be built for images {shape.in_shape}: {error}.'
@@ -281,10 +285,10 @@ def build_network(experiment: Experiment, shape: Shape) -> tuple[Network, bool]:
 def build(experiment: Experiment, backend: Backend, shape: Shape) -> Built:
     """The network, loss and algorithm of a checked experiment. Raises ExperimentError."""
     row = find_row(experiment.algorithm)
-    network, rebuilds = build_network(experiment, shape)
+    network = build_network(experiment, shape)
     network = network.with_kernels(backend.kernels).with_dtype(backend.dtype)
     outputs = network[network.L].out_shape[0] - experiment.model_options.get("auxiliary", 0)
-    loss = registry.task_loss(row, LOSSES[experiment.loss](), outputs)
+    loss = registry.task_loss(row, LOSSES[str(experiment.loss)](), outputs)
     row = wrapped_row(experiment, row, experiment.epochs * shape.steps)._replace(
         options=dict(row.options) | resolve_options(row, experiment.algorithm_options)
     )
@@ -294,7 +298,7 @@ def build(experiment: Experiment, backend: Backend, shape: Shape) -> Built:
         inverse = make_optimizer("inverse_optimizer", experiment.inverse_optimizer, shape.steps, network)
         check_noise(row, network)
     try:
-        return Built(network, loss, row.build(network, loss, optimizer, inverse), row, rebuilds)
+        return Built(network, loss, row.build(network, loss, optimizer, inverse), row, rebuilds(experiment.model))
     except ValueError as error:
         raise ExperimentError(f'The algorithm "{row.name}" cannot learn on "{experiment.model}": {error}.') from error
 

@@ -13,6 +13,7 @@ from .building import (
     find_row,
     make_optimizer,
     parameters_of,
+    rebuilds,
     resolve_options,
     wrapped_row,
 )
@@ -36,8 +37,7 @@ def checked(experiment: Experiment) -> Experiment:
     row = find_row(experiment.algorithm)
     if experiment.model not in MODELS:
         raise ExperimentError(unknown("model", experiment.model, MODELS))
-    if experiment.loss not in LOSSES:
-        raise ExperimentError(unknown("loss", experiment.loss, LOSSES))
+    experiment = replace(experiment, loss=loss_of(experiment))
     for name in experiment.metrics:
         check_type("an entry of metrics", name, (str,))
         if name not in METRICS:
@@ -70,6 +70,21 @@ def checked(experiment: Experiment) -> Experiment:
         raise ExperimentError(f'inverse_optimizer is given, but "{row.name}" learns no inverses: leave it out.')
     wrapped_row(full, row, 1)
     return full
+
+
+def loss_of(experiment: Experiment) -> str:
+    """The loss; where none is given, the one that the model's targets ask for. Raises ExperimentError."""
+    rebuilt = rebuilds(experiment.model)
+    usual = "squared-error" if rebuilt else "cross-entropy"
+    loss = usual if experiment.loss is None else experiment.loss
+    if loss not in LOSSES:
+        raise ExperimentError(unknown("loss", loss, LOSSES))
+    if rebuilt and loss != "squared-error":
+        raise ExperimentError(
+            f'loss is "{loss}", but the targets of model "{experiment.model}" are its inputs, not classes: '
+            'choose "squared-error".'
+        )
+    return loss
 
 
 def check_dataset(experiment: Experiment) -> None:

@@ -38,7 +38,7 @@ class Experiment:
     normalise: bool = True  # pixels to mean 0 and deviation 1 per channel over the training images; false: 0 to 1
     held_out: int = 0  # training images kept for validation
     test: bool = True  # whether the test images are measured
-    loss: str = "cross-entropy"
+    loss: str | None = None  # None: cross-entropy, or squared-error where the targets are the inputs
     optimizer: Table = field(default_factory=dict)  # {name, eta, ...}, by_layer: {layer number or "last": {eta, ...}}
     inverse_optimizer: Table = field(default_factory=dict)  # of target propagation
     modifications: Table = field(default_factory=dict)  # {name: options}, innermost first, behind the algorithm's own
@@ -112,8 +112,8 @@ def from_dict(values: Table) -> Experiment:
 
 
 FIELD_TYPES: dict[str, tuple[type, ...]] = (
-    dict.fromkeys(("algorithm", "model", "augmentation", "loss", "backend", "dtype", "precision", "kernels"), (str,))
-    | dict.fromkeys(("dataset", "data", "device"), (str, type(None)))
+    dict.fromkeys(("algorithm", "model", "augmentation", "backend", "dtype", "precision", "kernels"), (str,))
+    | dict.fromkeys(("dataset", "data", "device", "loss"), (str, type(None)))
     | dict.fromkeys(("held_out", "batch", "epochs", "seed", "evaluate_every"), (int,))
     | dict.fromkeys(("algorithm_options", "model_options", "modifications"), (dict,))
     | dict.fromkeys(("optimizer", "inverse_optimizer"), (dict,))
