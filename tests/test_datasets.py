@@ -2,6 +2,7 @@
 
 import io
 import os
+import struct
 import subprocess
 import sys
 import time
@@ -487,6 +488,18 @@ def test_a_damaged_image_is_named_with_its_file_and_row(tmp_path, monkeypatch, o
             data.close()
 
 
+def test_what_any_decoder_raises_names_the_image(tmp_path, monkeypatch):
+    images = [encoded(i) for i in random_images(3, (40, 30))]
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)  # a bomb has twice as many
+    with pytest.raises(DataError, match=r"row 0 .* is damaged \(DecompressionBombError"):
+        datasets.load("x", write(tmp_path / "bomb", train=(images, labels_for(3))))
+    monkeypatch.undo()
+    folder = write(tmp_path / "short", train=(images, labels_for(3)))
+    monkeypatch.setattr(Image, "open", raising(struct.error("unpack requires a buffer of 12 bytes")))
+    with pytest.raises(DataError, match=r"row 0 .* is damaged \(error: unpack requires"):
+        datasets.load("x", folder)
+
+
 def test_an_image_of_another_size_met_late_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets, "PROBED", 2)
     images = [encoded(i) for i in random_images(3)]
@@ -650,6 +663,24 @@ def test_the_hubs_refusals_become_sentences(monkeypatch):
     nested.__cause__ = TimeoutError("timed out")
     assert "cannot be reached" in refused(nested)
     assert "delete its cache" in refused(ValueError("strange"))
+
+
+def test_a_cache_that_cannot_be_written_is_not_the_folders_fault(colour, monkeypatch):
+    for error in (FileNotFoundError(2, "No such file", "/proc/nope"), PermissionError(13, "Denied", "/elsewhere/lock")):
+        monkeypatch.setattr(hf, "load_dataset", raising(error))
+        for arguments in (("x", colour), ("ylecun/mnist",)):
+            with pytest.raises(DataError, match=rf"cache .* cannot be written to .*{error.filename}\): set HF_HOME"):
+                datasets.load(*arguments)
+    monkeypatch.setattr(hf, "load_dataset", raising(PermissionError(13, "Denied", str(colour / "data"))))
+    with pytest.raises(DataError, match="The folder .* cannot be read"):
+        datasets.load("x", colour)
+
+
+def test_an_id_of_three_parts_is_refused_unless_it_is_a_folder(colour):
+    for name in ("a/b/c", "/nowhere", "./nowhere"):
+        with pytest.raises(DataError, match=f'The dataset "{name}" is no id of the Hugging Face hub, and no folder'):
+            datasets.load(name)
+    assert datasets.load(str(colour)).train.count == 23
 
 
 def test_offline_without_a_cache_is_said_so(tmp_path):

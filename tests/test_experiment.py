@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ref_bioplaus import algorithms, inverses, optimizers
+from ref_bioplaus import algorithms, inverses
 from ref_bioplaus.experiments import environment, preparing, registry
 from ref_bioplaus.experiments.building import INITIALIZERS, WORDS, Shape, build, make_optimizer, rate, resolve_options
 from ref_bioplaus.experiments.checking import checked

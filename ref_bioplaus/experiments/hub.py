@@ -54,7 +54,7 @@ class Source(NamedTuple):
                     turned = file.getexif().get(ORIENTATION, 1) != 1
                     image = ImageOps.exif_transpose(file) if turned else file
                     return image.convert("L" if (mode in GREY if grey is None else grey) else "RGB")
-        except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
+        except Exception as error:  # whatever Pillow's decoders raise
             raise DataError(
                 f"{self.place(row, cell)} is damaged ({first_line(error)}): load the dataset anew."
             ) from None
@@ -110,6 +110,11 @@ def opened(name: str, path: Path | None) -> Any:
         ) from None
     if path is not None and not path.is_dir():
         raise DataError(f"The folder {path} is not there: name one in the layout of the Hugging Face hub.")
+    if path is None and (name.count("/") > 1 or name.startswith(("/", ".", "~"))) and not Path(name).is_dir():
+        raise DataError(
+            f'The dataset "{name}" is no id of the Hugging Face hub, and no folder: expected an id as ylecun/mnist, '
+            "or a folder that is there."
+        )
     try:
         splits = datasets.load_dataset(name if path is None else str(path.resolve()))
     except Exception as error:  # whatever the hub's client and the file formats raise
@@ -128,12 +133,15 @@ def sentence(error: Exception, name: str, path: Path | None) -> str:
         cause = cause.__cause__ or cause.__context__
     kinds = {kind.__name__ for one in chain for kind in type(one).__mro__}
     text = " ".join(str(one) for one in chain).lower()
+    unwritten = next((one for one in chain if isinstance(one, OSError) and outside(one.filename, path)), None)
     if path is not None:
         if kinds & {"EmptyDatasetError", "DataFilesNotFoundError"}:
             return f"The folder {path} has no images: expected the layout of the Hugging Face hub."
-        broken = broken_file(path)
+        broken = None if unwritten else broken_file(path)
         if broken:
             return f"The file {broken} is damaged ({first_line(chain[-1])}): fetch it again."
+        if unwritten:
+            return unwritable(unwritten)
         return (
             f"The folder {path} cannot be read ({first_line(chain[-1])}): expected the layout of the Hugging Face hub."
         )
@@ -152,7 +160,22 @@ def sentence(error: Exception, name: str, path: Path | None) -> str:
             f'The dataset "{name}" is not in the cache, and {offline}: fetch it once with a network, or name a folder '
             "that holds it."
         )
+    if unwritten:
+        return unwritable(unwritten)
     return f'The dataset "{name}" cannot be loaded ({first_line(chain[-1])}): delete its cache and fetch it again.'
+
+
+def outside(file: Any, path: Path | None) -> bool:
+    """Whether an error's file is none of the folder's: one of the cache."""
+    return isinstance(file, str) and (path is None or not Path(file).resolve().is_relative_to(path.resolve()))
+
+
+def unwritable(error: OSError) -> str:
+    """A sentence on a cache that refuses."""
+    return (
+        f"The cache of the Hugging Face hub cannot be written to ({error.strerror}: {error.filename}): "
+        "set HF_HOME to another folder."
+    )
 
 
 def first_line(error: BaseException) -> str:
