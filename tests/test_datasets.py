@@ -1,5 +1,6 @@
 """Datasets: what is loaded, how it becomes batches, and that these are the same everywhere."""
 
+import gc
 import io
 import os
 import struct
@@ -295,6 +296,21 @@ def test_images_go_to_the_device_once(colour, monkeypatch):
     del sent[:]
     epoch(data, backend, number=3)
     assert max(sent) <= 8 * 10 * 7
+
+
+@pytest.mark.parametrize("name", ["numpy", "jax"])
+def test_what_was_on_a_device_goes_with_its_backend(colour, name):
+    get(name, "float32")
+    for augmented in ("none", "flip-crop"):
+        data, functions = datasets.load("x", colour, augmentation=augmented), set()
+        for _ in range(3):
+            backend = backends.get(name)
+            for number in (0, 1):
+                epoch(data, backend, number=number)
+            functions.add(len(backend.kept))
+        del backend
+        gc.collect()
+        assert (len(data.on_device), functions) == (0, {1})
 
 
 # Augmentation, against plain forms of it

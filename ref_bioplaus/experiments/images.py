@@ -53,7 +53,7 @@ class Dataset:
     deviation: np.ndarray
     resize_first: bool = False
     workers: int = 0
-    on_device: weakref.WeakKeyDictionary = field(default_factory=weakref.WeakKeyDictionary, repr=False)
+    on_device: weakref.WeakKeyDictionary = field(default_factory=weakref.WeakKeyDictionary, repr=False)  # by backend
     decoders: Decoders | None = field(default=None, repr=False)
 
     @property
@@ -120,7 +120,7 @@ class Dataset:
         shape = split.pixels.shape[1:3]
         plain = shape == self.in_shape[:2] and (draw is None or self.augmentation.name == "none")
 
-        images = pixels["rows" if plain else "flat"]
+        images = pixels.on(backend, "rows" if plain else "flat")
         run = self.making(backend, "rows" if plain else "flat", flatten)
         for positions in parts:
             on_device = backend.asarray(positions.astype(np.int32))
@@ -137,7 +137,7 @@ class Dataset:
         kept = self.on_device.setdefault(backend, {})
         if split.name not in kept:
             assert split.pixels is not None
-            kept[split.name] = (Forms(backend, split.pixels), backend.asarray(split.labels), self.normal(backend))
+            kept[split.name] = (Forms(split.pixels), backend.asarray(split.labels), self.normal(backend))
         return kept[split.name]
 
     def normal(self, backend: Backend) -> tuple[Array, Array]:
@@ -150,15 +150,15 @@ class Dataset:
         """The function that makes a batch on the device, the same one at every call: of stored "rows" or "flat" pixels,
         or of "images" just sent there. Compiled, where the backend compiles; no sum follows a product, which it could
         then round but once."""
-        shape = (-1,) if flatten else self.in_shape
+        channels, classes, shape = self.in_shape[2], len(self.classes), (-1,) if flatten else self.in_shape
 
         def finished(images, labels, centre, factor):
             xp = array_namespace(images)
             dtype = getattr(backend.xp, backend.dtype)
             count = labels.shape[0]
-            x = xp.astype(xp.reshape(images, (count, -1, self.in_shape[2])), factor.dtype)
+            x = xp.astype(xp.reshape(images, (count, -1, channels)), factor.dtype)
             x = xp.astype((x - centre) * factor, dtype, copy=False)
-            return Batch(xp.reshape(x, (count, *shape)), losses.one_hot(labels, len(self.classes), dtype))
+            return Batch(xp.reshape(x, (count, *shape)), losses.one_hot(labels, classes, dtype))
 
         def of_rows(pixels, labels, centre, factor, positions):
             xp = array_namespace(pixels)
@@ -169,12 +169,12 @@ class Dataset:
             chosen = xp.take(pixels, xp.reshape(index, (-1,)), axis=0)
             return finished(chosen, xp.take(labels, positions, axis=0), centre, factor)
 
-        kept = self.on_device.setdefault(backend, {})
-        if (form, flatten) not in kept:
+        key = ("batches", form, shape, channels, classes)
+        if key not in backend.kept:
             functions: dict[str, Callable[..., Batch]] = {"rows": of_rows, "flat": of_flat, "images": finished}
             function = functions[form]
-            kept[form, flatten] = backend.wrap(function) if backend.compiles else backend.eager(function)
-        return kept[form, flatten]
+            backend.kept[key] = backend.wrap(function) if backend.compiles else backend.eager(function)
+        return backend.kept[key]
 
     def streamed(
         self, split: Split, backend: Backend, parts: list[np.ndarray], draw: tuple[int, int] | None, flatten: bool
@@ -203,16 +203,18 @@ class Dataset:
 
 class Forms(dict):
     """Pixels on a device, by form, each made when it is first asked for: "rows" (n, height, width, channels), and
-    "flat" (n * height * width + 1, channels), whose last pixel is 0."""
+    "flat" (n * height * width + 1, channels), whose last pixel is 0. The backend is not kept: this goes when it does."""
 
-    def __init__(self, backend: Backend, pixels: np.ndarray):
+    def __init__(self, pixels: np.ndarray):
         super().__init__()
-        self.backend, self.pixels = backend, pixels
+        self.pixels = pixels
 
-    def __missing__(self, form: str) -> Array:
-        pixels = self.pixels
-        if form == "flat":
-            channels = pixels.shape[3]
-            pixels = np.concatenate([pixels.reshape(-1, channels), np.zeros((1, channels), np.uint8)])
-        self[form] = self.backend.asarray(pixels)
+    def on(self, backend: Backend, form: str) -> Array:
+        """The pixels in a form, on the backend's device."""
+        if form not in self:
+            pixels = self.pixels
+            if form == "flat":
+                channels = pixels.shape[3]
+                pixels = np.concatenate([pixels.reshape(-1, channels), np.zeros((1, channels), np.uint8)])
+            self[form] = backend.asarray(pixels)
         return self[form]
