@@ -209,12 +209,22 @@ def test_images_of_one_brightness_are_not_divided_by_zero(tmp_path):
     assert np.all(epoch(datasets.load("x", folder))[0][0] == 0)
 
 
-def test_a_local_copy_is_known_by_its_classes(tmp_path):
-    image = [encoded(np.zeros((28, 28), np.uint8))]
-    folder = write(tmp_path, names=list("0123456789"), train=(image, [0]), test=(image, [9]))
-    data = datasets.load("x", folder)
-    assert (data.mean, data.deviation) == (0.1307, 0.3081)
-    np.testing.assert_allclose(epoch(data)[0][0], -0.1307 / 0.3081, rtol=1e-6)
+def test_a_local_copy_is_known_by_its_classes_and_its_brightness(tmp_path):
+    """Digits of another brightness, or numbered by no names, have a mean and a deviation of their own."""
+    like = np.zeros((28, 28), np.uint8)
+    like.flat[:120] = 218  # mean 0.131, deviation 0.308
+    for name, image in (("like", like), ("bright", 255 - like), ("dark", like // 2)):
+        for options in ({}, {"stream": True, "augmentation": "crop-9", "workers": 0}):
+            folder = write(tmp_path / name, names=list("0123456789"), train=([encoded(image)] * 3, [0, 4, 9]))
+            data = datasets.load("x", folder, held_out=1, **options)
+            assert ((data.mean, data.deviation) == (0.1307, 0.3081)) == (name == "like")
+            data.close()
+    cells = [{"bytes": encoded(like), "path": None}] * 2
+    table = hf.Dataset.from_dict({"image": cells, "label": [0, 9]}).cast_column("image", hf.Image())
+    (tmp_path / "integers" / "data").mkdir(parents=True)
+    table.to_parquet(tmp_path / "integers" / "data" / "train.parquet")
+    data = datasets.load("x", tmp_path / "integers")
+    assert (data.mean, data.deviation) == (pytest.approx(like.mean() / 255), pytest.approx(like.std() / 255))
 
 
 def test_the_embedded_images():

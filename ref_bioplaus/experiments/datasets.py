@@ -10,17 +10,18 @@ their names: augmentation.py.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from . import augmentation as augmentations
 from . import embedded, hub
 from .augmentation import Augmentation, DataError
-from .hub import Source
+from .hub import Found, Source
 from .images import Dataset, Split
 from .streaming import cores, views
 
@@ -28,7 +29,8 @@ __all__ = ("DataError", "Dataset", "Split", "images_per_second", "load")
 
 IN_MEMORY = 1 << 30  # bytes: larger sets stream
 PROBED = 100  # images, evenly spread, whose size and colour are looked at before the rest is decoded
-SAMPLED = 1000  # images, evenly spread, that give a streamed set its mean and deviation
+SAMPLED = 1000  # images, evenly spread, that give a streamed set its mean and deviation, or tell whose images they are
+NEAR = 0.02  # between the mean and deviation of a folder's images and those of the dataset whose classes it has
 CHUNK = 500  # images that a thread decodes at a time
 
 
@@ -40,6 +42,7 @@ class Known:
     classes: tuple[int, str, str]
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
+    measured: bool = True  # whether the deviation is that of all pixels
 
 
 # Sources: PyTorch's MNIST example; computed on the 60,000 training images; computed on the 50,000 training images;
@@ -50,7 +53,7 @@ KNOWN = {
     "uoft-cs/cifar10": Known(50_000, (10, "airplane", "truck"), (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "ILSVRC/imagenet-1k": Known(
         1_281_167, (1000, "tench, Tinca tinca", "toilet tissue, toilet paper, bathroom tissue"),
-        (0.485, 0.456, 0.406), (0.229, 0.224, 0.225),
+        (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), measured=False,
     ),
 }  # fmt: skip
 
@@ -114,8 +117,26 @@ def load(
         found.classes, (*out, 1 if grey else 3), plan, np.zeros(1), np.ones(1), resize_first,
         cores() if workers is None else workers,
     )  # fmt: skip
-    data.mean, data.deviation = moments(data, name if path is None else None) if normalise else unit(data)
+    if normalise:
+        known = name if path is None and name in KNOWN else recognised(found)
+        data.mean, data.deviation = moments(data, known)
+    else:
+        data.mean, data.deviation = unit(data)
     return data
+
+
+def recognised(found: Found) -> str | None:
+    """The hub's dataset whose classes' names a folder has and, as names may be mere numbers, whose brightness too."""
+    described = (len(found.classes), found.classes[0], found.classes[-1])
+    for id, known in KNOWN.items():
+        if found.named and known.classes == described:
+            if not known.measured:
+                return id
+            images = found.train.images(spread(len(found.train), SAMPLED), grey=len(known.mean) == 1)
+            mean, deviation = measured(np.asarray(image).reshape(-1, len(known.mean)) for image in images)
+            near = np.abs([mean - known.mean, deviation - known.deviation]) < NEAR
+            return id if np.all(near) else None
+    return None
 
 
 def other_count(name: str, count: int) -> str | None:
@@ -201,22 +222,28 @@ def unit(data: Dataset) -> tuple[np.ndarray, np.ndarray]:
 
 
 def moments(data: Dataset, name: str | None) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation per channel, (channels,): those known of the dataset, or of the one whose classes it has; else
-    those of its training images, as they come in a test, and of 1000 of them where they stream."""
-    described = (len(data.classes), data.classes[0], data.classes[-1])
-    for id, known in KNOWN.items():
-        if (id == name or known.classes == described) and len(known.mean) == data.in_shape[2]:
-            return np.array(known.mean), np.array(known.deviation)
+    """Mean and deviation per channel, (channels,): those known of the hub's dataset of that name; else those of its
+    training images, as they come in a test, and of 1000 of them where they stream."""
+    known = KNOWN.get(name or "")
+    if known and len(known.mean) == data.in_shape[2]:
+        return np.array(known.mean), np.array(known.deviation)
     parts: Iterator[np.ndarray]
-    sums, squares, count = np.zeros(data.in_shape[2]), np.zeros(data.in_shape[2]), 0
     if data.train.pixels is not None:
         pixels = data.train.pixels
         parts = (pixels[i : i + CHUNK] for i in range(0, data.train.count, CHUNK))
     else:
         positions = spread(data.train.count, SAMPLED)
         parts = data.decoded(data.train, [positions[i : i + CHUNK] for i in range(0, len(positions), CHUNK)], None)
+    return measured(part.reshape(-1, part.shape[3]) for part in parts)
+
+
+def measured(parts: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of brightness per channel, (channels,), over parts of some pixels, uint8 (n, channels)."""
+    sums: Any = 0
+    squares: Any = 0
+    count = 0
     for part in parts:
-        values = part.reshape(-1, part.shape[3]).astype(np.int64)
+        values = part.astype(np.int64)
         sums, squares, count = sums + values.sum(axis=0), squares + (values * values).sum(axis=0), count + len(values)
     mean = sums / count
     deviation = np.sqrt(np.maximum(squares / count - mean * mean, 0.0))

@@ -76,6 +76,7 @@ class Found(NamedTuple):
     test: Source | None
     test_labels: np.ndarray | None
     classes: tuple[str, ...]
+    named: bool  # whether the dataset itself names its classes
 
 
 def find(name: str, path: str | Path | None = None) -> Found:
@@ -86,6 +87,7 @@ def find(name: str, path: str | Path | None = None) -> Found:
         raise DataError(f'{origin} has no split "train", only {", ".join(splits)}: rename one in its README.')
     column, label, classes = columns(splits["train"], origin)
     labels = labels_of(splits["train"], label, origin, "train")
+    named = bool(classes)
     classes = classes or tuple(map(str, range(int(labels.max(initial=0)) + 1)))
     check_labels(labels, classes, origin, "train")
     source = Source(encoded(splits["train"], column), column, origin, "train")
@@ -95,8 +97,8 @@ def find(name: str, path: str | Path | None = None) -> Found:
             if np.any(test_labels != -1):  # the hub's -1: not made public
                 check_labels(test_labels, classes, origin, split)
                 test = Source(encoded(splits[split], column), column, origin, split)
-                return Found(source, labels, test, test_labels, classes)
-    return Found(source, labels, None, None, classes)
+                return Found(source, labels, test, test_labels, classes, named)
+    return Found(source, labels, None, None, classes, named)
 
 
 def opened(name: str, path: Path | None) -> Any:

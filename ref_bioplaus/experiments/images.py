@@ -203,7 +203,7 @@ class Dataset:
 
 class Forms(dict):
     """Pixels on a device, by form, each made when it is first asked for: "rows" (n, height, width, channels), and
-    "flat" (n * height * width + 1, channels), whose last pixel is 0. The backend is not kept: this goes when it does."""
+    "flat" (n * height * width + 1, channels), whose last pixel is 0. No backend is kept: they go when it does."""
 
     def __init__(self, pixels: np.ndarray):
         super().__init__()
