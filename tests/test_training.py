@@ -186,6 +186,24 @@ def test_more_epochs_lift_a_limit_on_steps_and_are_as_if_there_had_been_none(tmp
     assert resume(tmp_path / "run", epochs=3, steps=11, images=embedded_data()).step == 11
 
 
+@pytest.mark.parametrize("again", ["resume", "train"])
+def test_more_epochs_outlive_a_kill_before_the_next_checkpoint(again, tmp_path, monkeypatch):
+    whole = train(of(**PLAIN, epochs=2), tmp_path / "whole", images=embedded_data())
+    out = tmp_path / "run"
+    train(of(**PLAIN, epochs=1), out, images=embedded_data())
+    before = checkpoints.latest(out)
+    monkeypatch.setattr(running.Training, "run", lambda training: None)  # killed before its first step
+    if again == "resume":
+        resume(out, epochs=2, images=embedded_data())
+    else:
+        train(of(**PLAIN, epochs=2), out, images=embedded_data(), resume=True)
+    monkeypatch.undo()
+    after = checkpoints.latest(out)
+    assert (after.header["experiment"]["epochs"], read(out / "experiment.toml").epochs) == (2, 2)
+    assert after.header | {"experiment": None} == before.header | {"experiment": None}
+    assert_same(whole, resume(out, images=embedded_data()))
+
+
 def test_another_number_of_training_images_is_refused(tmp_path):
     train(of(**PLAIN), tmp_path, images=Stopping(embedded_data(), 3))
     with pytest.raises(ExperimentError, match="learned from 470 training images, but here are 400"):
@@ -418,9 +436,16 @@ def test_resuming_with_another_rule_is_refused_and_a_shorter_log_too(tmp_path):
     with pytest.raises(ExperimentError, match="has batch = 100, not 50"):
         resume(tmp_path, batch=50, images=data)
     assert train(of(epochs=5), tmp_path, images=data, resume=True).step == 5
+    newest = checkpoints.latest(tmp_path)
+    checkpoints.save(tmp_path, 6, newest.header | {"step": 6}, newest.tensors)
+    there, stored = [path.read_bytes() for path in checkpoints.found(tmp_path)], read(tmp_path / "experiment.toml")
+    assert len(there) == 2
     (tmp_path / "log.jsonl").write_text("")
-    with pytest.raises(ExperimentError, match="expected at least"):
-        resume(tmp_path, images=data)
+    for name in (None, checkpoints.found(tmp_path)[1].name):
+        with pytest.raises(ExperimentError, match="expected at least"):
+            resume(tmp_path, name, epochs=7, images=data)
+    assert [path.read_bytes() for path in checkpoints.found(tmp_path)] == there
+    assert read(tmp_path / "experiment.toml") == stored
 
 
 def test_a_run_never_goes_back_and_says_where_nothing_is_left(tmp_path):
@@ -465,7 +490,7 @@ def test_the_best_checkpoint_goes_on_where_its_steps_own_file_is_damaged(tmp_pat
     shutil.copy(newest, tmp_path / "run" / checkpoints.BEST)
     newest.write_bytes(newest.read_bytes()[:-1])
     found = checkpoints.latest(tmp_path / "run", "best")
-    checkpoints.keep_until(tmp_path / "run", found)
+    checkpoints.keep_until(tmp_path / "run", found, found.header["experiment"])
     assert checkpoints.load(newest).header["step"] == 5
     assert_same(whole, resume(tmp_path / "run", epochs=2, images=embedded_data()))
 

@@ -194,12 +194,14 @@ def state_of(backend: Backend, checkpoint: Checkpoint, like: State) -> State:
     return unflatten(like, [backend.asarray(checkpoint.tensors[name]) for name in shapes])
 
 
-def keep_until(folder: Path, checkpoint: Checkpoint) -> None:
-    """Make a checkpoint the newest of its folder: from here on the run takes another way. Raises CheckpointError."""
+def keep_until(folder: Path, checkpoint: Checkpoint, experiment: dict[str, Any]) -> None:
+    """Make a checkpoint the newest of its folder, with the experiment's fields as they are from here on: the run takes
+    another way, a kill or not. Raises CheckpointError."""
     newest = folder / name_at(checkpoint.header["step"])
+    header = checkpoint.header | {"experiment": experiment}
     try:
-        if checkpoint.path != newest:  # it is the best one; its step's own file may be gone, or damaged
-            write_whole(newest, checkpoint.path.read_bytes())
+        if checkpoint.path != newest or header != checkpoint.header:  # the best one's own file may be gone, or damaged
+            write_whole(newest, encoded(header, checkpoint.tensors))
         for other in found(folder):
             if other > newest:
                 other.unlink()

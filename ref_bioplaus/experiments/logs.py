@@ -17,21 +17,24 @@ class Log:
     """One JSON line per evaluation."""
 
     def __init__(self, path: Path, size: int = 0):
-        """size: bytes to keep of what is there. Raises ExperimentError where the file is shorter than that."""
-        self.path = path
+        """size: bytes of what is there that `cut` keeps. Raises ExperimentError where the file is shorter than that."""
+        self.path, self.kept = path, size
         there = path.stat().st_size if path.exists() else 0
         if there < size:
             raise ExperimentError(
                 f"The log {path} has {there} bytes, expected at least {size} as its checkpoint says: lines are lost; "
                 "continue from an older checkpoint with --checkpoint, or start in another folder."
             )
-        with open(path, "ab") as file:
-            file.truncate(size)
-            os.fsync(file.fileno())
 
     def records(self) -> list[dict[str, Any]]:
-        """Every line so far. Raises ExperimentError for one that is not understood."""
-        return read_log(self.path)
+        """Every line to keep. Raises ExperimentError for one that is not understood."""
+        return read_log(self.path, self.kept) if self.kept else []
+
+    def cut(self) -> None:
+        """Leave only what is to be kept; the file is there after this."""
+        with open(self.path, "ab") as file:
+            file.truncate(self.kept)
+            os.fsync(file.fileno())
 
     def add(self, record: dict[str, Any]) -> None:
         """One more line, on the disk when this returns."""
@@ -46,10 +49,10 @@ class Log:
         return self.path.stat().st_size
 
 
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a log. Raises ExperimentError for one that is not understood."""
+def read_log(path: Path, size: int | None = None) -> list[dict[str, Any]]:
+    """The whole lines of a log, or of its first bytes. Raises ExperimentError for one that is not understood."""
     found = []
-    for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(keepends=True), 1):
+    for number, line in enumerate(path.read_bytes()[:size].decode("utf-8", "replace").splitlines(keepends=True), 1):
         if line.endswith("\n"):  # the last one may be half written
             try:
                 found.append(json.loads(line))

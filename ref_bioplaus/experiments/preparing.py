@@ -113,28 +113,30 @@ def check_checkpoint(checkpoint: Checkpoint | None, data: Data, experiment: Expe
         )
 
 
-def prepare_folder(out: Path, experiment: Experiment, state: int, fresh: bool) -> None:
-    """Write the experiment into the folder. Raises ExperimentError where there is no room or no right to.
+def prepare_folder(out: Path, experiment: Experiment, state: int, checkpoint: Checkpoint | None) -> None:
+    """Write the experiment into the folder, and first into the checkpoint that is gone on from, where there is one.
 
-    state: its bytes. fresh: no checkpoint is gone on from.
+    state: its bytes. Raises ExperimentError where there is no room or no right to.
     """
     needed = (checkpoints.KEPT + 2) * (state + 100_000)
     try:
         checkpoints.remove_temporaries(out)
         (out / FAILURE).unlink(missing_ok=True)
-        if fresh:
-            (out / checkpoints.BEST).unlink(missing_ok=True)
-        checkpoints.write_whole(out / EXPERIMENT, as_toml(experiment).encode())
         free = estimates.free_disk(out)
+        if free is not None and free < needed:
+            raise ExperimentError(
+                f"The folder {out} has {estimates.size(free)} free, but the checkpoints need "
+                f"{estimates.size(needed)}: make room, or name another folder with --out."
+            )
+        if checkpoint is None:
+            (out / checkpoints.BEST).unlink(missing_ok=True)
+        else:
+            checkpoints.keep_until(out, checkpoint, as_dict(experiment))
+        checkpoints.write_whole(out / EXPERIMENT, as_toml(experiment).encode())
     except OSError as error:
         raise ExperimentError(
             f"The folder {out} cannot be written to ({error.strerror}): name another one with --out."
         ) from error
-    if free is not None and free < needed:
-        raise ExperimentError(
-            f"The folder {out} has {estimates.size(free)} free, but the checkpoints need "
-            f"{estimates.size(needed)}: make room, or name another folder with --out."
-        )
 
 
 def get_backend(experiment: Experiment, reporter: Reporter) -> Backend:

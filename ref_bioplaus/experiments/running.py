@@ -116,7 +116,6 @@ class Training:
         estimates.check_memory(self.needs, self.backend, f'"{experiment.algorithm}" on "{experiment.model}"')
         if tensorboard:
             monitor.TensorBoard.writer()
-        prepare_folder(out, experiment, self.needs.state, fresh=checkpoint is None)
         self.modes = {
             name: self.backend.compile(monitor.counting(step, self.built), donate=True, keep=("loss", "output"))
             for name, step in self.built.algorithm.modes.items()
@@ -126,17 +125,16 @@ class Training:
         self.state = first
         self.at = Progress()
         self.last_saved = time.monotonic()
-        log_size = 0
+        self.log = Log(out / LOG, checkpoint.header["log_size"] if checkpoint else 0)
+        self.records = self.log.records()
         if checkpoint is not None:
             self.state = checkpoints.state_of(self.backend, checkpoint, first)
             self.at = Progress(**({"due": False} | checkpoint.header["progress"]))  # older ones do not say
-            log_size = checkpoint.header["log_size"]
-            checkpoints.keep_until(out, checkpoint)
+        prepare_folder(out, experiment, self.needs.state, checkpoint)
+        self.log.cut()  # after checkpoints that know of more lines are gone
         self.tensorboard = (
             monitor.TensorBoard(out / TENSORBOARD, self.at.step + 1 if checkpoint else 0) if tensorboard else None
         )
-        self.log = Log(out / LOG, log_size)
-        self.records = self.log.records()
         names = tuple(experiment.metrics)
         start = tree_map(copied, first.forward.params) if "sign_changes" in names else None
         del first  # its feedback weights may be most of what there is
