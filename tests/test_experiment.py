@@ -11,7 +11,16 @@ import pytest
 
 from ref_bioplaus import algorithms, inverses
 from ref_bioplaus.experiments import environment, preparing, registry
-from ref_bioplaus.experiments.building import INITIALIZERS, WORDS, Shape, build, make_optimizer, rate, resolve_options
+from ref_bioplaus.experiments.building import (
+    INITIALIZERS,
+    WORDS,
+    Shape,
+    build,
+    first_state,
+    make_optimizer,
+    rate,
+    resolve_options,
+)  # fmt: skip
 from ref_bioplaus.experiments.checking import checked
 from ref_bioplaus.experiments.contracts import Reporter
 from ref_bioplaus.experiments.experiment import (
@@ -234,6 +243,10 @@ def test_the_loss_is_what_the_models_targets_ask_for():
         (["optimizer.decay=2"], "decay is 2"),
         (["optimizer.eta=-0.1"], "optimizer.eta is -0.1, expected a finite number of at least 0"),
         (["optimizer.eta=nan"], "optimizer.eta is nan, expected a finite"),
+        (["optimizer.eta.kind=[]"], r'schedule kind of optimizer.eta "\[\]" is unknown: did you mean piecewise'),
+        (["optimizer.eta.kind={}"], 'schedule kind of optimizer.eta "{}" is unknown'),
+        (["optimizer.eta.epochs=3"], 'schedule kind of optimizer.eta "None" is unknown'),
+        (["optimizer.by_layer.last.name=[]"], r'optimizer.by_layer.last.name "\[\]" is unknown: did you mean'),
         (["optimizer.eta=fast"], "optimizer.eta is 'fast', expected a number"),
         (["optimizer.by_layer.first.eta=1"], 'names "first", expected the number of a layer or "last"'),
         (["optimizer.by_layer.2=1"], "optimizer.by_layer.2 is 1, expected a table"),
@@ -243,6 +256,14 @@ def test_the_loss_is_what_the_models_targets_ask_for():
         (["modifications.batch-manhatan={}"], "did you mean batch-manhattan"),
         (["modifications.batch-manhattan=3"], "modifications.batch-manhattan is 3, expected a table"),
         (["modifications.batch-manhattan.optimizer=3"], 'The option of modification "batch-manhattan"'),
+        (["modifications.batch-manhattan.on=W"], 'on of modification "batch-manhattan" is "W", expected "weights" or'),
+        (["modifications.constant-norm.on=W"], 'on of modification "constant-norm" is "W", expected "weights" or'),
+        (["modifications.noisy-gradients.strength=nan"], 'strength of modification "noisy-gradients" is nan, expected'),
+        (["modifications.noisy-gradients.strength=-1"], "strength .* is -1, expected a finite number of at least 0"),
+        (["modifications.align-to-random.strength=inf"], 'strength of modification "align-to-random" is inf'),
+        (["modifications.fixed-signs={start=1, margin=inf}"], 'margin of modification "fixed-signs" is inf'),
+        (["modifications.fixed-signs.start=-1"], "start of fixed-signs is -1, expected 0 to 2"),
+        (["modifications.fixed-signs.start=3000000000"], "start of fixed-signs is 3000000000, expected 0 to"),
         (["modifications.fixed-signs={}"], "needs start"),
         (["modifications.fixed-signs.start=0.5"], "start of fixed-signs is 0.5, expected a whole number"),
         (["modifications.fixed-signs.start_share=1.5"], "start_share of fixed-signs is 1.5, expected 0 to 1"),
@@ -280,7 +301,10 @@ def test_a_mistake_is_found_before_anything_is_built(settings, sentence):
         (["model_options.in_shape=[784]"], r"in_shape is \[784\], but the images have \(108,\)"),
         (["model_options.classes=5"], "classes is 5, but the dataset has 4"),
         (["model_options.classes=3"], "classes is 3, but the dataset has 4"),
-        (["model_options.width=0"], "width is 0, expected a positive factor"),
+        (["model_options.width=0"], "width is 0, expected a positive factor below 1e9"),
+        (["model_options.width=1e300"], "width is 1e.300, expected a positive factor below 1e9"),
+        (["model_options.width=inf"], "width is inf, expected a positive factor below 1e9"),
+        (["modifications.fixed-signs={start=1, margin=0}"], "margin is 0, expected at least"),
         (["algorithm=sdtp", "algorithm_options.noise.2=1"], r"names layers \[2\], expected all of \[2, 3, 4, 5, 6\]"),
         (["algorithm=dtp", "algorithm_options.noise.2=1"], r"names layers \[2\], expected all of \[2, 3, 4, 5\]"),
         (["algorithm=dtp", "model=he2016/resnet20"], "needs a chain, synapses in every layer"),
@@ -291,6 +315,18 @@ def test_a_mistake_that_only_the_data_shows(settings, sentence):
     experiment = checked(overridden(SMALL, settings))
     with pytest.raises(ExperimentError, match=sentence):
         build(experiment, get("numpy", "float32"), SHAPE)
+
+
+def test_a_first_state_that_the_library_refuses_is_a_sentence():
+    backend = get("numpy", "float32")
+    built = build(checked(SMALL), backend, SHAPE)
+
+    def init(key):
+        raise ValueError("W has shape (), expected two axes")
+
+    refusing = built._replace(algorithm=built.algorithm._replace(init=init))
+    with pytest.raises(ExperimentError, match=r'"backprop" cannot start on "bartunov2018/mnist-fc": W has shape \(\)'):
+        first_state(SMALL, refusing, backend)
 
 
 def test_pixels_are_normalised_or_not_as_the_field_says(monkeypatch):

@@ -12,7 +12,7 @@ from .. import algorithms, initializers, inverses, losses, optimizers
 from ..backends import Backend
 from ..models import MODELS
 from ..network import Network
-from ..types import Algorithm, Loss, Optimizer
+from ..types import Algorithm, Loss, Optimizer, State
 from . import registry
 from .experiment import Experiment, ExperimentError, Table, check_type, plain, unknown
 
@@ -164,9 +164,9 @@ def rate(where: str, eta: Any, steps: int) -> Any:
     """A learning rate as `optimizers` has it, for so many updates an epoch. Raises ExperimentError."""
     if not isinstance(eta, dict):
         return positive(f"{where}.eta", eta)
-    kind = eta.get("kind")
+    kind = str(eta.get("kind"))
     if kind not in SCHEDULES:
-        raise ExperimentError(unknown(f"schedule kind of {where}.eta", str(kind), SCHEDULES))
+        raise ExperimentError(unknown(f"schedule kind of {where}.eta", kind, SCHEDULES))
     allowed = {"kind", "epochs", "updates", *SCHEDULES[kind]}
     for name in eta:
         if name not in allowed:
@@ -201,9 +201,9 @@ def make_optimizer(where: str, options: Table, steps: int, network: Network | No
     """
     own = dict(options)
     by_layer = own.pop("by_layer", {})
-    name = own.pop("name")
+    name = str(own.pop("name"))
     if name not in OPTIMIZERS:
-        raise ExperimentError(unknown(f"{where}.name", str(name), OPTIMIZERS))
+        raise ExperimentError(unknown(f"{where}.name", name, OPTIMIZERS))
     check_options(f'{where} "{name}"', parameters_of(OPTIMIZERS[name]), own)
     eta = rate(where, own.pop("eta"), steps)
     try:
@@ -249,7 +249,13 @@ def wrapped_row(experiment: Experiment, row: registry.Row, total: int) -> regist
             if "start" not in options:
                 raise ExperimentError('The modification "fixed-signs" needs start (updates) or start_share (0 to 1).')
             check_type("start of fixed-signs", options["start"], (int,))
+            if not 0 <= options["start"] < 1 << 31:
+                raise ExperimentError(f"start of fixed-signs is {options['start']}, expected 0 to 2^31 - 1 updates.")
         check_options(f'modification "{name}"', parameters_of(registry.MODIFICATIONS[name], "optimizer"), options)
+        if options.get("on", "weights") not in ("weights", "all"):
+            raise ExperimentError(f'on of modification "{name}" is "{options["on"]}", expected "weights" or "all".')
+        for option in ("strength", "margin"):
+            positive(f'{option} of modification "{name}"', options.get(option, 0.0))
         wrappers.append((name, options))
     return row._replace(wrappers=tuple(wrappers))
 
@@ -301,6 +307,16 @@ def build(experiment: Experiment, backend: Backend, shape: Shape) -> Built:
         return Built(network, loss, row.build(network, loss, optimizer, inverse), row, rebuilds(experiment.model))
     except ValueError as error:
         raise ExperimentError(f'The algorithm "{row.name}" cannot learn on "{experiment.model}": {error}.') from error
+
+
+def first_state(experiment: Experiment, built: Built, backend: Backend) -> State:
+    """The state before the first step: the same each time. Raises ExperimentError."""
+    try:
+        return built.algorithm.init(backend.key(experiment.seed))
+    except ValueError as error:
+        raise ExperimentError(
+            f'The algorithm "{built.row.name}" cannot start on "{experiment.model}": {error}.'
+        ) from error
 
 
 def check_noise(row: registry.Row, network: Network) -> None:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from ..network import forward
 from . import checkpoints
-from .building import build
+from .building import build, first_state
 from .contracts import Reporter
 from .experiment import ExperimentError
 from .pictures import STYLE
@@ -145,7 +145,7 @@ def rebuilt(run: Run, data: Any) -> tuple[np.ndarray, np.ndarray]:
     data = data or preparing.load_data(experiment, Reporter())
     built = build(experiment, backend, preparing.shape_of(data, experiment))
     checkpoint = checkpoints.latest(run.out)
-    state = checkpoints.state_of(backend, checkpoint, built.algorithm.init(backend.key(experiment.seed)))
+    state = checkpoints.state_of(backend, checkpoint, first_state(experiment, built, backend))
     split = ("train", *preparing.measured_splits(experiment, data))[-1]
     x = next(preparing.ordered(data, split, backend, experiment, built)).x[:REBUILT]
     trace, _ = forward(built.network, state.forward.params, state.stats, x, train=False)

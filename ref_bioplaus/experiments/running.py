@@ -16,7 +16,7 @@ from ..backends import Backend
 from ..tree import tree_map
 from ..types import Array, Batch, State
 from . import checkpoints, estimates, monitor
-from .building import Built, build
+from .building import Built, build, first_state
 from .checkpoints import Checkpoint, CheckpointError
 from .contracts import Data, Reporter
 from .diagnosis import NotFinite, diagnosis
@@ -121,7 +121,7 @@ class Training:
             for name, step in self.built.algorithm.modes.items()
         }
         self.measure = self.backend.wrap(monitor.measuring(self.built))
-        first = self.first_state()
+        first = first_state(experiment, self.built, self.backend)
         self.state = first
         self.at = Progress()
         self.last_saved = time.monotonic()
@@ -139,10 +139,6 @@ class Training:
         start = tree_map(copied, first.forward.params) if "sign_changes" in names else None
         del first  # its feedback weights may be most of what there is
         self.compare = monitor.Comparison(self.backend, self.built, names, start, next(self.batches(0, 0)))
-
-    def first_state(self) -> State:
-        """The state before the first step: the same each time."""
-        return self.built.algorithm.init(self.backend.key(self.experiment.seed))
 
     def batches(self, epoch: int, start: int) -> Iterator[Batch]:
         """The training batches of an epoch from number `start` on."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from . import checkpoints, monitor
-from .building import build
+from .building import build, first_state
 from .checking import checked
 from .contracts import Data, Reporter
 from .experiment import Experiment, from_dict
@@ -90,7 +90,7 @@ def evaluate(
     backend = get_backend(experiment, Reporter())
     data = images or load_data(experiment, Reporter())
     built = build(experiment, backend, shape_of(data, experiment))
-    state = checkpoints.state_of(backend, found, built.algorithm.init(backend.key(experiment.seed)))
+    state = checkpoints.state_of(backend, found, first_state(experiment, built, backend))
     measure = backend.wrap(monitor.measuring(built))
     record: dict[str, Any] = {
         "checkpoint": found.path.name,

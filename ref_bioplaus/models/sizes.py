@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 
 def scaled(width: float) -> Callable[[int], int]:
-    """A paper's number of units or channels -> ours. Raises ValueError unless width is positive."""
-    if not width > 0:
-        raise ValueError(f"width is {width}, expected a positive factor on the number of units and channels")
+    """A paper's number of units or channels -> ours. Raises ValueError unless width is above 0 and below 1e9."""
+    if not 0 < width < 1e9:
+        raise ValueError(f"width is {width}, expected a positive factor below 1e9 on the number of units and channels")
     return lambda n: max(1, round(n * width))
