@@ -59,7 +59,17 @@ def get(
     probe. kernels: "portable", the definition, or "native", the library's own. Raises BackendError, one sentence saying
     what to install or choose.
     """
-    backend = loader(name)(device, dtype, precision, kernels)
+    make = loader(name)
+    try:
+        backend = make(device, dtype, precision, kernels)
+    except TypeError as error:
+        raise BackendError(
+            f'backend "{name}" cannot be made ({error}): expected a function of (device, dtype, precision, kernels)'
+        ) from error
+    if not isinstance(backend, Backend):
+        raise BackendError(
+            f'backend "{name}" is a {type(backend).__name__}, expected a function that returns a Backend'
+        )
     backend.check()
     return backend
 
@@ -73,11 +83,16 @@ def loader(name: str) -> Callable[..., Backend]:
         hint = f'did you mean "{close[0]}"? Known' if close else "known"
         raise BackendError(f'backend "{name}" is unknown: {hint} are {", ".join(names())}')
     module, function = place.split(":", 1)
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise BackendError(f'backend "{name}": "{module}" is no name of a module, expected "module:function"')
     try:
-        return getattr(importlib.import_module(module), function)
+        found = getattr(importlib.import_module(module), function)
     except ImportError as error:
         other = ", ".join(n for n in installed() if n != name)
         how = f"install it with {INSTALL[name]}" if name in INSTALL else f"install what provides {module}"
         raise BackendError(f'backend "{name}" cannot be imported ({error}): {how}, or choose one of {other}') from error
     except AttributeError as error:
         raise BackendError(f'backend "{name}": module {module} has no "{function}", expected a function') from error
+    if not callable(found):
+        raise BackendError(f'backend "{name}" is a {type(found).__name__}, expected a function that returns a Backend')
+    return found

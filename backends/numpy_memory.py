@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,8 @@ class Workers:
         if self.pool is None or self.process != os.getpid():  # threads do not survive a fork
             self.pool, self.process = ThreadPoolExecutor(self.threads - 1), os.getpid()
         ends = [len(items) * i // n for i in range(n + 1)]
-        later = [self.pool.submit(work, items[a:b]) for a, b in zip(ends[1:-1], ends[2:], strict=True)]
+        parts = [items[a:b] for a, b in zip(ends[1:-1], ends[2:], strict=True)]
+        later = [self.pool.submit(copy_context().run, work, part) for part in parts]  # with the caller's np.errstate
         return [work(items[: ends[1]]), *(future.result() for future in later)]
 
 

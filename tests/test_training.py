@@ -397,6 +397,18 @@ def test_a_loss_that_is_not_finite_names_step_layer_and_checkpoint(tmp_path):
     assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 1
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_the_sentence_is_all_that_is_said(tmp_path):
+    """NumPy's warnings are not: neither before a loss that is not finite, nor at the angle of a zero vector."""
+    for eta in (3e38, 1e300):
+        with pytest.raises(NotFinite):
+            train(of(optimizer={"name": "sgd", "eta": eta}), tmp_path / str(eta), images=embedded_data())
+    still = of(algorithm="FA", algorithm_options={"feedback_initializer": "zero"}, epochs=1)
+    run = train(still, tmp_path / "still", images=embedded_data())
+    assert run.records[-1]["matrix_angles"]["2"] is None
+    training.evaluate(run.out, images=embedded_data())
+
+
 def test_a_state_that_is_not_finite_is_never_written(tmp_path):
     experiment = of(optimizer={"name": "sgd", "eta": 1e300}, checkpoint_every=0.0, epochs=1)
     with pytest.raises(NotFinite, match="state/forward/params/1/W, layer 1"), np.errstate(all="ignore"):
@@ -500,7 +512,7 @@ def test_as_many_images_with_other_labels_are_refused(tmp_path):
     other = embedded_data()
     assert checkpoints.latest(tmp_path).header["labels"] == other.fingerprint
     other.fingerprint = "other"
-    with pytest.raises(ExperimentError, match="learned from images with other labels"):
+    with pytest.raises(ExperimentError, match="learned from images with other labels than those of ylecun/mnist:"):
         resume(tmp_path, epochs=2, images=other)
 
 

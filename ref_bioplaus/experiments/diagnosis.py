@@ -2,8 +2,11 @@
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ..conformance.judge import in_order
 from . import checkpoints, monitor
+from .building import first_state
 
 if TYPE_CHECKING:
     from .running import Training
@@ -15,11 +18,12 @@ class NotFinite(RuntimeError):
     """A loss that is not finite; the message says where it began."""
 
 
+@np.errstate(all="ignore")
 def diagnosis(run: "Training", bad: int) -> str:
     """A sentence on the first tensor that was not finite, up to step `bad`: the steps since the last checkpoint
     are run again, the last of them tensor by tensor."""
     step, epoch, position = 0, 0, 0
-    state, where = run.first_state(), "the start"
+    state, where = first_state(run.experiment, run.built, run.backend), "the start"
     if checkpoints.found(run.out):
         checkpoint = checkpoints.latest(run.out)
         state = checkpoints.state_of(run.backend, checkpoint, state)

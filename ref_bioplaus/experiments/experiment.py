@@ -153,10 +153,18 @@ def toml_value(text: str) -> Any:
 # For sentences
 
 
+def nearest(name: str, names: list[str]) -> list[str]:
+    """The names that contain a text; else those like it, or like it after their "/"; else none."""
+    within = [known for known in names if name.lower() in known.lower()]
+    ends = {known.rpartition("/")[2]: known for known in names}
+    like = difflib.get_close_matches(name, names, n=3)
+    return within or like or [ends[end] for end in difflib.get_close_matches(name, ends, n=3)]
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """A sentence on an unknown name, with the nearest ones."""
     names = list(known)
-    close = difflib.get_close_matches(name, names, n=3) or sorted(names)
+    close = nearest(name, names) or sorted(names)
     return f'The {kind} "{name}" is unknown: did you mean {", ".join(close)}?'
 
 

@@ -60,6 +60,7 @@ def measuring(built: Built):
     return run
 
 
+@np.errstate(all="ignore")
 def measured(backend: Backend, measure, state: State, batches: Iterable[Batch]) -> dict[str, float]:
     """loss, and for classes the error and top-5 error in percent, over all of a split's batches."""
     losses, ranks, classes = [], [], 0
@@ -86,6 +87,7 @@ class Comparison:
         self.backend, self.start, self.batch = backend, start, batch
         self.run = backend.wrap(comparing(built, names)) if names else None
 
+    @np.errstate(all="ignore")  # the angle of a zero vector is NaN
     def __call__(self, state: State) -> dict[str, dict[str, float | None]]:
         """{metric: {layer: number}}."""
         if self.run is None:

@@ -103,8 +103,8 @@ def check_checkpoint(checkpoint: Checkpoint | None, data: Data, experiment: Expe
         )
     if None not in (header.get("labels"), labels_of(data)) and header["labels"] != labels_of(data):
         raise ExperimentError(
-            f"The run in {out} learned from images with other labels than those of {experiment.data}: "
-            "name the same data, or start in another folder."
+            f"The run in {out} learned from images with other labels than those of "
+            f"{experiment.data or experiment.dataset}: name the same data, or start in another folder."
         )
     if header["step"] > total:
         raise ExperimentError(

@@ -3,13 +3,13 @@
 A new algorithm is one file in algorithms/ and one row here.
 """
 
-import difflib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from .. import algorithms, losses, modifications
 from ..network import Network
 from ..types import Algorithm, Loss, Optimizer
+from .experiment import nearest
 
 
 class Row(NamedTuple):
@@ -116,7 +116,8 @@ def row(name: str) -> Row:
             return candidate
     word, module = name.lower(), name.lower().replace("-", "_")
     akin = [r.name for r in ROWS if word in r.label.lower().replace(",", "").split() or module == r.module]
-    close = akin or difflib.get_close_matches(name, [r.name for r in ROWS], n=3) or [r.name for r in ROWS]
+    names = [r.name for r in ROWS]
+    close = akin or nearest(name, names) or names
     raise KeyError(f'algorithm "{name}" is unknown: did you mean {", ".join(close)}?')
 
 

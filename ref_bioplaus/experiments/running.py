@@ -199,6 +199,7 @@ class Training:
                 return
             yield batch
 
+    @np.errstate(all="ignore")  # what is not finite gets a sentence
     def learn(self, batch: Batch) -> None:
         """The schedule's modes on one batch."""
         at = self.at
@@ -210,6 +211,7 @@ class Training:
         at.step += 1
         at.position += 1
 
+    @np.errstate(all="ignore")
     def look(self) -> None:
         """Bring the losses since the last look to the host. Raises NotFinite."""
         at, mean = self.at, None
