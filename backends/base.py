@@ -33,9 +33,7 @@ class Backend:
         if kernels not in ("portable", "native"):
             raise BackendError(f'kernels "{kernels}" are unknown: choose "portable" or "native"')
         self.xp, self.device, self.dtype, self.precision = xp, device, dtype, precision
-        self.kept: dict[
-            Any, Callable
-        ] = {}  # compiled functions, by what makes them the same: they die with the backend
+        self.kept: dict[Any, Callable] = {}  # compiled functions by what makes them the same; they die with the backend
         self.kernels: Kernels = PORTABLE if kernels == "portable" else self.native_kernels()
         self.kernels = self.kernels._replace(normal_table=self.asarray(normal_table()))
         self.consumed: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()  # t of each donated state
