@@ -1,7 +1,7 @@
 """Where the time of a step goes: `python -m asv_bench.profile W1 torch SN`.
 
-On torch, by operation, as its own profiler has it; on NumPy and CuPy, by kernel. Both cost time themselves, so that a
-profiled step is slower than a measured one. JAX runs a step as one program, which is not split here.
+On torch, by operation, and on JAX, by the parts of XLA's program (of all threads together, without their waiting), as
+their own profilers have it; on NumPy and CuPy, by kernel. All of them cost time themselves.
 """
 
 import time
@@ -83,6 +83,23 @@ def by_operation(workload: str, method: str, backend: Backend) -> tuple[dict[str
     return parts, sum(part.seconds for part in parts.values()), steps
 
 
+def by_program(workload: str, method: str, backend: Backend) -> tuple[dict[str, Part], float, int]:
+    """The same, by the parts of XLA's program."""
+    from .profile_jax import by_program_part
+
+    training = Training(WORKLOADS[workload], method, backend)
+    warm_up(training)
+    found, steps = by_program_part(training, run)
+    parts: dict[str, Part] = {}
+    for name, (calls, seconds) in found.items():
+        parts[name] = part = Part()
+        part.calls, part.seconds = int(calls), seconds
+    return parts, sum(part.seconds for part in parts.values()), steps
+
+
+SPLIT = {"torch": by_operation, "jax": by_program, "numpy": by_kernel, "cupy": by_kernel}
+
+
 def run(training: Training) -> tuple[float, int]:
     """The seconds that some steps took, and how many they were."""
     start, steps = time.perf_counter(), 0
@@ -102,19 +119,18 @@ def rows(parts: dict[str, Part], seconds: float, steps: int, most: int) -> Itera
 
 def main(
     workload: Annotated[str, typer.Argument(help="W1 to W8.")],
-    backend: Annotated[str, typer.Argument(help="torch, numpy or cupy.")],
+    backend: Annotated[str, typer.Argument(help="torch, jax, numpy or cupy.")],
     method: Annotated[str, typer.Argument(help="As in BP, FA, KP.")] = "BP",
     device: Annotated[str | None, typer.Option(help="As in cpu or cuda.")] = None,
     most: Annotated[int, typer.Option(help="Rows to show.")] = 12,
 ) -> None:
     """Where the time of a step goes."""
-    for given, known in ((workload, WORKLOADS), (method, METHODS), (backend, ("torch", "numpy", "cupy"))):
+    for given, known in ((workload, WORKLOADS), (method, METHODS), (backend, SPLIT)):
         if given not in known:
             raise typer.BadParameter(f'"{given}" is unknown, expected one of {", ".join(known)}')
     keep_freed_memory()
     made: Any = backends.get(backend, device=device, kernels="native")
-    split = by_operation if backend == "torch" else by_kernel
-    parts, seconds, steps = split(workload, method, made)
+    parts, seconds, steps = SPLIT[backend](workload, method, made)
     table = Table(title=f"{method} on {workload}, {backend}: {1e3 * seconds / steps:.2f} ms a step")
     for column, side in (("part", "left"), ("calls", "right"), ("ms a step", "right"), ("share", "right")):
         table.add_column(column, justify=side)  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from asv_bench import cases, measure, memory, native, page, primitives, profile, regression, report
 from asv_bench.flops import step_flops
+from asv_bench.profile_jax import added_up
 from asv_bench.workloads import METHODS, WORKLOADS, Training, methods_of, without_dropout
 from ref_bioplaus import backends
 from ref_bioplaus.kernels import PORTABLE
@@ -508,6 +509,34 @@ def test_a_profile_of_torch_sees_its_products(monkeypatch):
     parts, seconds, steps = profile.by_operation("W1", "BP", backends.get("torch", "cpu", kernels="native"))
     assert parts["aten::mm"].calls >= 3 * steps
     assert 0.0 < parts["aten::mm"].seconds < seconds
+
+
+def test_a_profile_of_jax_sees_its_products(monkeypatch):
+    pytest.importorskip("jax")
+    monkeypatch.setitem(WORKLOADS, "W1", SMALL["W1"])
+    parts, seconds, steps = profile.by_program("W1", "BP", backends.get("jax", kernels="native"))
+    assert steps > 0
+    assert any("dot" in name or "fusion" in name for name in parts)
+    assert all(part.seconds >= -1e-9 for part in parts.values())
+    assert 0.0 < sum(part.seconds for part in parts.values()) == seconds
+
+
+def test_parts_of_a_program_are_without_what_is_inside_of_them():
+    """Two threads, and one that runs no program; a loop with two products inside, and one after it."""
+
+    def call(name, start, length, thread):
+        return {"ph": "X", "pid": 1, "tid": thread, "ts": start, "dur": length, "name": name}
+
+    events = [
+        {"ph": "M", "name": "thread_name", "pid": 1, "tid": t, "args": {"name": name}}
+        for t, name in ((1, "tf_XLAEigen/7"), (2, "tf_XLAPjRtCpuClient/9"), (3, "python"))
+    ]
+    events += [call("while.1", 0, 10, 1), call("dot.3", 1, 4, 1), call("dot.12.1", 5, 3, 1), call("dot.3", 10, 2, 1)]
+    events += [call("ThunkExecutor::Execute (wait)", 0, 7, 2), call("add_fusion", 2, 1, 2), call("main", 0, 99, 3)]
+    found = added_up(events)
+    assert {name: (calls, round(1e6 * seconds)) for name, (calls, seconds) in found.items()} == {
+        "while": (1, 3), "dot": (3, 9), "add_fusion": (1, 1),
+    }  # fmt: skip
 
 
 def test_a_profile_names_what_it_does_not_know():
