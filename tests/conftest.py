@@ -86,6 +86,7 @@ SLOW = (  # parts of the names of tests that mostly wait for a compiler; their s
     ("test_generated_feedback", "learns", "conv", "jax"),
     ("test_gradients", "resnet50-jax"),
     ("test_jax_native", "conformance_of_the_kernels[bfloat16"),
+    ("test_jax_native", "faces_of_windowed", "float64"),
     ("test_torch_native", "bit_by_bit", "ResNet"),
     ("test_training", "bit_for_bit", "jax-batch norm"),
     ("test_training", "bit_for_bit", "torch", "batch norm"),
