@@ -223,7 +223,10 @@ def gradient_ratio(runs: Sequence[Run], data: Any = None) -> Picture:
     axes.set_xlabel("layer, from the input up")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title("||gradient of backpropagation|| / ||update signal||", loc="left", fontsize=10, color=DARK)
-    handles = [Line2D([], [], color=COLOURS[i % len(COLOURS)], label=group_name(g)) for i, g in enumerate(groups)]
+    handles = [
+        Line2D([], [], color=COLOURS[i % len(COLOURS)], marker=MARKERS[1:][i // len(COLOURS) % 4], ms=4,
+               label=group_name(group)) for i, group in enumerate(groups)
+    ]  # fmt: skip
     legend(figure, handles + dashes({"first evaluation": ":", "last evaluation": "-"}))
     return Picture(figure, "Both gradients are of the same weights and batch. Means over the runs that differ only in "
                    "their seed; the bars reach from the lowest seed to the highest.")  # fmt: skip
