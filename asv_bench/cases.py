@@ -71,7 +71,7 @@ def steps(workload: Workload, backend: Backend, methods: Sequence[str], seconds:
 
 def native(workload: Workload, backend: Backend, seconds: float, compiled: bool) -> Iterator[Record]:
     """Backpropagation against the strongest native form, which a first contest finds: `forms` holds that one's times,
-    `seconds` and `native_seconds` those of the contest of the two."""
+    `seconds` and `ratio` are of the contest of the two."""
     ours = Training(workload, "BP", backend)
     warm_up(ours)
     forget_compiled(backend.name)
@@ -95,7 +95,6 @@ def native(workload: Workload, backend: Backend, seconds: float, compiled: bool)
         "native", f"{workload.name}/{backend.name}", final, "ours", strongest,
         workload=workload.name, backend=backend.name, kernels=backend.kernels.name, strongest=strongest,
         forms={form: contest.median(form) for form in ("ours", *forms)}, failed=failed, compiler=compiled,
-        native_seconds=final.median(strongest),
     )  # fmt: skip
 
 

@@ -28,7 +28,7 @@ from .workloads import METHODS, WORKLOADS
 
 RESULTS = Path(__file__).parent / "results"
 PARTS = ("native", "algorithms", "kernels", "memory", "scaling", "start", "feedback")
-PEAK_SECONDS = 0.3  # of each measurement of a peak between two cases
+PEAK_SECONDS = 0.3  # of each measurement of a peak, before every case
 app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
 
 
@@ -67,22 +67,16 @@ def strongest_form(lines: Path, key: str) -> str | None:
 
 
 def stamped(learning: dict[str, Backend], precision: str) -> dict[str, dict[str, Any]]:
-    """What every record of a backend tells beside its own: device, precision, versions, and the device's peak."""
-    devices = {name: device_name(backend) for name, backend in learning.items()}
-    peak = {d: max(measure.peaks(device=d, precision=precision).values()) for d in set(devices.values())}
+    """What every record of a backend tells beside its own: device, precision, versions, and the device's peak, which
+    `higher_peaks` finds."""
     return {
-        name: {
-            "device": devices[name],
-            "precision": precision,
-            "versions": backend.versions(),
-            "peak": peak[devices[name]],
-        }
+        name: {"device": device_name(backend), "precision": precision, "versions": backend.versions(), "peak": 0.0}
         for name, backend in learning.items()
     }
 
 
 def higher_peaks(stamps: dict[str, dict[str, Any]], precision: str) -> None:
-    """Measure the devices' peaks once more, and keep the higher ones: whatever else runs can only lower them."""
+    """Measure the devices' peaks, and keep the higher ones: whatever else runs can only lower them."""
     peak = {
         device: max(measure.peaks(seconds=PEAK_SECONDS, device=device, precision=precision).values())
         for device in {stamp["device"] for stamp in stamps.values()}

@@ -695,7 +695,7 @@ def test_a_cache_that_cannot_be_written_is_not_the_folders_fault(colour, monkeyp
     for error in (FileNotFoundError(2, "No such file", "/proc/nope"), PermissionError(13, "Denied", "/elsewhere/lock")):
         monkeypatch.setattr(hf, "load_dataset", raising(error))
         for arguments in (("x", colour), ("ylecun/mnist",)):
-            with pytest.raises(DataError, match=rf"cache .* cannot be written to .*{error.filename}\): set HF_HOME"):
+            with pytest.raises(DataError, match=rf"cache .* cannot be used .*{error.filename}\): set HF_HOME"):
                 datasets.load(*arguments)
     monkeypatch.setattr(hf, "load_dataset", raising(PermissionError(13, "Denied", str(colour / "data"))))
     with pytest.raises(DataError, match="The folder .* cannot be read"):

@@ -23,18 +23,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from . import mosaics, series
 from .experiment import ExperimentError, unknown
-from .lines import (
-    DARK,
-    FLOOR,
-    band,
-    bars,
-    dashes,
-    error_axis,
-    group_name,
-    legend,
-    number_axis,
-    time_axis,
-)  # fmt: skip
+from .lines import DARK, FLOOR, band, bars, dashes, error_axis, group_name, legend, number_axis, time_axis
 from .missing import (
     error_name,
     freezing,

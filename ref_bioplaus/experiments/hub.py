@@ -135,15 +135,15 @@ def sentence(error: Exception, name: str, path: Path | None) -> str:
         cause = cause.__cause__ or cause.__context__
     kinds = {kind.__name__ for one in chain for kind in type(one).__mro__}
     text = " ".join(str(one) for one in chain).lower()
-    unwritten = next((one for one in chain if isinstance(one, OSError) and outside(one.filename, path)), None)
+    refusing = next((one for one in chain if isinstance(one, OSError) and outside(one.filename, path)), None)
     if path is not None:
         if kinds & {"EmptyDatasetError", "DataFilesNotFoundError"}:
             return f"The folder {path} has no images: expected the layout of the Hugging Face hub."
-        broken = None if unwritten else broken_file(path)
+        broken = None if refusing else broken_file(path)
         if broken:
             return f"The file {broken} is damaged ({first_line(chain[-1])}): fetch it again."
-        if unwritten:
-            return unwritable(unwritten)
+        if refusing:
+            return unusable(refusing)
         return (
             f"The folder {path} cannot be read ({first_line(chain[-1])}): expected the layout of the Hugging Face hub."
         )
@@ -162,8 +162,8 @@ def sentence(error: Exception, name: str, path: Path | None) -> str:
             f'The dataset "{name}" is not in the cache, and {offline}: fetch it once with a network, or name a folder '
             "that holds it."
         )
-    if unwritten:
-        return unwritable(unwritten)
+    if refusing:
+        return unusable(refusing)
     return f'The dataset "{name}" cannot be loaded ({first_line(chain[-1])}): delete its cache and fetch it again.'
 
 
@@ -172,10 +172,10 @@ def outside(file: Any, path: Path | None) -> bool:
     return isinstance(file, str) and (path is None or not Path(file).resolve().is_relative_to(path.resolve()))
 
 
-def unwritable(error: OSError) -> str:
+def unusable(error: OSError) -> str:
     """A sentence on a cache that refuses."""
     return (
-        f"The cache of the Hugging Face hub cannot be written to ({error.strerror}: {error.filename}): "
+        f"The cache of the Hugging Face hub cannot be used ({error.strerror}: {error.filename}): "
         "set HF_HOME to another folder."
     )
 
