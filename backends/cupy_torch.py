@@ -14,10 +14,10 @@ class TorchConvolutions:
     def __init__(self, xp: Any):
         import torch
 
-        from ref_bioplaus.backends import torch_backend, torch_kernels
+        from ref_bioplaus.backends import torch_backend, torch_products
 
         self.xp, self.torch = xp, torch
-        self.kernels, self.products_in = torch_kernels, torch_backend.products_in
+        self.products, self.products_in = torch_products, torch_backend.products_in
 
     def call(self, function: Callable, a, b, window):
         """A function of two tensors and a window on two arrays."""
@@ -28,15 +28,15 @@ class TorchConvolutions:
 
     def conv_apply(self, W, x, window):
         """u: every window's pixels times the one filter bank."""
-        return self.call(self.kernels.conv_apply, W, x, window)
+        return self.call(self.products.conv_apply, W, x, window)
 
     def conv_transport(self, B, u, window):
         """x: the exact transpose of conv_apply."""
-        return self.call(self.kernels.conv_transport, B, u, window)
+        return self.call(self.products.conv_transport, B, u, window)
 
     def conv_correlate(self, x, u, window):
         """W: the sum over samples and windows of pixel times signal."""
-        return self.call(self.kernels.conv_correlate, x, u, window)
+        return self.call(self.products.conv_correlate, x, u, window)
 
 
 def available() -> bool:

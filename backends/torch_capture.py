@@ -13,7 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from ref_bioplaus.backends import torch_passes
 from ref_bioplaus.backends.torch_graphs import Replayed, synchronising
-from ref_bioplaus.backends.torch_kernels import dense
+from ref_bioplaus.backends.torch_optimizers import dense
 from ref_bioplaus.backends.torch_trees import flattened, reader, rebuilt, writer
 from ref_bioplaus.tree import tree_map
 

@@ -18,7 +18,15 @@ from ref_bioplaus.types import LayerParams
 
 torch = pytest.importorskip("torch")
 
-from ref_bioplaus.backends import torch_backend, torch_capture, torch_kernels, torch_passes, torch_trees  # noqa: E402
+from ref_bioplaus.backends import (  # noqa: E402
+    torch_backend,
+    torch_capture,
+    torch_kernels,
+    torch_optimizers,
+    torch_passes,
+    torch_products,
+    torch_trees,
+)
 
 STEPS = [c for c in step_cases() if c.id == f"{c.row}/{c.architecture}"]
 CASES = {c.row: c for c in reversed(STEPS)}  # the first architecture of every row
@@ -215,7 +223,7 @@ def test_adams_count_is_found_again_from_its_corrections():
         for t in (1, 2, 10, 100, 1000, 30_000, 1_000_000):
             time = torch.tensor(float(t), dtype=dtype)
             correction = tuple(-torch.expm1(time * np.log(b)) for b in (b1, b2))
-            found = float(torch_kernels.updates_done(correction, b1, b2))
+            found = float(torch_optimizers.updates_done(correction, b1, b2))
             for b in (b1, b2):
                 assert abs(b**found - b**t) < (3e-7 if dtype == torch.float32 else 1e-12)
 
@@ -231,9 +239,9 @@ def test_the_judge_accepts_the_primitives(native, precision, dtype):
 def test_tf32_rounds_to_nearest_even_and_keeps_what_is_not_finite():
     x = torch.tensor([1.0 + 2.0**-11, 1.0 + 3 * 2.0**-11, 1.0 + 2.0**-11 + 2.0**-20, -1.0 - 2.0**-12, 0.0])
     wanted = torch.tensor([1.0, 1.0 + 2.0**-9, 1.0 + 2.0**-10, -1.0, 0.0])
-    assert torch.equal(torch_kernels.rounded_to_tf32(x), wanted)
+    assert torch.equal(torch_products.rounded_to_tf32(x), wanted)
     odd = torch.tensor([0x7FFFFFFF, 0x7F800001, 0x7F800000, -0x800000], dtype=torch.int32).view(torch.float32)
-    rounded = torch_kernels.rounded_to_tf32(odd)
+    rounded = torch_products.rounded_to_tf32(odd)
     assert rounded.isnan().tolist() == [True, True, False, False]
     assert rounded[2:].tolist() == [np.inf, -np.inf]
 
@@ -284,8 +292,8 @@ def test_bfloat16_products_on_a_gpu_add_up_and_end_in_float32(part):
         assert float((found - wanted).abs().max()) < 1e-5  # a result rounded to bfloat16 would be off by 1e-2
         assert float((found - getattr(exact, f"{kind}_{face}")(a, b, linear.window)).abs().max()) > 1e-3
     for t in (W, x):
-        narrow = torch_kernels.rounded_to_bfloat16(t.float())
-        assert torch.equal(torch_kernels.rounded_to_tf32(narrow), narrow)
+        narrow = torch_products.rounded_to_bfloat16(t.float())
+        assert torch.equal(torch_products.rounded_to_tf32(narrow), narrow)
 
 
 def built(backend, case):
