@@ -63,6 +63,7 @@ def any_backend(request):
 
 SLOW = (  # parts of the names of tests that mostly wait for a compiler; their shorter neighbours always run
     ("test_backends", "float64_in_jax_leaves_float32"),
+    ("test_backends", "mutates_nothing", "jax"),
     ("test_benchmarks", "W6-jax"),
     ("test_benchmarks", "W5-jax"),
     ("test_benchmarks", "dropout_drops[jax]"),
@@ -81,12 +82,18 @@ SLOW = (  # parts of the names of tests that mostly wait for a compiler; their s
     ("test_cross_backend", "brsf-ResNet", "jax"),
     ("test_cross_backend", "frsf-ei-ResNet", "jax"),
     ("test_cross_backend", "constant-norm", "ResNet", "jax"),
+    *(
+        ("test_cross_backend", f"[{row}-ResNet, BN before", "jax")
+        for row in ("sn", "usf", "frsf", "xiao", "dfa", "dense-fa")
+    ),
     ("test_datasets", "resnet18", "jax"),
     ("test_generated_feedback", "learns", "ResNet", "jax"),
     ("test_generated_feedback", "learns", "conv", "jax"),
     ("test_gradients", "resnet50-jax"),
     ("test_jax_native", "conformance_of_the_kernels[bfloat16"),
+    ("test_jax_native", "conformance_of_the_kernels[float32-bf16"),
     ("test_jax_native", "faces_of_windowed", "float64"),
+    ("test_linear", "float32_stays", "jax"),
     ("test_torch_native", "bit_by_bit", "ResNet"),
     ("test_training", "bit_for_bit", "jax-batch norm"),
     ("test_training", "bit_for_bit", "torch", "batch norm"),
