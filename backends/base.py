@@ -6,7 +6,9 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
+from array_api_compat import array_namespace
 
+from ref_bioplaus.backends.ownership import Ownership
 from ref_bioplaus.kernels import PORTABLE, Kernels
 from ref_bioplaus.layouts import from_torch, to_torch
 from ref_bioplaus.network import Network
@@ -70,6 +72,18 @@ class Backend:
         """`step` as the library runs it best; eager, unless said otherwise."""
         return self.eager(step)
 
+    def wrap_donating(self, step: Callable) -> Callable:
+        """The same for a step (state, key, batch) that may write over the state, as a function with a keyword more.
+
+        begin: a function without arguments, to be called before anything of the state is written over or given back.
+        """
+        run = self.wrap(step)
+        return lambda state, key, batch, *, begin: run(state, key, batch)
+
+    def ownership(self) -> Ownership | None:
+        """What a step that writes over a donated state asks whether others see it; None where no step does."""
+        return None
+
     # The same for all
 
     def target_dtype(self, array: np.ndarray, dtype: str | None) -> str:
@@ -89,8 +103,22 @@ class Backend:
     def compile(self, step: Step, donate: bool = False, keep: tuple[str, ...] | None = None) -> "CompiledStep":
         """A step (state, batch) -> (state, info) as fast as the library makes it.
 
-        donate=False mutates nothing. donate=True consumes the state, and nothing else: used again it raises. keep:
-        the fields of Info to return; None for all of them.
+        donate=True gives the state away: its memory may hold the new one. keep: the fields of Info to return; None for
+        all of them. Who owns what is the same on every library:
+
+        - Before a call all arrays are the caller's. A step with donate=False never writes to any of them.
+        - A donating step consumes the State that it is given and nothing else. Whoever uses that State again gets a
+          BackendError. An array of it that the caller can reach in any other way keeps its value, at the price of a
+          copy: through another State, a part of this one (`state.forward`), an Info, a list, a view, a closure.
+        - After a call its results are the caller's, the new State and every array of Info; no later call changes them,
+          but for a State that is donated in its turn.
+        - A call that raises has not consumed its State, unless it was stopped while it was writing; then the State is
+          refused as if it had been donated.
+        - A State is known by its t, and every call returns a t of its own. States that share a t are one State.
+        - A step's Python code runs once for every structure and shape where the library compiles. What it closes over
+          has the value of that moment for good, also where it is an array of a State that is donated later: what
+          changes belongs in the state.
+        - Steps may run in several threads, each with a State of its own.
         """
         return CompiledStep(self, step, donate, keep)
 
@@ -168,19 +196,34 @@ class CompiledStep:
         self.traces = 0  # how often the step's Python code ran: once per call, or per compilation where there is one
         self.donate = donate
         self.consumed = backend.consumed
+        self.ownership = backend.ownership() if donate else None
 
         def pure(state: State, key: Array, batch: Batch) -> tuple[State, Info]:
             self.traces += 1
             state, info = step(state._replace(key=key), batch)
             return state._replace(key=None), info if keep is None else Info(**{n: getattr(info, n) for n in keep})
 
-        self.run = backend.wrap_donating(pure) if donate and hasattr(backend, "wrap_donating") else backend.wrap(pure)
+        self.run = backend.wrap_donating(pure) if donate else backend.wrap(pure)
 
     def __call__(self, state: State, batch: Batch) -> tuple[State, Info]:
         if self.consumed.get(id(state.t)) is state.t:
             raise BackendError("this state was donated to an earlier step and is gone: use the state it returned")
         if self.donate:
-            with suppress(TypeError):  # a NumPy number, which cannot be remembered
-                self.consumed[id(state.t)] = state.t
-        new, info = self.run(state._replace(key=None), state.key, batch)
+            given = state if self.ownership is None else self.ownership.take(state)
+            new, info = self.run(given._replace(key=None), state.key, batch, begin=lambda: self.consume(state))
+            new = self.with_own_time(new, state)
+            self.consume(state)
+        else:
+            new, info = self.run(state._replace(key=None), state.key, batch)
+            new = self.with_own_time(new, state)
         return new._replace(key=state.key), info
+
+    def consume(self, state: State) -> None:
+        """Have the state refused from now on."""
+        with suppress(TypeError):  # a NumPy number, which cannot be remembered
+            self.consumed[id(state.t)] = state.t
+
+    @staticmethod
+    def with_own_time(new: State, state: State) -> State:
+        """A state that a step returned; where it left t alone, with a copy of it: a state is known by its t."""
+        return new if new.t is not state.t else new._replace(t=array_namespace(new.t).asarray(new.t, copy=True))
