@@ -112,8 +112,8 @@ class Backend:
           copy: through another State, a part of this one (`state.forward`), an Info, a list, a view, a closure.
         - After a call its results are the caller's, the new State and every array of Info; no later call changes them,
           but for a State that is donated in its turn.
-        - A call that raises has not consumed its State, unless it was stopped while it was writing; then the State is
-          refused as if it had been donated.
+        - A call that raises before its calculation has begun, as at a batch of a wrong shape, has not consumed its
+          State. One that was stopped in the middle may have written: its State is refused as if it had been donated.
         - A State is known by its t, and every call returns a t of its own. States that share a t are one State.
         - A step's Python code runs once for every structure and shape where the library compiles. What it closes over
           has the value of that moment for good, also where it is an array of a State that is donated later: what

@@ -11,8 +11,17 @@ from typing import Any
 
 from ref_bioplaus.tree import leaves, unflatten
 
-ONE = 3  # what getrefcount finds where a container holds an object: that, a variable's reference and its own argument's
 EXACT = getattr(sys, "_is_gil_enabled", lambda: True)()  # counts are exact under the GIL only
+
+
+def references(tree: tuple) -> int:
+    """What Python counts for a tuple's first entry, read as below."""
+    for branch in tree:
+        return sys.getrefcount(branch)
+    raise ValueError("an empty tuple has no first entry")
+
+
+ONE = references((object(),))  # where only the tuple holds it
 
 
 class Ownership:

@@ -108,7 +108,7 @@ class Products:
     Steps that ask for the same one run side by side, whatever their threads; others wait for each other.
     """
 
-    def __init__(self, *policies: Any):
+    def __init__(self, policies: tuple[Any, ...]):
         """policies: where torch keeps it."""
         self.policies, self.now = policies, ""
         self.threads: list[int] = []  # those inside of a step, once for every step that they are in
@@ -159,10 +159,11 @@ class Products:
             policy.fp32_precision = precision
 
 
-PRODUCTS = {
-    "cpu": Products(torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv),  # type: ignore[attr-defined]
-    "cuda": Products(torch.backends.cuda.matmul, torch.backends.cudnn.conv),  # type: ignore[attr-defined]
+POLICIES: dict[str, tuple[Any, ...]] = {  # where torch keeps the precision of float32 products, by type of device
+    "cpu": (torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv),  # type: ignore[attr-defined]
+    "cuda": (torch.backends.cuda.matmul, torch.backends.cudnn.conv),  # type: ignore[attr-defined]
 }
+PRODUCTS = {device: Products(policies) for device, policies in POLICIES.items()}
 
 
 def products_in(precision: str, device: str):

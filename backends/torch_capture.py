@@ -29,6 +29,7 @@ class Line(NamedTuple):
     run: Callable  # tensors -> flat list of results
     write: Callable  # flat list of results -> the step's own tree of results
     module: torch.fx.GraphModule  # the calls, to look at
+    loops: list[torch_loops.Loop]  # those that it calls: they live as long as it does
     reason: str  # why there is no CUDA graph; "" where there is one
 
 
@@ -80,7 +81,6 @@ class Captured:
         devices = {t.device for t in tensors if t.device.type == "cuda"}
         with torch.random.fork_rng(devices), torch_loops.collected() as loops:
             module = make_fx(flat)(*map(alias, tensors))
-        module.loops = loops  # they live as long as the calls of them
         inputs = [node for node in module.graph.nodes if node.op == "placeholder"]
         writable = tuple(i for i, t in enumerate(tensors[:own]) if t.is_floating_point() and dense(t))
         torch_passes.improve(module, {inputs[i] for i in writable})
@@ -88,7 +88,7 @@ class Captured:
         reason = "not on a GPU"
         if self.graphs is not None:
             run, reason = replayed(run, tensors, writable, self.graphs, module.graph)
-        return Line(reader(arguments), run, writer(shape[0]), module, reason)
+        return Line(reader(arguments), run, writer(shape[0]), module, loops, reason)
 
 
 def replayed(run: Callable, tensors: list, writable: tuple[int, ...], graphs, graph) -> tuple[Callable, str]:

@@ -126,4 +126,5 @@ def owners(storage: torch.UntypedStorage) -> int:
 
 def alone(t: torch.Tensor) -> bool:
     """Whether nothing else lies in a tensor's memory, a view, an array of another library or a storage."""
-    return t._use_count() == 1 and torch._C._storage_Use_Count(t.untyped_storage()._cdata) == 2
+    tensors = t._use_count()  # type: ignore[attr-defined]
+    return tensors == 1 and torch._C._storage_Use_Count(t.untyped_storage()._cdata) == 2
