@@ -150,7 +150,7 @@ class Backend:
         """`params` with the arrays of `export_params`, or a Module's state_dict(), in their places; their own memory.
 
         With `stats`: (params, stats). Raises KeyError for missing names, and ValueError for names that are not the
-        network's and for a shape that does not fit.
+        network's, a shape that does not fit and what NumPy cannot read.
         """
         wanted, tree = tensors(network, params, stats, inverse), {"params": params, "stats": stats}
         missing, unknown = [n for n in wanted if n not in arrays], [n for n in arrays if n not in wanted]
@@ -164,7 +164,12 @@ class Backend:
             )
         found, leaves = {}, dict(named_leaves(tree))
         for name, (path, axes) in wanted.items():
-            array, shape = np.asarray(arrays[name]), axes.shape("NCHW")
+            try:
+                array, shape = np.asarray(arrays[name]), axes.shape("NCHW")
+            except (TypeError, ValueError, RuntimeError) as error:  # on a GPU, in bfloat16, with a gradient to come
+                raise ValueError(
+                    f"{name} cannot be read by NumPy ({error}): detach it, on the CPU, in float32"
+                ) from None
             if array.shape != shape:
                 raise ValueError(f"{name} has shape {array.shape}, expected {shape} ({axes.theirs or 'a number'})")
             if path:

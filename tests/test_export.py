@@ -440,6 +440,9 @@ def test_one_sentence_for_what_does_not_fit(numpy64):
         take(arrays | {"2.0.weight": arrays["2.0.weight"].T}, stats)
     with pytest.raises(ValueError, match=r"1.1.num_batches_tracked has shape \(1,\), expected \(\)"):
         take(arrays | {"1.1.num_batches_tracked": np.zeros(1)}, stats)
+    for tensor in (torch.zeros(5, requires_grad=True), torch.zeros(5, dtype=torch.bfloat16)):
+        with pytest.raises(ValueError, match="2.0.bias cannot be read by NumPy .*: detach it, on the CPU, in float32"):
+            take(arrays | {"2.0.bias": tensor}, stats)
     others, _ = parameters(GRADIENT["conv"]())
     with pytest.raises(ValueError, match="params has 6 layers, expected 3"):
         numpy64.export_params(network, others)
