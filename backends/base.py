@@ -3,17 +3,19 @@
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from array_api_compat import array_namespace
 
 from ref_bioplaus.backends.ownership import Ownership
+from ref_bioplaus.inverses import mirrored_inverse
 from ref_bioplaus.kernels import PORTABLE, Kernels
-from ref_bioplaus.layouts import from_torch, to_torch
+from ref_bioplaus.layouts import Inverse, tensors
 from ref_bioplaus.network import Network
 from ref_bioplaus.random import normal_table
-from ref_bioplaus.types import Array, Batch, Info, LayerParams, Params, State, Step
+from ref_bioplaus.tree import named_leaves, unflatten
+from ref_bioplaus.types import Array, Batch, Info, State, Step, Tree
 
 
 class BackendError(RuntimeError):
@@ -149,41 +151,66 @@ class Backend:
             return "ieee"
         return "tf32" if survives(1.0 + 2.0**-9) else "bf16"
 
-    def export_params(self, network: Network, params) -> dict[str, np.ndarray]:
-        """Weights and local parameters as NumPy arrays in PyTorch's layout (see layouts.py), {"3.W": ..., "3.b": ...}.
+    def export_params(
+        self, network: Network, params, stats=None, inverse: Inverse = mirrored_inverse
+    ) -> dict[str, np.ndarray]:
+        """Parameters as NumPy arrays of their own, in PyTorch's layout and under its names, as layouts.py says.
 
-        params: of the forward path, or B of the feedback path, which comes as W does.
+        params: of the forward path, or B, D, V and c of the feedback path, which come as W and b do; inverse: the form
+        of V. stats: BatchNorm's running statistics, state.stats, without which a Module with BatchNorm misses some.
+        Raises ValueError for parameters of another network.
         """
-        arrays = {}
-        for l, p in enumerate(params):
-            linear = network[l].linear
-            if p.W is not None and linear is not None:
-                arrays[f"{l}.W"] = np.ascontiguousarray(self.to_numpy(to_torch(linear, p.W)))
-            for i, op in enumerate(getattr(p, "local", ())):
-                arrays |= {f"{l}.{name}" if name == "b" else f"{l}.{i}.{name}": self.to_numpy(op[name]) for name in op}
-        return arrays
+        leaves = dict(named_leaves({"params": params, "stats": stats}))
+        return {
+            name: np.array(axes.to("NCHW", self.to_numpy(leaves[path])) if path else 0, order="C")
+            for name, (path, axes) in tensors(network, params, stats, inverse).items()
+        }
 
-    def import_params(self, network: Network, params: Params, arrays: Mapping[str, Any]) -> Params:
-        """`params` with the arrays of `export_params` in their places.
+    @overload
+    def import_params(
+        self, network: Network, params: Tree, arrays: Mapping[str, Any], stats: None = None, inverse: Inverse = ...
+    ) -> Tree: ...
+    @overload
+    def import_params(
+        self, network: Network, params: Tree, arrays: Mapping[str, Any], stats: Tree, inverse: Inverse = ...
+    ) -> tuple[Tree, Tree]: ...
+    def import_params(self, network, params, arrays, stats=None, inverse=mirrored_inverse):
+        """`params` with the arrays of `export_params`, or a Module's state_dict(), in their places; their own memory.
 
-        Raises KeyError for a missing tensor and ValueError for a shape that does not fit.
+        With `stats`: (params, stats). Raises KeyError for missing names, and ValueError for names that are not the
+        network's, a shape that does not fit and what NumPy cannot read.
         """
-        loaded = []
-        for l, p in enumerate(params):
-            linear, W = network[l].linear, p.W
-            if W is not None and linear is not None:
-                W = from_torch(linear, self.asarray(np.asarray(arrays[f"{l}.W"])))
-            local = []
-            for i, op in enumerate(p.local):
-                new = {n: self.asarray(np.asarray(arrays[f"{l}.b" if n == "b" else f"{l}.{i}.{n}"])) for n in op}
-                for name in op:
-                    if tuple(new[name].shape) != tuple(op[name].shape):
-                        raise ValueError(
-                            f"layer {l}: {name} has shape {tuple(new[name].shape)}, expected {tuple(op[name].shape)}"
-                        )
-                local.append(new)
-            loaded.append(LayerParams(W, tuple(local)))
-        return tuple(loaded)
+        wanted, tree = tensors(network, params, stats, inverse), {"params": params, "stats": stats}
+        missing, unknown = [n for n in wanted if n not in arrays], [n for n in arrays if n not in wanted]
+        if missing:
+            others = f" (and {listed(unknown)} unknown)" if unknown else ""
+            raise KeyError(f"{listed(missing)} missing{others}: expected the names that export_params gives")
+        if unknown:
+            raise ValueError(
+                f"{listed(unknown)} unknown: expected the names that export_params gives, and no others; BatchNorm's "
+                "running statistics go with stats=state.stats"
+            )
+        found, leaves = {}, dict(named_leaves(tree))
+        for name, (path, axes) in wanted.items():
+            try:
+                array, shape = np.asarray(arrays[name]), axes.shape("NCHW")
+            except (TypeError, ValueError, RuntimeError) as error:  # on a GPU, in bfloat16, with a gradient to come
+                raise ValueError(
+                    f"{name} cannot be read by NumPy ({error}): detach it, on the CPU, in float32"
+                ) from None
+            if array.shape != shape:
+                raise ValueError(f"{name} has shape {array.shape}, expected {shape} ({axes.theirs or 'a number'})")
+            if path:
+                dtype = str(leaves[path].dtype).rpartition(".")[2]
+                found[path] = self.asarray(np.array(axes.back("NCHW", array), order="C"), dtype)
+        new = unflatten(tree, [found[path] for path in leaves])
+        return new["params"] if stats is None else (new["params"], new["stats"])
+
+
+def listed(names: list[str]) -> str:
+    """The first of some names, and how many more there are."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(f'"{name}"' for name in names[:3]) + more + (" is" if len(names) == 1 else " are")
 
 
 class CompiledStep:
