@@ -38,7 +38,7 @@ def noisy_gradients(optimizer: Optimizer, strength: float = 1.0, on: str = "weig
     """
 
     def init(params, address, kernels):
-        return {"inner": optimizer.init(params, address, kernels), "count": counter(params), "key": key_at(address)}
+        return {"inner": optimizer.init(params, address, kernels), "count": counter(address), "key": key_at(address)}
 
     def update(grads, memory, params, kernels):
         key, count = memory["key"], memory["count"]
@@ -119,7 +119,7 @@ def fixed_signs(optimizer: Optimizer, start: int, margin: float = 1e-6) -> Optim
 
     def init(params, address, kernels):
         signs = each(lambda W: sign_or(W, array_namespace(W).ones_like(W)), "weights", weights_of(params))
-        return {"inner": optimizer.init(params, address, kernels), "count": counter(params), "signs": signs}
+        return {"inner": optimizer.init(params, address, kernels), "count": counter(address), "signs": signs}
 
     def update(grads, memory, params, kernels):
         count, signs = memory["count"], memory["signs"]

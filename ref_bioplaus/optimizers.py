@@ -4,7 +4,8 @@
     update(grads, memory, params, kernels) -> params, memory
 
 Every optimizer counts its own updates, so that another mode's steps (mirroring) never shift a schedule. A learning rate
-is a number or a schedule: a function (updates done, int32 (); dtype) -> array () of that dtype.
+is a number or a schedule: a function (updates done, int32 (); dtype) -> array () of that dtype. Parameters without a
+tensor stay as they are: the feedback path of a network with one layer of weights.
 
 Weight decay has three forms, which differ as soon as the learning rate or the momentum does:
 
@@ -22,7 +23,7 @@ from array_api_compat import array_namespace, device
 
 from .kernels import scaled
 from .tree import leaves, tree_map, unflatten
-from .types import NO_PARAMS, Array, DType, LayerParams, Optimizer, Params, Tree
+from .types import NO_PARAMS, Address, Array, DType, LayerParams, Optimizer, Params, Tree
 
 LearningRate = float | Callable[[Array, DType], Array]
 DECAY_FORMS = ("paper", "decoupled", "coupled")
@@ -44,10 +45,11 @@ def sgd(
         raise ValueError("sgd: Nesterov's momentum needs momentum above 0, got momentum=0.0")
 
     def init(params, address, kernels):
-        return {"count": counter(params)} | ({"v": zeros_like(params)} if momentum else {})
+        return {"count": counter(address)} | ({"v": zeros_like(params)} if momentum else {})
 
     def update(grads, memory, params, kernels):
-        p = leaves(params)
+        if not (p := leaves(params)):
+            return params, memory
         eta_t = rate(eta, memory["count"], p[0].dtype)
         g, keep = decayed(leaves(grads), p, mask(params, on), decay, form, eta_t)
         p, v = kernels.sgd(p, g, leaves(memory["v"]) if momentum else g, keep, eta_t, momentum, nesterov)
@@ -77,10 +79,12 @@ def adam(
         raise ValueError(f'adam: epsilon_form "{epsilon_form}" is unknown, expected "paper" or "hat"')
 
     def init(params, address, kernels):
-        return {"count": counter(params), "m": zeros_like(params), "v": zeros_like(params)}
+        return {"count": counter(address), "m": zeros_like(params), "v": zeros_like(params)}
 
     def update(grads, memory, params, kernels):
-        p, count = leaves(params), memory["count"] + 1
+        if not (p := leaves(params)):
+            return params, memory
+        count = memory["count"] + 1
         eta_t = rate(eta, memory["count"], p[0].dtype)
         g, keep = decayed(leaves(grads), p, mask(params, on), decay, form, eta_t)
         xp = array_namespace(count)
@@ -109,10 +113,11 @@ def rmsprop(
     check_epsilon("rmsprop", epsilon)
 
     def init(params, address, kernels):
-        return {"count": counter(params)} | {slot: zeros_like(params) for slot in ("n", "a", "v")}
+        return {"count": counter(address)} | {slot: zeros_like(params) for slot in ("n", "a", "v")}
 
     def update(grads, memory, params, kernels):
-        p = leaves(params)
+        if not (p := leaves(params)):
+            return params, memory
         xp = array_namespace(p[0])
         eta_t = rate(eta, memory["count"], p[0].dtype)
         g, keep = decayed(leaves(grads), p, mask(params, on), decay, form, eta_t)
@@ -259,8 +264,7 @@ def zeros_like(params: Tree) -> Tree:
     return tree_map(lambda p: array_namespace(p).zeros_like(p), params)
 
 
-def counter(params: Tree) -> Array:
-    """0, int32 (), where the parameters are."""
-    p = leaves(params)[0]
-    xp = array_namespace(p)
-    return xp.zeros((), dtype=xp.int32, device=device(p))
+def counter(address: Address) -> Array:
+    """0, int32 (), where the root key is."""
+    xp = array_namespace(address[0])
+    return xp.zeros((), dtype=xp.int32, device=device(address[0]))

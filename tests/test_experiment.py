@@ -310,7 +310,7 @@ def test_a_mistake_is_found_before_anything_is_built(settings, sentence):
         (["modifications.fixed-signs={start=1, margin=0}"], "margin is 0, expected at least"),
         (["algorithm=sdtp", "algorithm_options.noise.2=1"], r"names layers \[2\], expected all of \[2, 3, 4, 5, 6\]"),
         (["algorithm=dtp", "algorithm_options.noise.2=1"], r"names layers \[2\], expected all of \[2, 3, 4, 5\]"),
-        (["algorithm=dtp", "model=he2016/resnet20"], "needs a chain, synapses in every layer"),
+        (["algorithm=dtp", "model=he2016/resnet20"], "needs a chain that ends in synapses"),
         (["algorithm=WM", "algorithm_options.layers=turn"], 'expected "together" or "turns"'),
     ],
 )  # fmt: skip
@@ -458,7 +458,7 @@ def moved(table, network=None):
     make = make_optimizer("optimizer", table, 5, network)
     ones = tuple(LayerParams(np.ones((2, 3)), ()) for _ in range(4))
     kernels = get("numpy").kernels
-    params, _ = make.update(ones, make.init(ones, (), kernels), ones, kernels)
+    params, _ = make.update(ones, make.init(ones, (np.zeros(2, np.int32),), kernels), ones, kernels)
     return [1.0 - float(p.W[0, 0]) for p in params]
 
 

@@ -322,8 +322,9 @@ def first_state(experiment: Experiment, built: Built, backend: Backend) -> State
 def check_noise(row: registry.Row, network: Network) -> None:
     """Raise ExperimentError where noise is given by layer, but not for every layer whose inverse is learned."""
     noise = row.options.get("noise")
-    needed = range(2, network.L + (0 if row.name.startswith("dtp") else 1))
+    last = network.L - 1 if row.name.startswith("dtp") else network.L
+    needed = [l for l in network.weighted if 1 < l <= last]
     if isinstance(noise, dict) and not set(needed) <= set(noise):
         raise ExperimentError(
-            f"algorithm_options.noise names layers {sorted(noise)}, expected all of {list(needed)}, or one number."
+            f"algorithm_options.noise names layers {sorted(noise)}, expected all of {needed}, or one number."
         )
