@@ -9,7 +9,7 @@ from . import recipes, registry
 from .building import (
     LOSSES,
     OPTIMIZERS,
-    check_options,
+    OPTIONS,
     find_row,
     make_optimizer,
     parameters_of,
@@ -18,11 +18,18 @@ from .building import (
     wrapped_row,
 )
 from .experiment import METRICS, Experiment, ExperimentError, as_dict, check_type, from_dict, plain, unknown
+from .options import parsed, positive, whole
 
 DATASETS = {"mnist": "ylecun/mnist", "cifar": "uoft-cs/cifar10", "imagenet": "ILSVRC/imagenet-1k"}
 CIFAR_MODELS = ("he2016/resnet20",)
 MNIST_MODELS = ("akrout2019/mlp", "bartunov2018/autoencoder")
 STEPS = 10**6  # in an epoch, as long as the data is not there: no two of a schedule's moments fall together
+FIELDS = {  # of an experiment, that are numbers
+    **dict.fromkeys(("batch", "epochs", "steps", "evaluate_every"), whole(1)),
+    "held_out": whole(),
+    "seed": whole(0, 2**63 - 1),
+    "checkpoint_every": positive,
+}
 AUXILIARY = 512  # units of AO-SDTP's output on CIFAR (Bartunov et al. 2018, sec. 3.2); ours elsewhere
 
 
@@ -38,17 +45,15 @@ def checked(experiment: Experiment) -> Experiment:
     if experiment.model not in MODELS:
         raise ExperimentError(unknown("model", experiment.model, MODELS))
     experiment = replace(experiment, loss=loss_of(experiment))
+    model = f'model "{experiment.model}"'
+    parsed(model, parameters_of(MODELS[experiment.model]), plain(experiment.model_options), OPTIONS)
     for name in experiment.metrics:
         check_type("an entry of metrics", name, (str,))
         if name not in METRICS:
             raise ExperimentError(unknown("metric", name, METRICS))
-    least = {"batch": 1, "epochs": 1, "steps": 1, "held_out": 0, "seed": 0, "evaluate_every": 1, "checkpoint_every": 0}
-    for name, smallest in least.items():
-        value = getattr(experiment, name)
-        if value is not None and not value >= smallest:
-            raise ExperimentError(f"{name} is {value}, expected at least {smallest}.")
-    if experiment.seed >= 1 << 63:
-        raise ExperimentError(f"seed is {experiment.seed}, expected less than 2^63.")
+    for name, parse in FIELDS.items():
+        if getattr(experiment, name) is not None:
+            parse(name, getattr(experiment, name))
     check_dataset(experiment)
     if not experiment.test and not experiment.held_out:
         raise ExperimentError("test is false and held_out is 0, so nothing would be measured: hold out some images.")
@@ -61,7 +66,6 @@ def checked(experiment: Experiment) -> Experiment:
         optimizer=default_optimizer(experiment, row),
         inverse_optimizer=default_inverse_optimizer(experiment, row),
     )
-    check_options(f'model "{full.model}"', parameters_of(MODELS[full.model]), full.model_options)
     resolve_options(row, full.algorithm_options)
     make_optimizer("optimizer", full.optimizer, STEPS)
     if row.inverses:
@@ -120,11 +124,6 @@ def default_options(experiment: Experiment, row: registry.Row) -> dict[str, Any]
 def default_model_options(experiment: Experiment, row: registry.Row) -> dict[str, Any]:
     """The model's options; an auxiliary output where the algorithm needs one."""
     given = plain(experiment.model_options)
-    check_type("model_options.auxiliary", given.get("auxiliary", 0), (int,))
-    if given.get("auxiliary", 0) < 0:
-        raise ExperimentError(
-            f"model_options.auxiliary is {given['auxiliary']}, expected a number of units: 0 for none, which is SDTP."
-        )
     if row.auxiliary:
         if "auxiliary" not in parameters_of(MODELS[experiment.model]):
             raise ExperimentError(
