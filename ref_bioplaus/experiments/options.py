@@ -11,7 +11,7 @@ from .experiment import ExperimentError, Table, check_type, nearest, shown, unkn
 
 Parser = Callable[[str, Any], Any]
 
-LARGEST = 3.4e38  # about float32's largest number
+LARGEST = 3.4e38  # about float32's largest number: torch makes no array of more
 INT32 = 2**31 - 1  # the largest number of updates that is counted
 
 
