@@ -329,7 +329,8 @@ def test_the_regression_command(tmp_path):
     assert lost.exit_code == 0
     assert "native/W1 was not compared: it has another opponent now" in lost.output
     assert "x was not compared: it was not measured again" in lost.output
-    assert "0 of 1 ratios slowed" in lost.output
+    assert "0 of 1 ratios slowed, and of 0 the check cannot tell" in lost.output
+    assert "step/W1/torch/FA as before: 1.000 times BP's time, 1.000 before (+0%, limit +10%)" in lost.output
     none = run("base", "nothing")
     assert none.exit_code == 2
     assert "nothing can be compared" in none.output
@@ -337,6 +338,65 @@ def test_the_regression_command(tmp_path):
     assert slow.exit_code == 1
     assert "step/W1/torch/FA slowed: 1.500 times BP's time, 1.000 before (+50%" in slow.output
     assert run("base", "broken").exit_code == run("base", "missing").exit_code == run().exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "spread", "passes", "code", "said"),
+    [
+        (1.91, 0.33, 3, 3, "FA cannot tell: 1.910 times BP's time, 1.000 before (+91%, limit +169%); measure both with "
+                           "--passes 10"),
+        (1.91, 0.33, 10, 3, "limit +169%); measure both where less else runs"),
+        (1.0, 0.076, 3, 3, "FA cannot tell: 1.000 times BP's time, 1.000 before (+0%, limit +26%)"),
+        (1.0, 0.073, 3, 0, "FA as before: 1.000 times BP's time, 1.000 before (+0%, limit +24%)"),
+        (0.5, 0.2, 3, 0, "FA as before"),  # faster: even with its scatter not a quarter slower
+        (3.0, 0.33, 3, 1, "FA slowed: 3.000 times BP's time, 1.000 before (+200%, limit +169%)"),
+    ],
+)  # fmt: skip
+def test_a_check_says_where_it_cannot_tell(value, spread, passes, code, said, tmp_path):
+    for name, v, s in (("base", 1.0, 0.0), ("new", value, spread)):
+        records = [ratio_record(v, s) | {"passes": passes}, ratio_record(1.0, key="step/W1/torch/DFA")]
+        (tmp_path / f"{name}.json").write_text(json.dumps({"records": records}))
+    done = CliRunner().invoke(regression.app, [str(tmp_path / f"{name}.json") for name in ("base", "new")])
+    assert done.exit_code == code
+    assert said in done.output
+    assert "DFA as before: 1.000 times BP's time, 1.000 before (+0%, limit +10%)" in done.output  # every limit is said
+    told = f"{int(code == 1)} of 2 ratios slowed, and of {int(code == 3)} the check cannot tell"
+    assert done.output.splitlines()[-1] == told
+
+
+@pytest.mark.parametrize(
+    ("spread", "stop", "taken"),
+    [
+        (0.01, math.inf, 3),
+        (0.075, math.inf, 7),  # a limit of 37 % after 3 passes, of 25.2 after 6, of 23 after 7
+        (1.0, math.inf, 10),
+        (1.0, 5, 5),  # the time is up
+    ],
+)
+def test_passes_are_taken_until_the_check_can_tell(spread, stop, taken):
+    passes = []
+
+    def measured():
+        passes.append(0)
+        yield {"key": "step/BP"}
+        yield ratio_record(1.0, spread)
+
+    plain, found = regression.enough_passes(measured, 3, lambda: len(passes) < stop)
+    assert (len(passes), found["passes"]) == (taken, taken)
+    assert plain == {"key": "step/BP"}
+    assert found["ratio"]["spread"] == pytest.approx(spread * math.sqrt(3 / taken))
+
+
+def test_passes_are_counted_against_the_run_that_is_compared_with():
+    passes = []
+    steady, loud = ratio_record(1.0, 0.001), ratio_record(1.0, 0.5)
+
+    def measured():
+        passes.append(0)
+        return [ratio_record(1.0, 0.07)]
+
+    assert regression.enough_passes(measured, 2, lambda: True, lambda r: steady)[0]["passes"] == 2
+    assert regression.enough_passes(measured, 2, lambda: True, lambda r: loud)[0]["passes"] == 10
 
 
 # The driver
@@ -382,7 +442,7 @@ def test_the_driver_completes_what_is_there(tmp_path, quick):
     assert len(report.merged(tmp_path / "records.jsonl")) == len(keys) + 1
 
 
-def test_the_driver_compares_with_what_was_there_before(tmp_path, quick):
+def test_the_driver_compares_with_what_was_there_before(tmp_path, quick, monkeypatch):
     """Also where that is the file it writes."""
     first = "--workloads", "W1", "--algorithms", "FA", "--parts", "algorithms", "--against"
     assert run_driver(tmp_path, *first, str(tmp_path / "none.json")).exit_code == 2
@@ -393,9 +453,12 @@ def test_the_driver_compares_with_what_was_there_before(tmp_path, quick):
         if "ratio" in r:
             r["ratio"] |= {"value": 1e-9, "spread": 0.0}
     (tmp_path / page.DATA).write_text(json.dumps(data))
-    found = run_driver(tmp_path, *first, str(tmp_path / page.DATA))
+    monkeypatch.setattr(regression, "MOST_PASSES", 3)
+    monkeypatch.setattr(regression, "DOUBTFUL", 0.0)
+    found = run_driver(tmp_path, *first, str(tmp_path / page.DATA), "--passes", "2")
     assert found.exit_code == 1
     assert "step/W1/numpy/FA slowed" in found.output
+    assert [r["passes"] for r in json.loads((tmp_path / page.DATA).read_text())["records"] if "ratio" in r] == [3]
 
 
 def test_compilation_is_what_steps_take_longer_than_the_last(monkeypatch):
