@@ -13,11 +13,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from asv_bench import cases, measure, memory, native, page, primitives, profile, regression, report
+from asv_bench import cases, estimates, measure, memory, native, page, primitives, profile, regression, report
 from asv_bench.flops import step_flops
 from asv_bench.profile_jax import added_up
 from asv_bench.workloads import METHODS, WORKLOADS, Training, methods_of, without_dropout
 from ref_bioplaus import backends
+from ref_bioplaus.experiments.estimates import Taken
 from ref_bioplaus.kernels import PORTABLE
 from ref_bioplaus.network import forward
 from ref_bioplaus.tree import leaves, tree_map
@@ -236,6 +237,29 @@ def test_peak_memory_of_another_process():
     assert 4 * 4 * 480_000 < found < 200e6
     with pytest.raises(RuntimeError, match="W9"):
         memory.peak_bytes("W9", "numpy", "portable", "BP")
+
+
+def test_a_runs_memory_in_another_process():
+    """The state of this run, and the three copies that a checkpoint makes of it, are 4 times 1.9 MB."""
+    run = estimates.Run("akrout2019/mlp", "backprop", 10, 15, 2)
+    found = estimates.in_a_process(run, "numpy", "portable")
+    assert found["state"] == 4 * 2 * (500 * 450 + 500 + 10 * 500 + 10)
+    assert 4 * found["state"] < found["taken"] < 100e6
+    with pytest.raises(RuntimeError, match="akrout2019/none on numpy"):
+        estimates.in_a_process(run._replace(model="akrout2019/none"), "numpy", "portable")
+
+
+def test_the_constants_of_memory_are_found_again():
+    known = Taken(50e6, 2e6, 6.0, 3.5)
+    rows = []
+    for layers, state, step in ((3, 1e6, 2e6), (40, 1e6, 2e6), (5, 4e8, 1e6), (5, 4e6, 5e8), (20, 2e8, 3e8)):
+        taken = known.base + known.layer * layers + state + max(known.saving * state, known.step * step)
+        rows.append({"taken": taken, "layers": layers, "state": state, "step": step})
+    found, worst = estimates.fitted(rows)
+    assert found == known
+    assert worst == pytest.approx(1.0)
+    contradicting = [rows[0], rows[0] | {"taken": 4 * rows[0]["taken"]}]
+    assert estimates.fitted(contradicting)[1] == pytest.approx(2.0, rel=0.05)
 
 
 # Regression, on numbers made up
