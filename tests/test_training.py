@@ -604,7 +604,7 @@ def test_the_estimate_is_what_the_state_takes(row, model, optimizer):
     built = build(experiment, backend, Shape((9, 6, 2), 4, 5))
     state = built.algorithm.init(backend.key(0))
     exact = sum(leaf.size for _, leaf in named_leaves(state) if leaf.dtype.kind == "f" and leaf.ndim)
-    found = estimates.estimate(experiment, built)
+    found = estimates.estimate(experiment, built, backend)
     assert found.state == 8 * exact
     assert str(found).startswith(f"parameters {found.parameters:,} (")
     assert estimates.size(999) == "999 bytes"
@@ -631,7 +631,7 @@ def test_the_estimate_counts_what_a_forward_pass_makes(model):
             x, _, _ = op.forward(p.local[i], s[i], x, (backend.key(1), i), True)
             made.append(x.size)
         h.append(x)
-    assert estimates.estimate(experiment, built).activations == sum(made)
+    assert estimates.estimate(experiment, built, backend).activations == sum(made)
 
 
 def test_the_estimate_of_a_whole_run_is_about_what_was_measured_where_it_was():
@@ -667,7 +667,7 @@ def test_the_estimate_counts_statistics():
     built = build(experiment, backend, Shape((10, 6, 1), 4, 5))
     state = built.algorithm.init(backend.key(0))
     exact = sum(leaf.size for _, leaf in named_leaves(state) if leaf.dtype.kind == "f" and leaf.ndim)
-    assert estimates.estimate(experiment, built).state == 4 * exact
+    assert estimates.estimate(experiment, built, backend).state == 4 * exact
 
 
 # As a library
