@@ -111,7 +111,7 @@ class Training:
             self.total = min(self.total, experiment.steps)
         check_checkpoint(checkpoint, self.data, experiment, out, self.total)
         self.built = build(experiment, self.backend, self.shape)
-        self.needs = estimates.estimate(experiment, self.built)
+        self.needs = estimates.estimate(experiment, self.built, self.backend)
         self.reporter.note(f"{self.needs}.")
         estimates.check_memory(self.needs, self.backend, f'"{experiment.algorithm}" on "{experiment.model}"')
         if tensorboard:
