@@ -56,7 +56,6 @@ def main(
     ] = False,
 ) -> None:
     """Reference implementation of biologically plausible learning, the same on every array library."""
-    sys.path.insert(0, "")  # a backend "module:object" may stand in the current folder, as with python -m
 
 
 @app.command()

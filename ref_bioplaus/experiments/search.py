@@ -30,7 +30,17 @@ import numpy as np
 from . import papers
 from .checking import checked
 from .checkpoints import write_whole
-from .experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict, as_toml, check_type, from_dict, unknown
+from .experiment import (
+    NOT_LEARNING,
+    Experiment,
+    ExperimentError,
+    as_dict,
+    as_toml,
+    check_type,
+    from_dict,
+    named_code,
+    unknown,
+)
 from .jobs import Job, check_backend, is_finished
 from .logs import FAILURE, records
 
@@ -126,8 +136,12 @@ def drawn(ranges: Mapping[str, Range], seed: int, trial: int) -> dict[str, Any]:
 
 
 def with_values(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:
-    """The experiment with values at dotted paths. Raises ExperimentError for what it does not have."""
+    """The experiment with values at dotted paths. Raises ExperimentError for what it does not have.
+
+    Code that a value names is named by the file of ranges, and is not imported.
+    """
     fields = as_dict(experiment)
+    named = named_code(fields)
     for path, value in values.items():
         *tables, last = path.split(".")
         place = fields
@@ -136,7 +150,7 @@ def with_values(experiment: Experiment, values: Mapping[str, Any]) -> Experiment
             if not isinstance(place, dict):
                 raise ExperimentError(f'The range of {path} is not understood: "{name}" is a value, not a table.')
         place[last] = value
-    return from_dict(fields)
+    return from_dict(fields, named)
 
 
 @dataclass
@@ -204,6 +218,8 @@ class Search:
         """
         check_backend(self.blind.backend)
         jobs = [self.job(trial) for trial in range(self.trials)]
+        for job in jobs:
+            check_backend(job.experiment.backend)
         self.write_folder()
         return [job for job in jobs if not has_ended(job)]
 
