@@ -10,6 +10,7 @@ dtype, precision, kernels) and returns a Backend.
 
 import difflib
 import importlib.util
+import json
 import re
 from collections.abc import Callable
 from importlib.metadata import entry_points
@@ -86,9 +87,9 @@ def check_words(device: str | None, dtype: str, precision: str, kernels: str) ->
     ):  # fmt: skip
         if word not in known:
             verb = "are" if kind == "kernels" else "is"
-            raise BackendError(f'{kind} "{word}" {verb} unknown: choose one of {", ".join(known)}')
-    if device is not None and not (isinstance(device, str) and DEVICE.fullmatch(device)):
-        raise BackendError(f'device "{device}" is no name of a device: choose one as cpu, cuda or cuda:1')
+            raise BackendError(f"{kind} {json.dumps(word)} {verb} unknown: choose one of {', '.join(known)}")
+    if device is not None and not DEVICE.fullmatch(device):
+        raise BackendError(f"device {json.dumps(device)} is no name of a device: choose one as cpu, cuda or cuda:1")
 
 
 def loader(name: str) -> Callable[..., Backend]:

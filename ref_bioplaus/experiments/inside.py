@@ -145,7 +145,7 @@ def stream(cell: dict[str, Any], roots: tuple[str, ...]) -> BinaryIO:
     if cell["bytes"] is not None:
         return io.BytesIO(cell["bytes"])
     if not within(cell["path"], roots):
-        raise files.NotOrdinary(errno.EINVAL, f"{cell['path']} is not in it", cell["path"])
+        raise files.NotOrdinary(errno.EINVAL, f"{cell['path']} is not in the folder", cell["path"])
     return files.to_read(cell["path"])
 
 

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -260,12 +260,16 @@ def carried_out(experiment: Experiment, out: Path, tell) -> tuple[str, str]:
 # Before and after a run
 
 
-def check_backend(name: str) -> None:
-    """Raise BackendError for a backend that is unknown or not installed; those installed are not imported."""
+def check_backends(experiments: Iterable[Experiment]) -> None:
+    """Raise BackendError for a backend that is unknown, not installed or named by a file alone, and for words that none
+    takes; those installed are not imported."""
     from .. import backends
 
-    if name not in backends.installed():
-        backends.loader(name)
+    installed = backends.installed()
+    for e in experiments:
+        backends.check_words(e.device, e.dtype, e.precision, e.kernels)
+        if e.backend not in installed:
+            backends.loader(e.backend)
 
 
 def is_finished(job: Job) -> bool:

@@ -41,7 +41,7 @@ from .experiment import (
     named_code,
     unknown,
 )
-from .jobs import Job, check_backend, is_finished
+from .jobs import Job, check_backends, is_finished
 from .logs import FAILURE, records
 
 KINDS = {"uniform": ("low", "high"), "log-uniform": ("low", "high"), "choice": ("values",)}
@@ -216,10 +216,9 @@ class Search:
 
         Raises ExperimentError and BackendError.
         """
-        check_backend(self.blind.backend)
+        check_backends([self.blind])
         jobs = [self.job(trial) for trial in range(self.trials)]
-        for job in jobs:
-            check_backend(job.experiment.backend)
+        check_backends(job.experiment for job in jobs)
         self.write_folder()
         return [job for job in jobs if not has_ended(job)]
 
