@@ -8,6 +8,7 @@ built in, and the entry points of installed packages, which files may name too.
 import hashlib
 import importlib
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -16,6 +17,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+DIGEST = re.compile("[0-9a-f]{64}")
 
 
 class NamingError(ValueError):
@@ -77,8 +80,8 @@ def taken_apart(place: str, name: str, kind: str) -> tuple[str, list[str]]:
 
 def refused(name: Stored, kind: str) -> str:
     """The sentence on code that only a file asks for."""
-    file, digest = name.code.get("file"), name.code.get("sha256")
-    was = f" (it was {file}, sha256 {digest})" if file and digest else ""
+    file, digest = name.code.get("file", ""), name.code.get("sha256", "")
+    was = f" (it was {file}, sha256 {digest})" if DIGEST.fullmatch(digest) and file.isprintable() else ""
     return (
         f'{kind} "{name}" is code that a file names{was}, which is not run unasked: if it is yours, or you trust it, '
         f"name it yourself with {name.option} {name}"

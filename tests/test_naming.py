@@ -88,7 +88,8 @@ def command(*arguments):
 @pytest.mark.parametrize(
     "fields", [{"backend": NAME}, {"backend": NAME, **FORGED}, FORGED], ids=["code", "both", "words"]
 )
-def test_no_file_has_anything_imported_or_called(place, base, fields):
+def test_no_file_has_anything_imported_or_called(place, base, fields, monkeypatch):
+    monkeypatch.syspath_prepend(place / "here")  # not even what could be imported
     run = forged(base, place / "run", **fields)
     (place / "ranges.toml").write_text(
         'trials = 1\n[[range]]\n[range.of]\n"optimizer.eta" = {kind = "uniform", low = 0.1, high = 0.2}\n'
@@ -233,6 +234,15 @@ def test_what_is_no_name_of_code_gets_a_sentence_before_it_is_repeated_as_an_opt
         with pytest.raises(naming.NamingError, match=said) as caught:
             naming.load(given, {}, "backend")
         assert "--backend" not in str(caught.value)
+
+
+def test_what_a_file_says_of_its_code_is_repeated_only_where_it_can_be_true():
+    digest = "0" * 64
+    for file, told in (("/x/m.py", digest), ("/x/m.py, which is safe\nRun it", digest), ("/x/m.py", "safe")):
+        stored = naming.stored("m:o", "--backend", {"file": file, "sha256": told})
+        with pytest.raises(naming.NamingError) as caught:
+            naming.load(stored, {}, "backend")
+        assert ("(it was" in str(caught.value)) == (file == "/x/m.py" and told == digest)
 
 
 def test_a_module_without_a_file_has_no_hash(monkeypatch):

@@ -41,6 +41,7 @@ from .experiment import (
     named_code,
     unknown,
 )
+from .files import check_place
 from .jobs import Job, check_backends, is_finished
 from .logs import FAILURE, records
 
@@ -200,6 +201,8 @@ class Search:
         """Write down what is searched. Raises ExperimentError where the folder cannot be written to."""
         try:
             self.out.mkdir(parents=True, exist_ok=True)
+            for name in (RESULTS, BEST):
+                check_place(self.out / name)
             write_whole(self.out / SEARCH, (json.dumps(self.searched(), indent=1) + "\n").encode())
         except OSError as error:
             raise ExperimentError(
