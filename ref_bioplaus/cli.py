@@ -56,6 +56,9 @@ def main(
     ] = False,
 ) -> None:
     """Reference implementation of biologically plausible learning, the same on every array library."""
+    from .experiments.environment import import_settings_of_no_current_folder
+
+    import_settings_of_no_current_folder()
 
 
 @app.command()

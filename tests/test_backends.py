@@ -174,7 +174,7 @@ def test_the_probe_reads_the_precision(name, monkeypatch):
         ({"name": "builtins:print"}, "is a NoneType, expected a function that returns a Backend"),
         ({"name": ":backend"}, 'backend ":backend": "" is no name of a module'),
         ({"name": "no_such_module:backend"}, "cannot be imported .*: install what provides no_such_module"),
-        ({"name": "ref_bioplaus.tree:backend"}, 'module ref_bioplaus.tree has no "backend"'),
+        ({"name": "ref_bioplaus.tree:backend"}, r'module ref_bioplaus.tree \(.*tree.py\) has no "backend"'),
     ],
 )
 def test_what_cannot_be_had_gets_a_sentence(arguments, sentence):

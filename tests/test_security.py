@@ -57,6 +57,19 @@ def test_processes_that_decode_images_do_not_either(planted):
     assert streaming.SAFE_PATH not in os.environ
 
 
+def test_settings_for_pictures_are_not_those_of_the_current_folder(planted):
+    """matplotlib reads matplotlibrc there, where TeX can be asked for."""
+    (planted / "matplotlibrc").write_text("text.usetex: True\nlines.linewidth: 77\n")
+    program = (
+        "from ref_bioplaus.cli import app\napp(['list', 'backends'], standalone_mode=False)\n"
+        "import os, matplotlib\nprint(matplotlib.rcParams['text.usetex'], matplotlib.rcParams['lines.linewidth'])\n"
+        "print(os.getcwd())"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, timeout=100)
+    assert done.stdout.splitlines()[-2:] == ["False 1.5", str(planted)], done.stderr
+    assert executed(planted) == []
+
+
 def test_python_m_is_the_command_too(tmp_path):
     for flags in ((), ("-P",)):
         program = [sys.executable, *flags, "-m", "ref_bioplaus", "--version"]
@@ -152,6 +165,23 @@ def test_what_becomes_a_link_at_the_last_moment_is_refused_by_the_system(tmp_pat
         with pytest.raises(OSError, match="symbolic link"):
             files.to_write(link, append)
     assert victim.read_text() == "precious"
+
+
+def test_a_file_of_two_names_keeps_what_the_other_name_has(tmp_path, base):
+    run = tmp_path / "run"
+    subprocess.run(["cp", "-r", base, run], check=True)
+    os.link(run / logs.LOG, tmp_path / "other")
+    before = (tmp_path / "other").read_bytes()
+    code, said = command("resume", run, "--steps", 2)
+    assert code == 0, said
+    assert (tmp_path / "other").read_bytes() == before
+    assert [record["step"] for record in logs.records(run)] == [0, 1, 2]
+    with files.to_write(tmp_path / "new") as file:
+        file.write(b"a")
+    os.link(tmp_path / "new", tmp_path / "newer")
+    with files.to_write(tmp_path / "new") as file:
+        file.write(b"b")
+    assert ((tmp_path / "new").read_bytes(), (tmp_path / "newer").read_bytes()) == (b"b", b"a")
 
 
 def test_a_new_file_is_made_an_old_one_emptied_or_gone_on_with(tmp_path):

@@ -5,6 +5,8 @@ import datetime
 import os
 import platform
 import sys
+from contextlib import chdir
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -41,6 +43,15 @@ def keep_freed_memory() -> bool:
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
     return mallopt is not None and all(mallopt(option, value) for option, value in KEEP)
+
+
+def import_settings_of_no_current_folder() -> None:
+    """Let matplotlib be imported from elsewhere where the current folder has a file of settings for it, which may have
+    it evaluate expressions and start TeX. For programs: it is for the whole process."""
+    spec = find_spec("matplotlib") if os.path.lexists("matplotlibrc") else None
+    if spec is not None and spec.origin is not None:
+        with chdir(os.path.dirname(spec.origin)):
+            import matplotlib  # noqa: F401
 
 
 def ask_for_determinism() -> None:

@@ -30,19 +30,24 @@ def check(path: Path, mode: int) -> None:
         raise NotOrdinary(errno.EINVAL, f"{path.name} is {found}, not an ordinary file", str(path))
 
 
-def check_place(path: Path) -> None:
-    """Raise NotOrdinary where something that is no file, or a link to one, stands where a file is to be written."""
+def check_place(path: Path) -> bool:
+    """Whether a file that is to be written bears another name too, as a hard link gives it. Raises NotOrdinary where
+    something that is no file, or a link to one, is in its place."""
     try:
-        check(path, path.lstat().st_mode)
+        found = path.lstat()
     except (FileNotFoundError, NotADirectoryError):
-        return
+        return False
+    check(path, found.st_mode)
+    return stat.S_ISREG(found.st_mode) and found.st_nlink > 1
 
 
 def opened(path: Path, flags: int = 0) -> int:
     """A descriptor to write to an ordinary file with, made where it is not there. flags: os.O_APPEND, or os.O_EXCL for
-    a new file; without them it is emptied. Raises OSError."""
-    check_place(path)
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | NOFOLLOW | NONBLOCK | flags, 0o644)
+    a new file; without them it is emptied, and what is of two names left to the other. Raises OSError."""
+    shared = check_place(path)
+    if shared and not flags & os.O_APPEND:
+        os.unlink(path)
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | NOFOLLOW | NONBLOCK | flags, 0o666)
     try:
         check(path, os.fstat(file).st_mode)  # it may have changed since
         if not flags & os.O_APPEND:

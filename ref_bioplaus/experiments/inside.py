@@ -9,7 +9,7 @@ import errno
 import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlparse
@@ -40,12 +40,8 @@ def check_folder(folder: Path) -> None:
         raise DataError(f"{path} is no ordinary file: take it out of the folder of images.")
     root = (os.path.realpath(folder),)
     for text in named_files(described(folder)):
-        if (
-            urlparse(text).scheme
-            or "::" in text
-            or text.startswith("~")
-            or not within(os.path.join(folder, text), root)
-        ):
+        remote = urlparse(text).scheme or "::" in text or text.startswith("~")
+        if remote or not within(os.path.join(folder, text), root):
             raise DataError(
                 f'The README of {folder} names the data files "{text}": only ordinary files inside the folder are read.'
             )
@@ -103,12 +99,11 @@ def check_builder(builder: Any, roots: tuple[str, ...], origin: str) -> None:
     if kind not in BUILDERS:
         raise DataError(f'{origin} holds files of the kind "{kind}", expected images, or one of {", ".join(BUILDERS)}.')
     for split, found in (builder.config.data_files or {}).items():
-        for file in map(str, found):
-            if not file.startswith("hf://") and not ordinary(file, roots):
-                raise DataError(
-                    f'The split "{split}" of {origin} has the file {file}: only ordinary files inside the folder are '
-                    "read, so put it there."
-                )
+        for file in elsewhere((str(file) for file in found), roots):
+            raise DataError(
+                f'The split "{split}" of {origin} has the file {file}: only ordinary files inside the folder are read, '
+                "so put it there."
+            )
 
 
 def roots_of(folder: Path | None) -> tuple[str, ...]:
@@ -131,12 +126,21 @@ def within(path: str, roots: tuple[str, ...]) -> bool:
     return any(os.path.commonpath((real, root)) == root for root in roots)
 
 
-def ordinary(path: str, roots: tuple[str, ...]) -> bool:
-    """Whether a path is an ordinary file, or a link to one, in one of some folders."""
-    try:
-        return within(path, roots) and stat.S_ISREG(os.stat(path).st_mode)
-    except OSError:
-        return False
+def elsewhere(paths: Iterable[str], roots: tuple[str, ...]) -> Iterator[str]:
+    """Those of the data files that are neither the hub's nor ordinary files in one of some folders, links followed."""
+    known: dict[str, bool] = {}  # by folder: there may be a million files
+    for path in paths:
+        if path.startswith("hf://"):
+            continue
+        folder = os.path.dirname(path)
+        if folder not in known:
+            known[folder] = within(folder, roots)
+        try:
+            plain = known[folder] and stat.S_ISREG(os.lstat(path).st_mode)
+            if not plain and not (within(path, roots) and stat.S_ISREG(os.stat(path).st_mode)):
+                yield path
+        except OSError:
+            yield path
 
 
 def stream(cell: dict[str, Any], roots: tuple[str, ...]) -> BinaryIO:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from . import files
+from .checkpoints import write_whole
 from .experiment import Experiment, ExperimentError, read
 
 EXPERIMENT = "experiment.toml"
@@ -36,7 +37,9 @@ class Log:
         return read_log(self.path, self.kept) if self.kept else []
 
     def cut(self) -> None:
-        """Leave only what is to be kept; the file is there after this."""
+        """Leave only what is to be kept; the file is there after this, and of no other name."""
+        if files.check_place(self.path):
+            write_whole(self.path, files.content(self.path)[: self.kept])
         with files.to_write(self.path, append=True) as file:
             file.truncate(self.kept)
             os.fsync(file.fileno())

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from . import checkpoints, papers
 from .checking import checked
 from .experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict, from_dict, overridden
+from .files import content
 from .jobs import Job, check_backends
 from .logs import FAILURE, records, stored
 from .preparing import check_checkpoint, check_same
@@ -247,7 +248,7 @@ def results_of(table: papers.Table, column: papers.Column, row: papers.Row, out:
         mine, rows = stored(path.parent), records(path.parent)
         if mine is not None and rows:
             failure = path.with_name(FAILURE)
-            why = failure.read_text("utf-8") if failure.exists() else ""
+            why = content(failure).decode("utf-8") if failure.exists() else ""
             one = result(table, row, mine, theirs, rows, why)
             found.append(one._replace(departures=(*one.departures, *other_images(path.parent, mine))))
     return found

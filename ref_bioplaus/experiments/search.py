@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import papers
+from . import files, papers
 from .checking import checked
 from .checkpoints import write_whole
 from .experiment import (
@@ -41,7 +41,6 @@ from .experiment import (
     named_code,
     unknown,
 )
-from .files import check_place
 from .jobs import Job, check_backends, is_finished
 from .logs import FAILURE, records
 
@@ -86,7 +85,8 @@ def read_ranges(name: str) -> Ranges:
     try:
         if Path(name).suffix != ".toml" and word not in known:
             raise ExperimentError(unknown("file of ranges", name, known))
-        content = tomllib.loads((known[word] if word in known else Path(name)).read_text("utf-8"))
+        text = known[word].read_text("utf-8") if word in known else files.content(name).decode("utf-8")
+        content = tomllib.loads(text)
     except OSError as error:
         raise ExperimentError(f"The ranges {name} cannot be read ({error.strerror}): name another file.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -186,7 +186,7 @@ class Search:
         if not path.exists() or not any(self.out.glob("trial-*")):
             return
         try:
-            there = dict(papers.flat(dict(json.loads(path.read_text("utf-8")))))
+            there = dict(papers.flat(dict(json.loads(files.content(path)))))
         except (ValueError, TypeError) as error:
             raise ExperimentError(f"The file {path} is damaged: name another folder with --out.") from error
         here = dict(papers.flat(self.searched()))
@@ -202,7 +202,7 @@ class Search:
         try:
             self.out.mkdir(parents=True, exist_ok=True)
             for name in (RESULTS, BEST):
-                check_place(self.out / name)
+                files.check_place(self.out / name)
             write_whole(self.out / SEARCH, (json.dumps(self.searched(), indent=1) + "\n").encode())
         except OSError as error:
             raise ExperimentError(
