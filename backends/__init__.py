@@ -64,14 +64,14 @@ def get(
     what to install or choose, before anything is imported where it can be known.
     """
     check_words(device, dtype, precision, kernels)
-    with naming.importable(name):
-        make = loader(name)
-        try:
+    make = loader(name)
+    try:
+        with naming.importable(name):
             backend = make(device, dtype, precision, kernels)
-        except TypeError as error:
-            raise BackendError(
-                f'backend "{name}" cannot be made ({error}): expected a function of (device, dtype, precision, kernels)'
-            ) from error
+    except TypeError as error:
+        raise BackendError(
+            f'backend "{name}" cannot be made ({error}): expected a function of (device, dtype, precision, kernels)'
+        ) from error
     if not isinstance(backend, Backend):
         raise BackendError(
             f'backend "{name}" is a {type(backend).__name__}, expected a function that returns a Backend'
@@ -100,8 +100,7 @@ def loader(name: str) -> Callable[..., Backend]:
         hint = f'did you mean "{close[0]}"? Known' if close else "known"
         raise BackendError(f'backend "{name}" is unknown: {hint} are {", ".join(names())}')
     try:
-        with naming.importable(name):
-            found = naming.load(name, known, "backend")
+        found = naming.load(name, known, "backend")
     except naming.NamingError as error:
         raise BackendError(str(error)) from error
     except ImportError as error:

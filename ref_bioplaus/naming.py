@@ -50,7 +50,7 @@ def is_code(name: str) -> bool:
 
 
 def load(name: str, table: Mapping[str, str], kind: str) -> Any:
-    """The object of that name, its module imported now. Call it within `importable(name)`.
+    """The object of that name, its module imported now.
 
     table: {name: "module:object"} of the names that are known. kind: of thing, for the sentences, as "backend". Raises
     NamingError for a name that is none, for code that a file names, and for an object that is not there; ImportError.
@@ -59,7 +59,8 @@ def load(name: str, table: Mapping[str, str], kind: str) -> Any:
     module, parts = taken_apart(place, name, kind)
     if name not in table and isinstance(name, Stored):
         raise NamingError(refused(name, kind))
-    found = importlib.import_module(module)
+    with importable(name):
+        found = importlib.import_module(module)
     try:
         return reduce(getattr, parts, found)
     except AttributeError as error:
@@ -98,8 +99,8 @@ def identity(name: str) -> dict[str, str]:
 
 @contextmanager
 def importable(name: str) -> Iterator[None]:
-    """Let a module of the current folder be imported, after all others and only within this: where `name` is code that
-    nobody else has."""
+    """Let modules of the current folder be imported, after all others and only within this: where `name` is code that
+    no other place has. For what `load` gives, when it is called."""
     folder = current_folder()
     own = bool(folder) and is_code(name) and not isinstance(name, Stored) and is_of(name.partition(":")[0], folder)
     added = own and folder not in sys.path

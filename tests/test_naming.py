@@ -127,6 +127,16 @@ def test_no_file_has_anything_imported_or_called(place, base, fields, monkeypatc
     assert logs.records(run) == logs.records(base)
 
 
+@pytest.mark.parametrize("word", FORGED)
+def test_words_are_looked_at_before_code_is_imported_for_them(place, base, word):
+    """Also where a command names the code itself, and a file the rest."""
+    with pytest.raises(BackendError, match="unknown|no name of a device"):
+        backends.get(NAME, **{word: FORGED[word]})
+    code, said = command("resume", forged(base, place / "run", **{word: FORGED[word]}), "--backend", NAME)
+    assert code == 2, said
+    assert not (place / "imported").exists()
+
+
 def test_a_worker_is_told_which_names_are_the_users(place, base):
     """The experiment reaches it as text, and its names only by what the parent trusts."""
     asked = replace(SMALL, backend=NAME)
@@ -207,7 +217,8 @@ def test_the_current_folder_comes_last_and_only_for_what_nobody_else_has(place, 
     for _ in range(2):  # another time, once it has been imported
         with naming.importable(NAME):
             assert sys.path[-1] == folder
-            naming.load(NAME, {}, "backend")
+        assert folder not in sys.path
+        naming.load(NAME, {}, "backend")
         assert folder not in sys.path
     monkeypatch.setattr(sys, "path", [folder, *sys.path])
     with naming.importable(NAME):
