@@ -48,22 +48,23 @@ def test_neither_the_program_nor_its_workers_import_from_the_current_folder(plan
 
 
 def test_processes_that_decode_images_do_not_either(planted):
+    before = os.environ.get(streaming.SAFE_PATH)
     decoders = streaming.Decoders({}, (2, 3, 1), workers=1)
     try:
         assert decoders.executor.submit(os.getppid).result(timeout=100) == os.getpid()
     finally:
         decoders.close()
     assert executed(planted) == []
-    assert streaming.SAFE_PATH not in os.environ
+    assert os.environ.get(streaming.SAFE_PATH) == before
 
 
-def test_settings_for_pictures_are_not_those_of_the_current_folder(planted):
-    """matplotlib reads matplotlibrc there, where TeX can be asked for."""
+def test_nothing_of_the_current_folder_comes_in_by_another_way(planted):
+    """matplotlib reads matplotlibrc there, where TeX can be asked for; any `python -c` imports from there."""
     (planted / "matplotlibrc").write_text("text.usetex: True\nlines.linewidth: 77\n")
     program = (
         "from ref_bioplaus.cli import app\napp(['list', 'backends'], standalone_mode=False)\n"
         "import os, matplotlib\nprint(matplotlib.rcParams['text.usetex'], matplotlib.rcParams['lines.linewidth'])\n"
-        "print(os.getcwd())"
+        "import subprocess, sys\nsubprocess.run([sys.executable, '-c', 'import json'], check=True)\nprint(os.getcwd())"
     )
     done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, timeout=100)
     assert done.stdout.splitlines()[-2:] == ["False 1.5", str(planted)], done.stderr

@@ -27,11 +27,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .augmentation import Augmentation, DataError, image_words, view
+from .environment import SAFE_PATH
 from .hub import Source
 
 PART = 16  # images of one task
 AHEAD = 32  # tasks decoded ahead of the batch in use; more where it takes more to give each worker two
-SAFE_PATH = "PYTHONSAFEPATH"
 WORKER: dict[str, Any] = {}  # what a worker process was given
 
 
