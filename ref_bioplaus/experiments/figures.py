@@ -25,7 +25,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 from . import mosaics, series
 from .checkpoints import write_whole
 from .experiment import ExperimentError, unknown
-from .lines import DARK, FLOOR, band, bars, dashes, error_axis, group_name, legend, number_axis, time_axis
+from .lines import DARK, FLOOR, band, bars, dashes, error_axis, group_name, legend, literal, number_axis, time_axis
 from .missing import (
     error_name,
     freezing,
@@ -289,7 +289,7 @@ def final_errors(
     few = FixedLocator(places) if len(places) <= NAMED_PLACES else MaxNLocator(integer=integer)
     axes.xaxis.set_major_locator(few)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:.4g}"))
-    handles = [Line2D([], [], color=COLOURS[i % len(COLOURS)], label=g.label) for i, g in enumerate(groups)]
+    handles = [Line2D([], [], color=COLOURS[i % len(COLOURS)], label=literal(g.label)) for i, g in enumerate(groups)]
     handles += dashes({"train": "--", test: "-"})
     legend(figure, handles)
     epochs = sorted({run.records[-1]["epoch"] for run in runs})
