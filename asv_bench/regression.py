@@ -24,6 +24,8 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
+from ref_bioplaus.experiments.checkpoints import write_whole
+
 SLACK = 0.10  # growth that is never reported
 SCATTERS = 3.0
 DOUBTFUL = 0.25  # growth that must be seen
@@ -224,7 +226,7 @@ def self_check(seconds: float, backend_name: str, kernels: str, runs: int) -> tu
         *map(str, caught),
     ]
     RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps({"lines": lines, "runs": same}, indent=1), encoding="utf-8")
+    write_whole(RESULT, json.dumps({"lines": lines, "runs": same}, indent=1).encode())
     return lines, not alarms and any("conv_apply" in change.key for change in caught)
 
 

@@ -19,6 +19,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from ref_bioplaus import backends
 from ref_bioplaus.backends import Backend, BackendError
 from ref_bioplaus.experiments.environment import keep_freed_memory
+from ref_bioplaus.experiments.files import to_write
 
 from . import cases, measure, page
 from .native import device_name, on_gpu
@@ -168,15 +169,15 @@ def main(
         return datetime.datetime.now() < end
 
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-    with Progress(*columns, console=console) as progress, lines.open("a", encoding="utf-8") as file:
+    with Progress(*columns, console=console) as progress, to_write(lines, append=True) as file:
         stamps = stamped(learning, precision)
         run = {"date": place["machine"]["date"], "commit": commit(), "environment": place["key"]}
-        file.write(json.dumps(place) + "\n")
+        file.write(json.dumps(place).encode() + b"\n")
 
         def keep(record):
             name = record.get("backend")
             mine = {} if name is None else stamps[name] | {"key": key_on(learning[name], record["key"])}
-            file.write(json.dumps(record | run | mine) + "\n")
+            file.write(json.dumps(record | run | mine).encode() + b"\n")
             file.flush()
 
         def counterpart(record):

@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from . import files
+from .checkpoints import write_whole
 from .experiment import Experiment, ExperimentError, read
 
 EXPERIMENT = "experiment.toml"
@@ -17,8 +19,12 @@ class Log:
     """One JSON line per evaluation."""
 
     def __init__(self, path: Path, size: int = 0):
-        """size: bytes of what is there that `cut` keeps. Raises ExperimentError where the file is shorter than that."""
+        """size: bytes of what is there that `cut` keeps. Raises ExperimentError where the file is shorter than that.
+
+        Raises NotOrdinary where a link or a pipe is in its place.
+        """
         self.path, self.kept = path, size
+        files.check_place(path)
         there = path.stat().st_size if path.exists() else 0
         if there < size:
             raise ExperimentError(
@@ -31,14 +37,16 @@ class Log:
         return read_log(self.path, self.kept) if self.kept else []
 
     def cut(self) -> None:
-        """Leave only what is to be kept; the file is there after this."""
-        with open(self.path, "ab") as file:
+        """Leave only what is to be kept; the file is there after this, and of no other name."""
+        if files.check_place(self.path):
+            write_whole(self.path, files.content(self.path)[: self.kept])
+        with files.to_write(self.path, append=True) as file:
             file.truncate(self.kept)
             os.fsync(file.fileno())
 
     def add(self, record: dict[str, Any]) -> None:
         """One more line, on the disk when this returns."""
-        with open(self.path, "ab") as file:
+        with files.to_write(self.path, append=True) as file:
             file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
@@ -52,7 +60,7 @@ class Log:
 def read_log(path: Path, size: int | None = None) -> list[dict[str, Any]]:
     """The whole lines of a log, or of its first bytes. Raises ExperimentError for one that is not understood."""
     found = []
-    for number, line in enumerate(path.read_bytes()[:size].decode("utf-8", "replace").splitlines(keepends=True), 1):
+    for number, line in enumerate(files.content(path)[:size].decode("utf-8", "replace").splitlines(keepends=True), 1):
         if line.endswith("\n"):  # the last one may be half written
             try:
                 found.append(json.loads(line))

@@ -4,16 +4,17 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
-from .. import backends
+from .. import backends, naming
 from ..backends import Backend, BackendError
 from ..types import Batch
 from . import checkpoints, environment, estimates, monitor
 from .building import Built, Shape
 from .checkpoints import TEMPORARY, Checkpoint
 from .contracts import Data, Reporter
-from .experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict, as_toml
+from .experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict, as_toml, named_code
 from .logs import EXPERIMENT, FAILURE, LOG, TENSORBOARD
 
 BEGUN = (EXPERIMENT, LOG, TENSORBOARD, FAILURE, checkpoints.BEST)  # what a run has before its first checkpoint
@@ -158,6 +159,18 @@ def get_backend(experiment: Experiment, reporter: Reporter) -> Backend:
             raise
         reporter.note(f"{experiment.backend} has no native kernels: the portable ones run instead.")
         return get("portable")
+
+
+def identified(experiment: Experiment, checkpoint: Checkpoint | None, reporter: Reporter) -> Experiment:
+    """The experiment with the file and hash of the code of one's own that it runs; says so where a run goes on with
+    another file than it had."""
+    used = {name: naming.identity(name) for name in named_code(as_dict(experiment)) if naming.is_code(name)}
+    before = (checkpoint.header["experiment"].get("code") or {}) if checkpoint else {}
+    for name, now in used.items():
+        digest = before.get(name, {}).get("sha256")
+        if digest and digest != now.get("sha256"):
+            reporter.note(f"{name} is not what this run has had so far: sha256 {now.get('sha256')}, before {digest}.")
+    return replace(experiment, code=used or None)
 
 
 def load_data(experiment: Experiment, reporter: Reporter) -> Data:

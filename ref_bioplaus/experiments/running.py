@@ -26,6 +26,7 @@ from .logs import LOG, TENSORBOARD, Log
 from .preparing import (
     check_checkpoint,
     get_backend,
+    identified,
     labels_of,
     load_data,
     measured_splits,
@@ -98,12 +99,13 @@ class Training:
     """One run: what it works with, and where it is."""
 
     def __init__(self, experiment, out, checkpoint, data, reporter, callback, tensorboard):
-        self.experiment: Experiment = experiment
         self.out: Path = out
         self.reporter: Reporter = reporter or Reporter()
         self.callback = callback
         self.checkpoint: Checkpoint | None = checkpoint
         self.backend = get_backend(experiment, self.reporter)
+        experiment = identified(experiment, checkpoint, self.reporter)
+        self.experiment: Experiment = experiment
         self.data: Data = data or load_data(experiment, self.reporter)
         self.shape = shape_of(self.data, experiment)
         self.total = experiment.epochs * self.shape.steps
