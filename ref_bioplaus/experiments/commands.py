@@ -90,6 +90,9 @@ def resume(
     kernels: Kernels = None,
     epochs: Epochs = None,
     steps: Steps = None,
+    despite_lost_log: Annotated[
+        bool, typer.Option("--despite-lost-log", help="Go on with what is left of a log that was deleted or cut.")
+    ] = False,
     tensorboard: WithTensorBoard = False,
 ) -> None:
     """Continue a run that was stopped, bit for bit on the same backend and device, or on another one.
@@ -105,7 +108,10 @@ def resume(
     def work(reporter):
         from . import training
 
-        return training.resume(out, checkpoint, reporter=reporter, tensorboard=tensorboard, **given(changes))
+        return training.resume(
+            out, checkpoint, reporter=reporter, tensorboard=tensorboard, despite_lost_log=despite_lost_log,
+            **given(changes),
+        )  # fmt: skip
 
     carry_out(work)
 

@@ -117,9 +117,12 @@ def load(
         found.classes, (*out, 1 if grey else 3), plan, np.zeros(1), np.ones(1), resize_first,
         cores() if workers is None else workers,
     )  # fmt: skip
+    if path is None and name in KNOWN:
+        data.recognised = name
+    elif normalise or name in KNOWN:
+        data.recognised = recognised(found)
     if normalise:
-        known = name if path is None and name in KNOWN else recognised(found)
-        data.mean, data.deviation = moments(data, known)
+        data.mean, data.deviation = moments(data, data.recognised)
     else:
         data.mean, data.deviation = unit(data)
     return data

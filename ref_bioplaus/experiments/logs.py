@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,43 +11,96 @@ from .experiment import Experiment, ExperimentError, read
 EXPERIMENT = "experiment.toml"
 LOG = "log.jsonl"
 TENSORBOARD = "tensorboard"
+SEGMENT = "segment"  # the key of a line that is no record
 FAILURE = "failure.txt"  # of a run that failed: why
 
 
 class Log:
-    """One JSON line per evaluation."""
+    """One JSON line per evaluation, and one where each segment of the run begins (see segments.py).
+
+    size: bytes of all lines that are to be there, so that a file which was deleted or cut meanwhile is shorter.
+    """
 
     def __init__(self, path: Path, size: int = 0):
-        """size: bytes of what is there that `cut` keeps. Raises ExperimentError where the file is shorter than that."""
-        self.path, self.kept = path, size
-        there = path.stat().st_size if path.exists() else 0
-        if there < size:
-            raise ExperimentError(
-                f"The log {path} has {there} bytes, expected at least {size} as its checkpoint says: lines are lost; "
-                "continue from an older checkpoint with --checkpoint, or start in another folder."
-            )
+        """size: bytes of what is there that `cut` keeps."""
+        self.path, self.size = path, size
+        self.whole = True  # as far as it was seen when a line was added
+
+    @property
+    def there(self) -> int:
+        """Bytes of the file; 0 where there is none."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Every line to keep, segments and records. Raises ExperimentError for one that is not understood."""
+        return read_log(self.path, self.size) if self.size and self.there else []
 
     def records(self) -> list[dict[str, Any]]:
-        """Every line to keep. Raises ExperimentError for one that is not understood."""
-        return read_log(self.path, self.kept) if self.kept else []
+        """Every evaluation to keep. Raises ExperimentError for a line that is not understood."""
+        return records_of(self.lines())
+
+    def lost(self, count: int, step: int) -> int:
+        """How many of the records up to a step, so many, are not there; 1 at least where bytes are missing."""
+        left = sum(record["step"] <= step for record in self.records())
+        return max(int(self.there < self.size), count - left)
+
+    def loss(self, lost: int) -> str:
+        """A sentence on a log that has lost so many records."""
+        return (
+            f"The log {self.path} lacks the records of {lost} measured epochs: it has {self.there} bytes, expected at "
+            f"least {self.size} as its checkpoint says; put it back, or go on with what is left of it with "
+            f"`ref-bioplaus resume {self.path.parent} --despite-lost-log`."
+        )
+
+    def keep_what_is_left(self, step: int, due: bool) -> None:
+        """Keep the whole lines from before a step that has been taken, where lines are lost.
+
+        due: whether the step itself has not been measured. Raises ExperimentError for a line that is not understood.
+        """
+        end, self.size = 0, 0
+        content = self.path.read_bytes() if self.path.exists() else b""
+        for line, entry in zip(content.split(b"\n"), read_log(self.path) if content else (), strict=False):
+            end += len(line) + 1
+            found = entry.get(SEGMENT, entry)
+            if found["step"] < step or (found["step"] == step and entry is found and not due):
+                self.size = end
 
     def cut(self) -> None:
         """Leave only what is to be kept; the file is there after this."""
         with open(self.path, "ab") as file:
-            file.truncate(self.kept)
+            file.truncate(self.size)
             os.fsync(file.fileno())
+
+    def begin(self, segment: dict[str, Any]) -> None:
+        """The line of a segment that begins, on the disk when this returns."""
+        self.append({SEGMENT: segment})
 
     def add(self, record: dict[str, Any]) -> None:
-        """One more line, on the disk when this returns."""
-        with open(self.path, "ab") as file:
-            file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+        """One more record, on the disk when this returns."""
+        self.append(record)
+
+    def append(self, line: dict[str, Any]) -> None:
+        """One more line; `whole` says from here on where those before it are not all there any more."""
+        content = json.dumps(line, allow_nan=False).encode() + b"\n"
+        self.whole = self.whole and self.there >= self.size
+        with open(self.path, "a+b") as file:
+            if not self.whole:  # no line goes on from half of another
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        self.size += len(content)
 
-    @property
-    def size(self) -> int:
-        """Bytes written."""
-        return self.path.stat().st_size
+
+def segments_of(lines: Iterable[Any]) -> list[dict[str, Any]]:
+    """The segments among a log's lines."""
+    return [line[SEGMENT] for line in lines if isinstance(line, dict) and SEGMENT in line]
+
+
+def records_of(lines: Iterable[Any]) -> list[dict[str, Any]]:
+    """The evaluations among a log's lines."""
+    return [line for line in lines if not (isinstance(line, dict) and SEGMENT in line)]
 
 
 def read_log(path: Path, size: int | None = None) -> list[dict[str, Any]]:
@@ -75,4 +129,10 @@ def records(out: Path) -> list[dict[str, Any]]:
     Raises ExperimentError for a line that is not understood.
     """
     path = out / LOG
-    return read_log(path) if path.exists() else []
+    return records_of(read_log(path)) if path.exists() else []
+
+
+def segments(out: Path) -> list[dict[str, Any]]:
+    """The segments in a run's log; none in an older one. Raises ExperimentError for a line that is not understood."""
+    path = out / LOG
+    return segments_of(read_log(path)) if path.exists() else []
