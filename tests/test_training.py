@@ -513,7 +513,7 @@ def test_as_many_images_with_other_labels_are_refused(tmp_path):
     other = embedded_data()
     assert checkpoints.latest(tmp_path).header["labels"] == other.fingerprint
     other.fingerprint = "other"
-    with pytest.raises(ExperimentError, match="learned from images with other labels than those of own:"):
+    with pytest.raises(ExperimentError, match="learned from images with other labels than those given here:"):
         resume(tmp_path, epochs=2, images=other)
 
 

@@ -22,7 +22,13 @@ PIPE_WIDTH = 160  # columns, where no terminal says how wide it is
 BackendName = Annotated[str | None, typer.Option(help='The array library, as in `list backends`, or "module:object".')]
 DeviceName = Annotated[str | None, typer.Option(help='"cpu", "cuda", "cuda:1". Default: the library\'s usual one.')]
 DataFolder = Annotated[Path | None, typer.Option(help="A folder with the images, in the layout of Hugging Face's hub.")]
-CheckpointName = Annotated[str | None, typer.Option(help='A checkpoint\'s file name, or "best". Default: the newest.')]
+CheckpointName = Annotated[
+    str | None,
+    typer.Option(
+        help='A checkpoint\'s file name, or "best": by the images held out, or by the training batches where none are. '
+        "Default: the newest."
+    ),
+]
 Kernels = Annotated[str | None, typer.Option(help='"native", the library\'s own, or "portable", the definition.')]
 Epochs = Annotated[int | None, typer.Option(help="How often to go through the training images.")]
 Steps = Annotated[int | None, typer.Option(help="Batches after which to stop, wherever in an epoch.")]

@@ -44,12 +44,12 @@ class Log:
         left = sum(record["step"] <= step for record in self.records())
         return max(int(self.there < self.size), count - left)
 
-    def loss(self, lost: int) -> str:
-        """A sentence on a log that has lost so many records."""
+    def loss(self, lost: int, count: int) -> str:
+        """A sentence on a log that has lost some of so many records."""
         return (
-            f"The log {self.path} lacks the records of {lost} measured epochs: it has {self.there} bytes, expected at "
-            f"least {self.size} as its checkpoint says; put it back, or go on with what is left of it with "
-            f"`ref-bioplaus resume {self.path.parent} --despite-lost-log`."
+            f"The log {self.path} lacks the records of {lost} of {max(lost, count)} measured epochs: it has "
+            f"{self.there} bytes, expected at least {self.size} as its checkpoint says; put it back, or go on with "
+            f"what is left of it with `ref-bioplaus resume {self.path.parent} --despite-lost-log`."
         )
 
     def keep_what_is_left(self, step: int, due: bool) -> None:
@@ -83,10 +83,9 @@ class Log:
         """One more line; `whole` says from here on where those before it are not all there any more."""
         content = json.dumps(line, allow_nan=False).encode() + b"\n"
         self.whole = self.whole and self.there >= self.size
-        with open(self.path, "a+b") as file:
+        with open(self.path, "ab") as file:
             if not self.whole:  # no line goes on from half of another
-                file.seek(0)
-                file.truncate(file.read().rfind(b"\n") + 1)
+                file.truncate(self.path.read_bytes().rfind(b"\n") + 1)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

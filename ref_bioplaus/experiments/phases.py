@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 from .. import backends
 from ..models import MODELS
 from ..types import Schedule
+from .augmentation import DataError
 from .building import Shape, build, parameters_of
-from .checking import STEPS
-from .experiment import Experiment
-from .monitor import LEARNING
+from .checking import STEPS, checked
+from .experiment import Experiment, ExperimentError
 
+LEARNING = ("learn", "engaged", "parallel", "forward")  # modes that assign errors, one of which every algorithm has
 CLASSES = 10  # of a network whose schedule alone is asked for
+MANY = 10**6  # steps of which each is asked for
 
 
 class Phases(NamedTuple):
@@ -29,7 +31,7 @@ class Phases(NamedTuple):
         """As in "250 forward, 250 inverse"; "" where every batch taught the forward weights."""
         if not self.others:
             return ""
-        return ", ".join(f"{count:.6g} {name}" for name, count in {"forward": self.forward, **self.others}.items())
+        return ", ".join(f"{count:.4g} {name}" for name, count in {"forward": self.forward, **self.others}.items())
 
     def sentence(self) -> str:
         """What to say where no forward weight has learned, without a full stop; "" where some did."""
@@ -42,8 +44,14 @@ class Phases(NamedTuple):
 
 
 def taken(schedule: Schedule, length: int, steps: int) -> Phases:
-    """The phases of so many steps, in epochs of `length` batches."""
-    counts = Counter(schedule(*divmod(step, length)) for step in range(steps))
+    """The phases of so many steps, in epochs of `length` batches; of very many the first batch speaks for its epoch."""
+    counts = Counter[tuple[str, ...]]()
+    for epoch in range(-(-steps // length)):
+        there = min(length, steps - epoch * length)
+        if steps > MANY:
+            counts[schedule(epoch, 0)] += there
+        else:
+            counts.update(schedule(epoch, i) for i in range(there))
     forward, others = 0, Counter[str]()
     for modes, count in counts.items():
         if any(mode in LEARNING for mode in modes):
@@ -53,22 +61,30 @@ def taken(schedule: Schedule, length: int, steps: int) -> Phases:
     return Phases(forward / length, {name: count / length for name, count in others.items()})
 
 
-def of_run(experiment: Experiment, records: list[dict[str, Any]], segments: Sequence[Mapping[str, Any]]) -> Phases:
-    """The phases of a run as far as its log goes; its epochs are as long as its segments say, or the records tell."""
+def of_run(
+    experiment: Experiment, records: Sequence[Mapping[str, Any]], segments: Sequence[Mapping[str, Any]] = ()
+) -> Phases | None:
+    """The phases of a run as far as its log goes; its epochs are as long as its segments say, or the records tell.
+
+    None where its algorithm cannot be made without its images, of which an older log does not tell.
+    """
     step, epoch = records[-1]["step"], records[-1]["epoch"]
     if segments:
         length = -(-segments[-1]["data"]["train"] // experiment.batch)
     else:
-        length = step // epoch if epoch else max(step, 1)  # an older log, whose records stand at the ends of epochs
-    return taken(schedule_of(experiment), length, step)
+        length = step // epoch if epoch else step  # an older log: records stand at the ends of epochs
+    try:
+        return taken(schedule_of(experiment), max(length, 1), step)
+    except (ExperimentError, DataError):
+        return None
 
 
 def schedule_of(experiment: Experiment) -> Schedule:
-    """The schedule of an experiment, whose network is made but never drawn. Raises ExperimentError."""
-    default = parameters_of(MODELS[experiment.model])["in_shape"]
-    found = experiment.inputs.get("shape") or experiment.model_options.get("in_shape") or default
+    """The schedule of an experiment, whose network is made but never drawn. Raises ExperimentError and DataError."""
+    full = checked(replace(experiment, dtype="float32"))
+    default = parameters_of(MODELS[full.model])["in_shape"]
+    found = full.inputs.get("shape") or full.model_options.get("in_shape") or default
     height, width, channels = (*found, 1, 1)[:3]
-    classes = len(experiment.inputs.get("classes", ())) or experiment.model_options.get("classes", CLASSES)
+    classes = len(full.inputs.get("classes", ())) or full.model_options.get("classes", CLASSES)
     backend = backends.get("numpy", kernels="portable")
-    plain = replace(experiment, dtype=backend.dtype)
-    return build(plain, backend, Shape((height, width, channels), classes, STEPS)).algorithm.schedule
+    return build(full, backend, Shape((height, width, channels), classes, STEPS)).algorithm.schedule

@@ -142,6 +142,7 @@ def check_checkpoint(checkpoint: Checkpoint | None, data: Data, experiment: Expe
     if checkpoint is None:
         return
     header, now = checkpoint.header, data.train.count
+    place = experiment.data or (None if experiment.dataset == OWN else experiment.dataset)
     before = header.get("images", now)
     if now != before:
         raise ExperimentError(
@@ -150,8 +151,8 @@ def check_checkpoint(checkpoint: Checkpoint | None, data: Data, experiment: Expe
         )
     if None not in (header.get("labels"), labels_of(data)) and header["labels"] != labels_of(data):
         raise ExperimentError(
-            f"The run in {out} learned from images with other labels than those of "
-            f"{experiment.data or experiment.dataset}: name the same data, or start in another folder."
+            f"The run in {out} learned from images with other labels than those "
+            f"{f'of {place}' if place else 'given here'}: name the same data, or start in another folder."
         )
     if header["step"] > total:
         raise ExperimentError(

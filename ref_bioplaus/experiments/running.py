@@ -135,12 +135,12 @@ class Training:
             self.state = checkpoints.state_of(self.backend, checkpoint, first)
             self.at = Progress(**({"due": False} | checkpoint.header["progress"]))  # older ones do not say
         self.log = Log(out / LOG, checkpoint.header["log_size"] if checkpoint else 0)
-        measured = checkpoint.header.get("records") if checkpoint else None
-        if measured is None and self.log.there < self.log.size:  # an older checkpoint, which does not say
+        measured = checkpoint.header.get("records", 0) if checkpoint else 0
+        if not measured and self.log.there < self.log.size:  # an older checkpoint, which does not say
             measured = 1 + self.at.epoch // experiment.evaluate_every
-        self.lost = self.log.lost(measured or 0, self.at.step)
+        self.lost = self.log.lost(measured, self.at.step)
         if self.lost and not despite_lost_log:
-            raise ExperimentError(self.log.loss(self.lost))
+            raise ExperimentError(self.log.loss(self.lost, measured))
         if self.lost:
             self.log.keep_what_is_left(self.at.step, self.at.due)
         lines = self.log.lines()
@@ -182,11 +182,11 @@ class Training:
         at, stopped = self.at, None
         self.reporter.start(self.total, at.step)
         left = at.step < self.total or at.due
-        if left:
-            self.kept_on_disk(self.begin_segment)
-        else:
+        if not left:
             self.reporter.note(f"Nothing is left to do: the run has taken all of its {self.total:,} steps.")
         with Interrupt() as interrupt:
+            if left:
+                self.kept_on_disk(self.begin_segment)
             if at.due:
                 self.evaluate(interrupt)
                 self.save()

@@ -13,7 +13,8 @@ where it names none; its [range.of] has a table for each dotted path of an exper
     "optimizer.b2" = { kind = "choice", values = [0.99, 0.999] }
 
 A trial's values depend on the search's seed, the trial's number and the names of its ranges alone. Its score is the
-lowest validation error of all epochs, or the lowest loss where there are no classes.
+lowest validation error of all epochs, or the lowest loss where there are no classes; two trials of the same values are
+one experiment, and count once.
 """
 
 import json
@@ -27,12 +28,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import papers
+from . import papers, phases
 from .checking import checked
 from .checkpoints import write_whole
 from .experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict, as_toml, check_type, from_dict, unknown
 from .jobs import Job, check_backend, is_finished
-from .logs import FAILURE, records
+from .logs import FAILURE, records, segments
 
 KINDS = {"uniform": ("low", "high"), "log-uniform": ("low", "high"), "choice": ("values",)}
 RESULTS, SEARCH, BEST = "results.jsonl", "search.json", "best.toml"
@@ -212,12 +213,14 @@ class Search:
 
         Where there is no such folder yet, none is made.
         """
-        lines = []
+        lines: list[dict[str, Any]] = []
         trial = 0
         while trial < self.trials or (self.out / f"trial-{trial:04d}").exists():
             job = self.job(trial)
             if has_ended(job):
-                lines.append(self.line(trial, job))
+                found = self.line(trial, job)
+                same = (line["trial"] for line in lines if line["values"] == found["values"])
+                lines.append(found | {"repeats": next(same, None)})
             trial += 1
         if not self.out.is_dir():
             return []
@@ -242,7 +245,16 @@ class Search:
             "final": measured[-1][0] if measured and not failed else None,
             "epochs": found[-1]["epoch"] if found else 0,
             "failed": failed,
+            "unlearned": unlearned(job, found),
         }
+
+
+def unlearned(job: Job, found: list[dict[str, Any]]) -> str:
+    """A sentence on a trial in which no forward weight has learned; "" where some did."""
+    if not found or any(record.get("train_loss") is not None for record in found):
+        return ""
+    parts = phases.of_run(job.experiment, found, segments(job.out))
+    return parts.sentence() if parts else ""
 
 
 def score(record: Mapping[str, Any]) -> float | None:

@@ -30,7 +30,7 @@ BEST_BY = {
     "train_error": "the lowest error on the training batches, as no images are held out",
     "train_loss": "the lowest loss on the training batches, as no images are held out",
 }
-UNKNOWN = "no record of backend, device, versions and images"
+UNKNOWN = "no record of its device, versions and images"
 
 
 def description(experiment: Experiment, backend: Backend, data: Data) -> dict[str, Any]:
@@ -53,10 +53,10 @@ def description(experiment: Experiment, backend: Backend, data: Data) -> dict[st
 
 def images(experiment: Experiment, data: Data) -> dict[str, Any]:
     """Which images: what they are called, how many there are, and their hash."""
-    from .datasets import KNOWN
+    from .datasets import EMBEDDED, KNOWN
 
     as_named = None
-    if experiment.dataset in KNOWN and hasattr(data, "recognised"):
+    if experiment.dataset in (EMBEDDED, *KNOWN) and hasattr(data, "recognised"):
         as_named = data.recognised == experiment.dataset
     return {
         "dataset": experiment.dataset,
@@ -72,12 +72,18 @@ def segment(
     step: int, epoch: int, lost: int,
 ) -> dict[str, Any]:  # fmt: skip
     """A segment that begins now."""
-    resolved = as_dict(experiment)
-    resolved["inputs"] = {name: value for name, value in resolved["inputs"].items() if name != "classes"}
     began = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    found = {"number": number, "step": step, "epoch": epoch, "date": began, "given": dict(given)}
-    found |= {"experiment": resolved, "best_by": best_by} | description(experiment, backend, data)
+    found = {"number": number, "step": step, "epoch": epoch, "date": began, "given": without_classes(given)}
+    found |= {"experiment": without_classes(as_dict(experiment)), "best_by": best_by}
+    found |= description(experiment, backend, data)
     return found | ({"lost": lost} if lost else {})
+
+
+def without_classes(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """An experiment's fields but for the classes' names, which stand in experiment.toml and may be a thousand."""
+    if "inputs" not in fields:
+        return dict(fields)
+    return dict(fields) | {"inputs": {name: value for name, value in fields["inputs"].items() if name != "classes"}}
 
 
 # For readers
@@ -95,31 +101,35 @@ def text(found: Mapping[str, Any]) -> str:
 
 def images_text(data: Mapping[str, Any]) -> str:
     """Which images, in a few words."""
-    of = "of your own" if data["dataset"] == OWN else f"under the name {data['dataset']}"
-    if data["as_named"] is False:
-        of += ", which they are not as far as class names and brightness tell"
+    of = f"of {data['dataset']}" if data["as_named"] else f"under the name {data['dataset']}"
+    if data["dataset"] == OWN:
+        of = "of one's own"
+    elif data["as_named"] is False:
+        of += ", whose class names or brightness they do not have"
     sha256 = f"sha256 {data['sha256'][:SHORT]} of {data['of']}" if data["sha256"] else f"a hash of {data['of']}"
     return f"{data['train']:,} training images {of}, {sha256}"
 
 
-def history(segments: Sequence[Mapping[str, Any]]) -> str:
-    """What computed a run, in a line: those of its segments that differ, and from which epoch on."""
+def history(experiment: Experiment, segments: Sequence[Mapping[str, Any]]) -> str:
+    """What computed a run, in a line: those of its segments that differ, and from which epoch on; of an older run what
+    its experiment says."""
     if not segments:
-        return UNKNOWN
+        e = experiment
+        return f"{e.backend}, {e.kernels} kernels, {e.dtype} ({e.precision}) as asked for; {UNKNOWN}"
     parts: list[tuple[Mapping[str, Any], str]] = []
     for found in segments:
         if not parts or text(found) != parts[-1][1]:
             parts.append((found, text(found)))
     lost = sum(found.get("lost", 0) for found in segments)
     told = [words if i == 0 else f"from epoch {found['epoch']} on: {words}" for i, (found, words) in enumerate(parts)]
-    return "; ".join(told) + (f"; {lost} records are lost" if lost else "")
+    return "; ".join(told) + (f"; records lost: {lost}" if lost else "")
 
 
-def told(runs: Iterable[tuple[str, Sequence[Mapping[str, Any]]]]) -> list[str]:
-    """A line for runs of the same history, with their names; runs: (name, segments)."""
+def told(runs: Iterable[tuple[str, Experiment, Sequence[Mapping[str, Any]]]]) -> list[str]:
+    """A line for runs of the same history, with their names; runs: (name, experiment, segments)."""
     found: dict[str, list[str]] = {}
-    for name, segments in runs:
-        found.setdefault(history(segments), []).append(name)
+    for name, experiment, segments in runs:
+        found.setdefault(history(experiment, segments), []).append(name)
     return [f"{', '.join(names)}: {words}" for words, names in found.items()]
 
 

@@ -55,7 +55,9 @@ def train(
     """
     given, out = given_fields(experiment), Path(out)
     if images is not None and experiment.dataset is None:
-        experiment = replace(experiment, dataset=getattr(images, "recognised", None) or OWN)
+        name = getattr(images, "name", None)
+        loaded = name is not None and name == getattr(images, "recognised", None)
+        experiment = replace(experiment, dataset=name if loaded else OWN)
     experiment = checked(experiment)
     with alone(out):
         if resume and checkpoints.found(out):
@@ -91,13 +93,12 @@ def resume(
     with alone(out):
         found = checkpoints.latest(out, checkpoint)
         stored = from_dict(found.header["experiment"])
+        given = changes | ({"checkpoint": checkpoint} if checkpoint else {})
         if "epochs" in changes:
             changes = {"steps": None} | changes
         experiment = checked(replace(stored, **changes))
         check_same(experiment, stored, out)
         check_unedited(out, found, experiment)
-        given = as_dict(experiment)
-        given = {name: given.get(name) for name in changes} | ({"checkpoint": checkpoint} if checkpoint else {})
         return Training(experiment, out, found, images, reporter, callback, tensorboard, given, despite_lost_log).run()
 
 
