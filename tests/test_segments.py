@@ -14,6 +14,7 @@ from ref_bioplaus.cli import app
 from ref_bioplaus.experiments import (
     checkpoints,
     compare,
+    datasets,
     figures,
     hashing,
     logs,
@@ -222,6 +223,16 @@ def test_what_computed_an_older_run_is_said_not_to_be_known():
     assert told == "jax, native kernels, float32 (ieee) as asked for; no record of its device, versions and images"
 
 
+@pytest.mark.parametrize("wrong", ["3", "null", '{"segment": 3}', '{"segment": {"step": 0}}', '{"step": "0"}', "{}"])
+def test_a_line_that_is_neither_record_nor_segment_is_damage(wrong, tmp_path):
+    train(of(**PLAIN, epochs=1), tmp_path, images=embedded_data())
+    assert not [logs.check_line(line) for line in lines(tmp_path)][3:]
+    with (tmp_path / logs.LOG).open("a") as log:
+        log.write(f"{wrong}\n")
+    with pytest.raises(ExperimentError, match=r"log.jsonl is damaged in line 4: delete what is wrong there"):
+        series.read(tmp_path)
+
+
 # An edited experiment
 
 
@@ -416,6 +427,16 @@ def test_a_hash_is_of_bytes_and_names_and_of_footers_where_there_is_too_much(tmp
     assert changed["sha256"] != large["sha256"]
     (tmp_path / "two" / "y.txt").rename(tmp_path / "two" / "z.txt")
     assert hashing.of_folder(tmp_path / "two")["sha256"] != changed["sha256"]
+
+
+def test_a_dataset_of_the_hub_is_hashed_by_the_files_of_its_cache(tmp_path):
+    data = datasets.load("mine", own_folder(tmp_path / "mine"))
+    assert data.digest() == hashing.of_folder(tmp_path / "mine")
+    for name in ("train", "test"):
+        split = getattr(data, name)
+        setattr(data, name, replace(split, source=SimpleNamespace(origin="some/body", table=split.source.table)))
+    assert data.digest()["of"] == "the bytes of 2 files"
+    assert datasets.load("embedded").digest()["of"] == "the bytes of 6 arrays"
 
 
 def test_a_hash_of_arrays_is_of_their_bytes():

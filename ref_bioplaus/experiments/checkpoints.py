@@ -146,7 +146,7 @@ def header_of(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
             return dict(json.loads(json.loads(file.read(size))["__metadata__"][ENTRY]))
-    except (OSError, ValueError, KeyError, TypeError, MemoryError):
+    except (OSError, ValueError, KeyError, TypeError, MemoryError, OverflowError, RecursionError):
         return {}
 
 

@@ -12,6 +12,7 @@ EXPERIMENT = "experiment.toml"
 LOG = "log.jsonl"
 TENSORBOARD = "tensorboard"
 SEGMENT = "segment"  # the key of a line that is no record
+IMAGES = {"dataset", "as_named", "train", "labels", "sha256", "of"}  # what a segment says of its data at least
 FAILURE = "failure.txt"  # of a run that failed: why
 
 
@@ -92,14 +93,28 @@ class Log:
         self.size += len(content)
 
 
-def segments_of(lines: Iterable[Any]) -> list[dict[str, Any]]:
+def check_line(line: Any) -> None:
+    """Raise ValueError for a line that is neither a record nor a segment as its readers expect it."""
+    if not isinstance(line, dict):
+        raise ValueError("no table")
+    found = line.get(SEGMENT, line)
+    expected: dict[str, type] = {"step": int}
+    if found is not line:
+        expected |= dict.fromkeys(("number", "epoch", "cores"), int) | dict.fromkeys(("data", "versions"), dict)
+        expected |= dict.fromkeys(("backend", "device", "kernels", "dtype", "precision", "processor"), str)
+    wrong = not isinstance(found, dict) or any(type(found.get(name)) is not kind for name, kind in expected.items())
+    if wrong or (found is not line and not found["data"].keys() >= IMAGES):
+        raise ValueError("no record and no segment")
+
+
+def segments_of(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """The segments among a log's lines."""
-    return [line[SEGMENT] for line in lines if isinstance(line, dict) and SEGMENT in line]
+    return [line[SEGMENT] for line in lines if SEGMENT in line]
 
 
-def records_of(lines: Iterable[Any]) -> list[dict[str, Any]]:
+def records_of(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """The evaluations among a log's lines."""
-    return [line for line in lines if not (isinstance(line, dict) and SEGMENT in line)]
+    return [line for line in lines if SEGMENT not in line]
 
 
 def read_log(path: Path, size: int | None = None) -> list[dict[str, Any]]:
@@ -109,7 +124,8 @@ def read_log(path: Path, size: int | None = None) -> list[dict[str, Any]]:
         if line.endswith("\n"):  # the last one may be half written
             try:
                 found.append(json.loads(line))
-            except ValueError as error:
+                check_line(found[-1])
+            except (ValueError, RecursionError) as error:
                 raise ExperimentError(
                     f"The log {path} is damaged in line {number}: delete what is wrong there."
                 ) from error

@@ -66,15 +66,19 @@ def of_run(
 ) -> Phases | None:
     """The phases of a run as far as its log goes; its epochs are as long as its segments say, or the records tell.
 
-    None where its algorithm cannot be made without its images, of which an older log does not tell.
+    None where its algorithm cannot be made without its images, of which an older log does not tell, and beyond a
+    million epochs.
     """
     step, epoch = records[-1]["step"], records[-1]["epoch"]
     if segments:
         length = -(-segments[-1]["data"]["train"] // experiment.batch)
     else:
         length = step // epoch if epoch else step  # an older log: records stand at the ends of epochs
+    length = max(length, 1)
+    if step > MANY * length:
+        return None
     try:
-        return taken(schedule_of(experiment), max(length, 1), step)
+        return taken(schedule_of(experiment), length, step)
     except (ExperimentError, DataError):
         return None
 
