@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +45,6 @@ class Log:
         left = sum(record["step"] <= step for record in self.records())
         return max(int(self.there < self.size), count - left)
 
-    def loss(self, lost: int, count: int) -> str:
-        """A sentence on a log that has lost some of so many records."""
-        return (
-            f"The log {self.path} lacks the records of {lost} of {max(lost, count)} measured epochs: it has "
-            f"{self.there} bytes, expected at least {self.size} as its checkpoint says; put it back, or go on with "
-            f"what is left of it with `ref-bioplaus resume {self.path.parent} --despite-lost-log`."
-        )
-
     def keep_what_is_left(self, step: int, due: bool) -> None:
         """Keep the whole lines from before a step that has been taken, where lines are lost.
 
@@ -91,6 +83,28 @@ class Log:
             file.flush()
             os.fsync(file.fileno())
         self.size += len(content)
+
+
+def reopened(out: Path, header: Mapping[str, Any], due: bool, experiment: Experiment, despite: bool) -> tuple[Log, int]:
+    """The log of a run that goes on from a checkpoint, and how many records are lost.
+
+    due: whether the checkpoint's own step has not been measured. Raises ExperimentError for a log that has lost some,
+    unless `despite` it the run is to go on with what is left.
+    """
+    log = Log(out / LOG, header["log_size"])
+    count = header.get("records", 0)
+    if not count and log.there < log.size:  # an older checkpoint, which does not say
+        count = 1 + header["epoch"] // experiment.evaluate_every
+    lost = log.lost(count, header["step"])
+    if lost and not despite:
+        raise ExperimentError(
+            f"The log {log.path} lacks the records of {lost} of {max(lost, count)} measured epochs: it has "
+            f"{log.there} bytes, expected at least {log.size} as its checkpoint says; put it back, or go on with what is "
+            f"left of it with `ref-bioplaus resume {out} --despite-lost-log`."
+        )
+    if lost:
+        log.keep_what_is_left(header["step"], due)
+    return log, lost
 
 
 def check_line(line: Any) -> None:

@@ -18,9 +18,9 @@ from .building import Built, build, first_state
 from .checkpoints import Checkpoint, CheckpointError
 from .contracts import Data, Reporter
 from .diagnosis import NotFinite, diagnosis
-from .experiment import Experiment, ExperimentError, as_dict
+from .experiment import Experiment, as_dict
 from .interrupt import Interrupt
-from .logs import LOG, TENSORBOARD, Log, records_of, segments_of
+from .logs import LOG, TENSORBOARD, Log, records_of, reopened, segments_of
 from .preparing import (
     check_checkpoint,
     get_backend,
@@ -107,10 +107,8 @@ class Training:
         self.checkpoint: Checkpoint | None = checkpoint
         self.backend = get_backend(experiment, self.reporter)
         self.data: Data = data or load_data(experiment, self.reporter)
-        self.experiment: Experiment = settled(
-            experiment, self.data, f"The run in {out}" if checkpoint else "The experiment"
-        )
-        experiment = self.experiment
+        experiment = settled(experiment, self.data, f"The run in {out}" if checkpoint else "The experiment")
+        self.experiment: Experiment = experiment
         self.shape = shape_of(self.data, experiment)
         self.total = experiment.epochs * self.shape.steps
         if experiment.steps is not None:
@@ -131,18 +129,11 @@ class Training:
         self.state = first
         self.at = Progress()
         self.last_saved = time.monotonic()
+        self.log, self.lost = Log(out / LOG), 0
         if checkpoint is not None:
             self.state = checkpoints.state_of(self.backend, checkpoint, first)
             self.at = Progress(**({"due": False} | checkpoint.header["progress"]))  # older ones do not say
-        self.log = Log(out / LOG, checkpoint.header["log_size"] if checkpoint else 0)
-        measured = checkpoint.header.get("records", 0) if checkpoint else 0
-        if not measured and self.log.there < self.log.size:  # an older checkpoint, which does not say
-            measured = 1 + self.at.epoch // experiment.evaluate_every
-        self.lost = self.log.lost(measured, self.at.step)
-        if self.lost and not despite_lost_log:
-            raise ExperimentError(self.log.loss(self.lost, measured))
-        if self.lost:
-            self.log.keep_what_is_left(self.at.step, self.at.due)
+            self.log, self.lost = reopened(out, checkpoint.header, self.at.due, experiment, despite_lost_log)
         lines = self.log.lines()
         self.records, self.segments = records_of(lines), segments_of(lines)
         prepare_folder(out, experiment, self.needs.state, checkpoint)
