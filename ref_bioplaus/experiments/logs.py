@@ -98,9 +98,9 @@ def reopened(out: Path, header: Mapping[str, Any], due: bool, experiment: Experi
     lost = log.lost(count, header["step"])
     if lost and not despite:
         raise ExperimentError(
-            f"The log {log.path} lacks the records of {lost} of {max(lost, count)} measured epochs: it has "
-            f"{log.there} bytes, expected at least {log.size} as its checkpoint says; put it back, or go on with what is "
-            f"left of it with `ref-bioplaus resume {out} --despite-lost-log`."
+            f"The log {log.path} lacks the records of {lost} of {max(lost, count)} measured epochs: it has {log.there} "
+            f"bytes, expected at least {log.size} as its checkpoint says; put it back, or go on with what is left by "
+            f"`ref-bioplaus resume {out} --despite-lost-log`."
         )
     if lost:
         log.keep_what_is_left(header["step"], due)
