@@ -58,11 +58,14 @@ def of_files(files: dict[str, Path]) -> dict[str, Any]:
 
 
 def footer(file: Any, size: int) -> bytes:
-    """What a parquet file says of itself at its end."""
+    """What a parquet file says of itself at its end; of another file its last bytes."""
     file.seek(size - FOOTER)
-    length = int.from_bytes(file.read(FOOTER)[:4], "little")
-    file.seek(max(0, size - FOOTER - length))
-    return file.read(min(length, size) + FOOTER)
+    end = file.read(FOOTER)
+    length = int.from_bytes(end[:4], "little")
+    if end[4:] != b"PAR1" or length > size - FOOTER:
+        return end
+    file.seek(size - FOOTER - length)
+    return file.read(length + FOOTER)
 
 
 def of_data(data: Any) -> dict[str, Any]:
