@@ -262,6 +262,7 @@ def test_trials_of_the_same_values_count_once_and_one_that_learned_nothing_says_
     assert [line["repeats"] for line in found_in(tmp_path / "out")] == [None, 0, 0]
     assert ["trial", "0"] in [line.split() for line in done.output.splitlines()]  # a table of this one alone
     assert "Trial 2 has the values of trial 0: they count once." in done.output
+    assert "trial 0: numpy on cpu, native kernels, float32 (ieee); " in done.output
     assert "Trial 0: no forward weight has learned (0 forward, 1 inverse)" in done.output
     assert "the best are shown, by the lowest validation error of all their epochs" in done.output
 

@@ -65,7 +65,8 @@ def test_images_of_ones_own_are_never_called_by_a_datasets_name(tmp_path):
     assert read(out / logs.EXPERIMENT).dataset == OWN
     (segment,) = logs.segments(out)
     assert (segment["data"]["dataset"], segment["data"]["as_named"]) == (OWN, None)
-    assert segment["given"]["data"] == str(folder) and "dataset" not in segment["given"]
+    assert segment["given"]["data"] == segment["experiment"]["data"] == "mine" and "dataset" not in segment["given"]
+    assert str(tmp_path) not in (out / logs.LOG).read_text()  # where it lies is nobody's business
     given = train(Experiment(**TINY), tmp_path / "arrays", images=embedded_data())
     assert given.experiment.dataset == given.segments[0]["data"]["dataset"] == OWN
     with pytest.raises(ExperimentError, match=r"images of your own, which were given as arrays: give them again"):

@@ -222,6 +222,8 @@ def search(
             say(console, f"Trial {found['trial']} has the values of trial {found['repeats']}: they count once.")
         elif found["unlearned"]:
             say(console, f"Trial {found['trial']}: {found['unlearned']}.")
+    for sentence in chosen.computed(found["trial"] for found in best):
+        say(console, f"{sentence}.")
     if lines and lines[0]["score"] is not None:
         say(console, f"The best experiment is {out / program.BEST}, all results are in {out / program.RESULTS}.")
     finish(outcomes, stopped, console)

@@ -20,7 +20,7 @@ one experiment, and count once.
 import json
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -34,6 +34,7 @@ from .checkpoints import write_whole
 from .experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict, as_toml, check_type, from_dict, unknown
 from .jobs import Job, check_backend, is_finished
 from .logs import FAILURE, records, segments
+from .segments import told
 
 KINDS = {"uniform": ("low", "high"), "log-uniform": ("low", "high"), "choice": ("values",)}
 RESULTS, SEARCH, BEST = "results.jsonl", "search.json", "best.toml"
@@ -231,6 +232,11 @@ class Search:
             best = checked(with_values(self.base, lines[0]["values"]))
             write_whole(self.out / BEST, as_toml(best).encode())
         return lines
+
+    def computed(self, trials: Iterable[int]) -> list[str]:
+        """What computed which trials."""
+        jobs = [self.job(trial) for trial in trials]
+        return told((job.name, job.experiment, segments(job.out)) for job in jobs)
 
     def line(self, trial: int, job: Job) -> dict[str, Any]:
         """What a trial came to; its score is None where its loss was not finite."""

@@ -14,6 +14,7 @@ A segment's first line in log.jsonl is {"segment": {...}}; the records behind it
 import datetime
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ..backends import Backend
@@ -73,17 +74,21 @@ def segment(
 ) -> dict[str, Any]:  # fmt: skip
     """A segment that begins now."""
     began = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    found = {"number": number, "step": step, "epoch": epoch, "date": began, "given": without_classes(given)}
-    found |= {"experiment": without_classes(as_dict(experiment)), "best_by": best_by}
+    found = {"number": number, "step": step, "epoch": epoch, "date": began, "given": shortened(given)}
+    found |= {"experiment": shortened(as_dict(experiment)), "best_by": best_by}
     found |= description(experiment, backend, data)
     return found | ({"lost": lost} if lost else {})
 
 
-def without_classes(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """An experiment's fields but for the classes' names, which stand in experiment.toml and may be a thousand."""
-    if "inputs" not in fields:
-        return dict(fields)
-    return dict(fields) | {"inputs": {name: value for name, value in fields["inputs"].items() if name != "classes"}}
+def shortened(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """An experiment's fields but for what stands in experiment.toml alone: the classes' names, which may be a thousand,
+    and where the folder of the images is, of which its own name is left."""
+    found = dict(fields)
+    if "inputs" in found:
+        found["inputs"] = {name: value for name, value in found["inputs"].items() if name != "classes"}
+    if "data" in found:
+        found["data"] = Path(found["data"]).name
+    return found
 
 
 # For readers
