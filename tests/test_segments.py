@@ -155,6 +155,14 @@ def test_data_that_are_normalised_otherwise_are_refused(tmp_path):
     evaluate(tmp_path, images=numbered)
 
 
+def test_whatever_classes_are_called_can_be_written_and_gone_on_with(tmp_path):
+    data = embedded_data()
+    data.classes = ('"', "\n\r", "\x00\x7f", "\ud800", "η", "", "[inputs]", "\\", "a" * 5000, "'" * 3 + "\u2028")
+    train(of(**PLAIN, epochs=1), tmp_path, images=data)
+    assert read(tmp_path / logs.EXPERIMENT).inputs["classes"][:4] == ['"', "\n\r", "\x00\x7f", "\\ud800"]
+    assert resume(tmp_path, epochs=2, images=data).step == 10
+
+
 def test_given_inputs_are_used_and_must_agree_with_normalise(tmp_path):
     folder = str(own_folder(tmp_path / "a"))
     given = {"mean": [0.5, 0.25, 0.125], "deviation": [0.5, 0.5, 1.0]}

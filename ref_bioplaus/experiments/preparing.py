@@ -269,7 +269,8 @@ def few(values: list) -> str:
 def inputs_of(data: Data) -> dict[str, Any]:
     """The shape and classes of some images, and what they are normalised by where they tell."""
     names = data.classes if not isinstance(data.classes, int) else range(data.classes)
-    found = {"shape": [int(n) for n in data.in_shape], "classes": [str(name) for name in names]}
+    classes = [str(name).encode("utf-8", "backslashreplace").decode() for name in names]  # as a file can hold them
+    found = {"shape": [int(n) for n in data.in_shape], "classes": classes}
     mean, deviation = getattr(data, "mean", None), getattr(data, "deviation", None)
     if mean is None or deviation is None:
         return found
