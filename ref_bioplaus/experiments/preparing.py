@@ -13,7 +13,7 @@ import numpy as np
 from .. import backends, naming
 from ..backends import Backend, BackendError
 from ..types import Batch
-from . import checkpoints, environment, estimates, monitor, papers
+from . import checkpoints, environment, estimates, files, monitor, papers
 from .building import Built, Shape
 from .checkpoints import TEMPORARY, Checkpoint
 from .contracts import Data, Reporter
@@ -102,12 +102,14 @@ def check_same(experiment: Experiment, stored: Experiment, out: Path) -> None:
 
 
 def check_unedited(out: Path, checkpoint: Checkpoint, experiment: Experiment) -> None:
-    """Raise ExperimentError where a run's experiment.toml was changed since it was written, and show how.
+    """Raise ExperimentError where a run's experiment.toml was changed since it was written, and show how; NotOrdinary
+    where it is a link.
 
     It may hold what any checkpoint of the folder says or said before the run was resumed with changes, or `experiment`,
     what is to be from here on.
     """
     path = out / EXPERIMENT
+    files.check_place(path)
     if not path.exists():
         return
     headers = [checkpoint.header, *map(checkpoints.header_of, (*checkpoints.found(out), out / checkpoints.BEST))]
