@@ -74,6 +74,7 @@ EVERY_FIELD = Experiment(
     evaluate_every=2,
     checkpoint_every=0.0,
     metrics=("sign_changes",),
+    code={"my_package.my_module:backend": {"file": "/home/me/my_package/my_module.py", "sha256": "e3b0"}},
 )
 
 

@@ -168,9 +168,10 @@ def sentences(work: Callable) -> Any:
     from ..backends import BackendError
     from .checkpoints import CheckpointError
     from .experiment import ExperimentError
+    from .files import NotOrdinary
     from .running import NotFinite
 
-    expected: tuple[type[Exception], ...] = (BackendError, CheckpointError, ExperimentError, ImportError)
+    expected: tuple[type[Exception], ...] = (BackendError, CheckpointError, ExperimentError, NotOrdinary, ImportError)
     with suppress(ImportError):
         from .datasets import DataError
 

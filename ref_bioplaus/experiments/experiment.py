@@ -17,6 +17,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from .. import naming
+from . import files
+
 Table = Mapping[str, Any]
 
 
@@ -55,6 +58,7 @@ class Experiment:
     evaluate_every: int = 1  # epochs
     checkpoint_every: float = 60.0  # seconds; 0: after every step
     metrics: tuple[str, ...] = ("matrix_angles", "delta_angles", "gradient_ratios", "sign_changes")
+    code: Table | None = None  # of each "module:object" above {file, sha256}, as a run has found it
 
 
 METRICS = Experiment().metrics
@@ -75,7 +79,9 @@ NOT_LEARNING = (
     "checkpoint_every",
     "metrics",
     "test",
+    "code",
 )
+CODE = ("backend",)  # fields that may name code, "module:object"; see naming.py
 
 
 # Files
@@ -84,7 +90,7 @@ NOT_LEARNING = (
 def read(path: Path) -> Experiment:
     """The experiment of a TOML file. Raises ExperimentError where it cannot be read or understood."""
     try:
-        return from_dict(tomllib.loads(path.read_text("utf-8")))
+        return from_dict(tomllib.loads(files.content(path).decode("utf-8")))
     except OSError as error:
         raise ExperimentError(f"The experiment {path} cannot be read ({error.strerror}): name another file.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -103,8 +109,12 @@ def as_dict(experiment: Experiment) -> dict[str, Any]:
     return {name: plain(value) for name, value in asdict(experiment).items() if value is not None}
 
 
-def from_dict(values: Table) -> Experiment:
-    """The experiment of these fields. Raises ExperimentError for an unknown field or a value of a wrong type."""
+def from_dict(values: Table, named: Iterable[str] = ()) -> Experiment:
+    """The experiment of these fields. Raises ExperimentError for an unknown field or a value of a wrong type.
+
+    named: names of code that a call or a command gave. Those of `values` that are not among them are taken for a
+    file's: naming.Stored, so that nothing is imported for them.
+    """
     known = {f.name: f for f in fields(Experiment)}
     for name, value in values.items():
         if name not in known:
@@ -115,6 +125,16 @@ def from_dict(values: Table) -> Experiment:
         given["metrics"] = tuple(given["metrics"])
     if "checkpoint_every" in given:
         given["checkpoint_every"] = float(given["checkpoint_every"])
+    known_code = given.get("code") or {}
+    for name, record in known_code.items():
+        check_type(f'code."{name}"', record, (dict,))
+        for key, value in record.items():
+            check_type(f'code."{name}".{key}', value, (str,))
+    asked = set(named)
+    for name in CODE:
+        if name in given:
+            text = str(given[name])
+            given[name] = text if text in asked else naming.stored(text, f"--{name}", known_code.get(text))
     return Experiment(**given)
 
 
@@ -125,12 +145,18 @@ FIELD_TYPES: dict[str, tuple[type, ...]] = (
     | dict.fromkeys(("algorithm_options", "model_options", "modifications"), (dict,))
     | dict.fromkeys(("optimizer", "inverse_optimizer", "inputs"), (dict,))
     | dict.fromkeys(("test", "normalise"), (bool,))
-    | {"steps": (int, type(None)), "checkpoint_every": (float,), "metrics": (list, tuple)}
+    | {"steps": (int, type(None)), "checkpoint_every": (float,), "metrics": (list, tuple), "code": (dict, type(None))}
 )
 
 
+def named_code(values: Table) -> tuple[str, ...]:
+    """The names in an experiment's fields, as `as_dict` has them, that a call or a command gave itself."""
+    return naming.named(values.get(name) for name in CODE)
+
+
 def overridden(experiment: Experiment, settings: Iterable[str]) -> Experiment:
-    """The experiment with settings "optimizer.eta=0.01": a dotted path, and a value as in TOML (or a bare word).
+    """The experiment with settings "optimizer.eta=0.01": a dotted path, and a value as in TOML (or a bare word). Code
+    that a setting names is named by the command.
 
     Raises ExperimentError for a setting that is none, an unknown field and a value of a wrong type.
     """
@@ -146,7 +172,7 @@ def overridden(experiment: Experiment, settings: Iterable[str]) -> Experiment:
             if not isinstance(place, dict):
                 raise ExperimentError(f'The setting "{setting}" is not understood: "{name}" is a value, not a table.')
         place[last] = toml_value(text.strip())
-    return from_dict(values)
+    return from_dict(values, named_code(values))
 
 
 def toml_value(text: str) -> Any:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from . import files
+from .checkpoints import write_whole
 from .experiment import Experiment, ExperimentError, read
 
 EXPERIMENT = "experiment.toml"
@@ -23,9 +25,10 @@ class Log:
     """
 
     def __init__(self, path: Path, size: int = 0):
-        """size: bytes of what is there that `cut` keeps."""
+        """size: bytes of what is there that `cut` keeps. Raises NotOrdinary where a link or a pipe is in its place."""
         self.path, self.size = path, size
         self.whole = True  # as far as it was seen when a line was added
+        files.check_place(path)
 
     @property
     def there(self) -> int:
@@ -51,7 +54,7 @@ class Log:
         due: whether the step itself has not been measured. Raises ExperimentError for a line that is not understood.
         """
         end, self.size = 0, 0
-        content = self.path.read_bytes() if self.path.exists() else b""
+        content = files.content(self.path) if self.path.exists() else b""
         for line, entry in zip(content.split(b"\n"), read_log(self.path) if content else (), strict=False):
             end += len(line) + 1
             found = entry.get(SEGMENT, entry)
@@ -59,8 +62,10 @@ class Log:
                 self.size = end
 
     def cut(self) -> None:
-        """Leave only what is to be kept; the file is there after this."""
-        with open(self.path, "ab") as file:
+        """Leave only what is to be kept; the file is there after this, and of no other name."""
+        if files.check_place(self.path):
+            write_whole(self.path, files.content(self.path)[: self.size])
+        with files.to_write(self.path, append=True) as file:
             file.truncate(self.size)
             os.fsync(file.fileno())
 
@@ -76,9 +81,9 @@ class Log:
         """One more line; `whole` says from here on where those before it are not all there any more."""
         content = json.dumps(line, allow_nan=False).encode() + b"\n"
         self.whole = self.whole and self.there >= self.size
-        with open(self.path, "ab") as file:
+        with files.to_write(self.path, append=True) as file:
             if not self.whole:  # no line goes on from half of another
-                file.truncate(self.path.read_bytes().rfind(b"\n") + 1)
+                file.truncate(files.content(self.path).rfind(b"\n") + 1)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -134,7 +139,7 @@ def records_of(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 def read_log(path: Path, size: int | None = None) -> list[dict[str, Any]]:
     """The whole lines of a log, or of its first bytes. Raises ExperimentError for one that is not understood."""
     found = []
-    for number, line in enumerate(path.read_bytes()[:size].decode("utf-8", "replace").splitlines(keepends=True), 1):
+    for number, line in enumerate(files.content(path)[:size].decode("utf-8", "replace").splitlines(keepends=True), 1):
         if line.endswith("\n"):  # the last one may be half written
             try:
                 found.append(json.loads(line))

@@ -14,6 +14,7 @@ from . import checkpoints
 from .building import build, first_state
 from .contracts import Reporter
 from .experiment import ExperimentError
+from .lines import literal
 from .pictures import STYLE
 from .series import Run, grouped
 
@@ -162,5 +163,5 @@ def names(runs: Sequence[Run]) -> dict[Any, str]:
     for group in grouped(runs):
         for run in group.runs:
             seed = f", seed {run.experiment.seed}" if len(group.runs) > 1 else ""
-            found[run.out] = f"{group.label}{seed}"
+            found[run.out] = literal(f"{group.label}{seed}")
     return found

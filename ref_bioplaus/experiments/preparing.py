@@ -10,14 +10,25 @@ from typing import Any
 
 import numpy as np
 
-from .. import backends
+from .. import backends, naming
 from ..backends import Backend, BackendError
 from ..types import Batch
 from . import checkpoints, environment, estimates, monitor, papers
 from .building import Built, Shape
 from .checkpoints import TEMPORARY, Checkpoint
 from .contracts import Data, Reporter
-from .experiment import NOT_LEARNING, OWN, Experiment, ExperimentError, as_dict, as_toml, from_dict, plain, read
+from .experiment import (
+    NOT_LEARNING,
+    OWN,
+    Experiment,
+    ExperimentError,
+    as_dict,
+    as_toml,
+    from_dict,
+    named_code,
+    plain,
+    read,
+)
 from .logs import EXPERIMENT, FAILURE, LOG, TENSORBOARD
 
 SHOWN = 12  # classes that a sentence lists
@@ -206,6 +217,18 @@ def get_backend(experiment: Experiment, reporter: Reporter) -> Backend:
             raise
         reporter.note(f"{experiment.backend} has no native kernels: the portable ones run instead.")
         return get("portable")
+
+
+def identified(experiment: Experiment, checkpoint: Checkpoint | None, reporter: Reporter) -> Experiment:
+    """The experiment with the file and hash of the code of one's own that it runs; says so where a run goes on with
+    another file than it had."""
+    used = {name: naming.identity(name) for name in named_code(as_dict(experiment)) if naming.is_code(name)}
+    before = (checkpoint.header["experiment"].get("code") or {}) if checkpoint else {}
+    for name, now in used.items():
+        digest = before.get(name, {}).get("sha256")
+        if digest and digest != now.get("sha256"):
+            reporter.note(f"{name} is not what this run has had so far: sha256 {now.get('sha256')}, before {digest}.")
+    return replace(experiment, code=used or None)
 
 
 def load_data(experiment: Experiment, reporter: Reporter) -> Data:

@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 from . import checkpoints, logs, papers, phases, segments
 from .checking import checked
 from .experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict, from_dict, overridden
-from .jobs import Job, check_backend
+from .files import content
+from .jobs import Job, check_backends
 from .logs import FAILURE, records, stored
 from .phases import Phases
 from .preparing import check_checkpoint, check_same, check_unedited
@@ -193,8 +194,7 @@ def planned(
             theirs = experiment_of(table, by_column.id, row.id)
             mine = checked(overridden(replace(theirs, seed=seed, **changes), settings))
             found.append(Job(f"{row.label} seed {seed}", mine, folder(out, table, by_column.id, row.id, seed)))
-    for backend in dict.fromkeys(job.experiment.backend for job in found):
-        check_backend(backend)
+    check_backends(job.experiment for job in found)
     for job in found:
         check_begun(job)
     return found
@@ -273,7 +273,7 @@ def results_of(table: papers.Table, column: papers.Column, row: papers.Row, out:
         mine, rows = stored(path.parent), records(path.parent)
         if mine is not None and rows:
             failure = path.with_name(FAILURE)
-            why = failure.read_text("utf-8") if failure.exists() else ""
+            why = content(failure).decode("utf-8") if failure.exists() else ""
             one, parts = result(table, row, mine, theirs, rows, why), logs.segments(path.parent)
             other = segments.other_images(parts)
             found.append(one._replace(

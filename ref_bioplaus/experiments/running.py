@@ -24,6 +24,7 @@ from .logs import LOG, TENSORBOARD, Log, records_of, reopened, segments_of
 from .preparing import (
     check_checkpoint,
     get_backend,
+    identified,
     labels_of,
     load_data,
     measured_splits,
@@ -106,6 +107,7 @@ class Training:
         self.callback = callback
         self.checkpoint: Checkpoint | None = checkpoint
         self.backend = get_backend(experiment, self.reporter)
+        experiment = identified(experiment, checkpoint, self.reporter)
         self.data: Data = data or load_data(experiment, self.reporter)
         experiment = settled(experiment, self.data, f"The run in {out}" if checkpoint else "The experiment")
         self.experiment: Experiment = experiment
@@ -115,7 +117,7 @@ class Training:
             self.total = min(self.total, experiment.steps)
         check_checkpoint(checkpoint, self.data, experiment, out, self.total)
         self.built = build(experiment, self.backend, self.shape)
-        self.needs = estimates.estimate(experiment, self.built)
+        self.needs = estimates.estimate(experiment, self.built, self.backend)
         self.reporter.note(f"{self.needs}.")
         estimates.check_memory(self.needs, self.backend, f'"{experiment.algorithm}" on "{experiment.model}"')
         if tensorboard:

@@ -28,11 +28,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import papers, phases
+from . import files, papers, phases
 from .checking import checked
 from .checkpoints import write_whole
-from .experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict, as_toml, check_type, from_dict, unknown
-from .jobs import Job, check_backend, is_finished
+from .experiment import (
+    NOT_LEARNING,
+    Experiment,
+    ExperimentError,
+    as_dict,
+    as_toml,
+    check_type,
+    from_dict,
+    named_code,
+    unknown,
+)
+from .jobs import Job, check_backends, is_finished
 from .logs import FAILURE, records, segments
 from .segments import told
 
@@ -77,7 +87,8 @@ def read_ranges(name: str) -> Ranges:
     try:
         if Path(name).suffix != ".toml" and word not in known:
             raise ExperimentError(unknown("file of ranges", name, known))
-        content = tomllib.loads((known[word] if word in known else Path(name)).read_text("utf-8"))
+        text = known[word].read_text("utf-8") if word in known else files.content(name).decode("utf-8")
+        content = tomllib.loads(text)
     except OSError as error:
         raise ExperimentError(f"The ranges {name} cannot be read ({error.strerror}): name another file.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -128,8 +139,12 @@ def drawn(ranges: Mapping[str, Range], seed: int, trial: int) -> dict[str, Any]:
 
 
 def with_values(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:
-    """The experiment with values at dotted paths. Raises ExperimentError for what it does not have."""
+    """The experiment with values at dotted paths. Raises ExperimentError for what it does not have.
+
+    Code that a value names is named by the file of ranges, and is not imported.
+    """
     fields = as_dict(experiment)
+    named = named_code(fields)
     for path, value in values.items():
         *tables, last = path.split(".")
         place = fields
@@ -138,7 +153,7 @@ def with_values(experiment: Experiment, values: Mapping[str, Any]) -> Experiment
             if not isinstance(place, dict):
                 raise ExperimentError(f'The range of {path} is not understood: "{name}" is a value, not a table.')
         place[last] = value
-    return from_dict(fields)
+    return from_dict(fields, named)
 
 
 @dataclass
@@ -173,7 +188,7 @@ class Search:
         if not path.exists() or not any(self.out.glob("trial-*")):
             return
         try:
-            there = dict(papers.flat(dict(json.loads(path.read_text("utf-8")))))
+            there = dict(papers.flat(dict(json.loads(files.content(path)))))
         except (ValueError, TypeError) as error:
             raise ExperimentError(f"The file {path} is damaged: name another folder with --out.") from error
         here = dict(papers.flat(self.searched()))
@@ -188,6 +203,8 @@ class Search:
         """Write down what is searched. Raises ExperimentError where the folder cannot be written to."""
         try:
             self.out.mkdir(parents=True, exist_ok=True)
+            for name in (RESULTS, BEST):
+                files.check_place(self.out / name)
             write_whole(self.out / SEARCH, (json.dumps(self.searched(), indent=1) + "\n").encode())
         except OSError as error:
             raise ExperimentError(
@@ -204,8 +221,9 @@ class Search:
 
         Raises ExperimentError and BackendError.
         """
-        check_backend(self.blind.backend)
+        check_backends([self.blind])
         jobs = [self.job(trial) for trial in range(self.trials)]
+        check_backends(job.experiment for job in jobs)
         self.write_folder()
         return [job for job in jobs if not has_ended(job)]
 
