@@ -28,7 +28,7 @@ from .experiment import (
     named_code,
     plain,
     read,
-)  # fmt: skip
+)
 from .logs import EXPERIMENT, FAILURE, LOG, TENSORBOARD
 
 SHOWN = 12  # classes that a sentence lists
