@@ -22,10 +22,11 @@ class Program(typer.Typer):
     """The command as the shell starts it."""
 
     def __call__(self, *args, **kwargs):
-        """Run, with nothing from the current folder that is not asked for; the demo with one thread for each array
-        library."""
-        from .experiments import environment
+        """Run, on any terminal, with nothing from the current folder that is not asked for; the demo with one thread
+        for each array library."""
+        from .experiments import environment, printing
 
+        printing.print_as_far_as_possible()
         if sys.argv[1:2] == ["demo"]:
             environment.restart_with_one_thread_per_library()
         environment.leave_the_current_folder_alone()
