@@ -81,8 +81,9 @@ def image_shape(run: Run, pixels: int, data: Any) -> tuple[int, ...]:
     """(height, width, channels) of inputs of so many numbers."""
     if data is not None:
         return tuple(data.in_shape)
-    if "shape" in run.experiment.inputs:
-        return tuple(run.experiment.inputs["shape"])
+    shape = tuple(run.experiment.inputs.get("shape", ()))
+    if math.prod(shape) == pixels:
+        return shape
     from .preparing import load_data
 
     return square(pixels) or tuple(load_data(run.experiment, Reporter()).in_shape)
