@@ -94,8 +94,10 @@ def test_a_part_of_a_hubs_cache_is_a_folder_too(tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["../elsewhere/private.parquet", "{elsewhere}/private.parquet", "file://{elsewhere}/private.parquet", "~/x.parquet",
-     "http://127.0.0.1:{port}/x.parquet", "zip://x.parquet::http://127.0.0.1:{port}/x.zip", "hf://datasets/a/b/c.parquet",
+    ["../elsewhere/private.parquet", "{elsewhere}/private.parquet", "file://{elsewhere}/private.parquet",
+     "~/x.parquet",
+     "http://127.0.0.1:{port}/x.parquet", "zip://x.parquet::http://127.0.0.1:{port}/x.zip",
+     "hf://datasets/a/b/c.parquet",
      "data/link/private.parquet"],
 )  # fmt: skip
 @pytest.mark.parametrize("place", ["README.md", ".huggingface.yaml"])
