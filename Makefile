@@ -1,8 +1,8 @@
-# Every command sets up what it needs, in .venv: `make demo`, `make test`, `make bench`, `make bench-report`, `make kills`.
+# Every command sets up what it needs, in .venv: `make demo`, `make test`, `make bench`, `make bench-report`, `make kills`, ...
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all kills lint types bench bench-report clean
+.PHONY: demo test test-all kills ownership lint types bench bench-report clean
 
 demo: .venv/ready
 	$(BIN)/ref-bioplaus demo
@@ -13,6 +13,10 @@ test: .venv/ready lint types
 # The tests, too, that mostly wait for a compiler.
 test-all: .venv/ready lint types
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --slow
+
+# 50,000 comparisons of what a caller can still reach around compiled steps, on all modes of all algorithms and libraries.
+ownership: .venv/ready
+	REF_BIOPLAUS_LOOKS=12500 $(BIN)/python -m pytest -q -s tests/test_ownership.py
 
 # A run is killed 100 times at random moments, and loses nothing but the steps since its last checkpoint.
 kills: .venv/ready

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional as F
 
-from ref_bioplaus.layouts import to_torch
+from ref_bioplaus.layouts import places, weights
 from ref_bioplaus.linear import Convolution, Dense, LocalConnection
 from ref_bioplaus.local import (
     BatchNorm,
@@ -97,9 +97,9 @@ class TorchTraining:
             return tensor
 
         if layer.linear is not None:
-            W, b = to_torch(layer.linear, params.W), None
+            W, b = weights(layer.linear, places(self.network)[l].arriving).to("NCHW", params.W), None
             if isinstance(layer.linear, Dense):
-                W = learned(channels_first(W, self.flattened(l)))
+                W = learned(W)
             elif isinstance(layer.linear, Convolution):
                 W = learned(W, layout)
             else:  # (height, width, O, C, kernel) -> (positions, C * kernel, O), as F.unfold orders pixels
@@ -117,12 +117,6 @@ class TorchTraining:
             else:
                 functions.append(operation(op))
         return functions
-
-    def flattened(self, l: int) -> tuple[int, ...] | None:
-        """The image whose pixels layer l sees as a vector, if one was flattened just below."""
-        (k,) = self.network[l].inputs
-        flat = [op for op in self.network[k].local if isinstance(op, Flatten)]
-        return flat[-1].in_shape if flat else None
 
     def loss_of(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """The mean loss of a batch."""
@@ -152,13 +146,6 @@ class TorchTraining:
         """Wait for a GPU."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-
-
-def channels_first(W: torch.Tensor, image: tuple[int, ...] | None) -> torch.Tensor:
-    """The columns of W for pixels in the order (C, H, W) in place of (H, W, C)."""
-    if image is None:
-        return W
-    return W.reshape(-1, *image).permute(0, 3, 1, 2).reshape(W.shape)
 
 
 def synapses(linear, W: torch.Tensor, b: torch.Tensor | None, bmm: bool) -> Callable:

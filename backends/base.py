@@ -3,15 +3,19 @@
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
+from array_api_compat import array_namespace
 
+from ref_bioplaus.backends.ownership import Ownership
+from ref_bioplaus.inverses import mirrored_inverse
 from ref_bioplaus.kernels import PORTABLE, Kernels
-from ref_bioplaus.layouts import from_torch, to_torch
+from ref_bioplaus.layouts import Inverse, tensors
 from ref_bioplaus.network import Network
 from ref_bioplaus.random import normal_table
-from ref_bioplaus.types import Array, Batch, Info, LayerParams, Params, State, Step
+from ref_bioplaus.tree import named_leaves, unflatten
+from ref_bioplaus.types import Array, Batch, Info, State, Step, Tree
 
 
 class BackendError(RuntimeError):
@@ -70,6 +74,18 @@ class Backend:
         """`step` as the library runs it best; eager, unless said otherwise."""
         return self.eager(step)
 
+    def wrap_donating(self, step: Callable) -> Callable:
+        """The same for a step (state, key, batch) that may write over the state, as a function with a keyword more.
+
+        begin: a function without arguments, to be called before anything of the state is written over or given back.
+        """
+        run = self.wrap(step)
+        return lambda state, key, batch, *, begin: run(state, key, batch)
+
+    def ownership(self) -> Ownership | None:
+        """What a step that writes over a donated state asks whether others see it; None where no step does."""
+        return None
+
     # The same for all
 
     def target_dtype(self, array: np.ndarray, dtype: str | None) -> str:
@@ -89,8 +105,22 @@ class Backend:
     def compile(self, step: Step, donate: bool = False, keep: tuple[str, ...] | None = None) -> "CompiledStep":
         """A step (state, batch) -> (state, info) as fast as the library makes it.
 
-        donate=False mutates nothing. donate=True consumes the state, and nothing else: used again it raises. keep:
-        the fields of Info to return; None for all of them.
+        donate=True gives the state away: its memory may hold the new one. keep: the fields of Info to return; None for
+        all of them. Who owns what is the same on every library:
+
+        - Before a call all arrays are the caller's. A step with donate=False never writes to any of them.
+        - A donating step consumes the State that it is given and nothing else. Whoever uses that State again gets a
+          BackendError. An array of it that the caller can reach in any other way keeps its value, at the price of a
+          copy: through another State, a part of this one (`state.forward`), an Info, a list, a view, a closure.
+        - After a call its results are the caller's, the new State and every array of Info; no later call changes them,
+          but for a State that is donated in its turn.
+        - A call that raises before its calculation has begun, as at a batch of a wrong shape, has not consumed its
+          State. One that was stopped in the middle may have written: its State is refused as if it had been donated.
+        - A State is known by its t, and every call returns a t of its own. States that share a t are one State.
+        - A step's Python code runs once for every structure and shape where the library compiles. What it closes over
+          has the value of that moment for good, also where it is an array of a State that is donated later: what
+          changes belongs in the state.
+        - Steps may run in several threads, each with a State of its own.
         """
         return CompiledStep(self, step, donate, keep)
 
@@ -121,41 +151,66 @@ class Backend:
             return "ieee"
         return "tf32" if survives(1.0 + 2.0**-9) else "bf16"
 
-    def export_params(self, network: Network, params) -> dict[str, np.ndarray]:
-        """Weights and local parameters as NumPy arrays in PyTorch's layout (see layouts.py), {"3.W": ..., "3.b": ...}.
+    def export_params(
+        self, network: Network, params, stats=None, inverse: Inverse = mirrored_inverse
+    ) -> dict[str, np.ndarray]:
+        """Parameters as NumPy arrays of their own, in PyTorch's layout and under its names, as layouts.py says.
 
-        params: of the forward path, or B of the feedback path, which comes as W does.
+        params: of the forward path, or B, D, V and c of the feedback path, which come as W and b do; inverse: the form
+        of V. stats: BatchNorm's running statistics, state.stats, without which a Module with BatchNorm misses some.
+        Raises ValueError for parameters of another network.
         """
-        arrays = {}
-        for l, p in enumerate(params):
-            linear = network[l].linear
-            if p.W is not None and linear is not None:
-                arrays[f"{l}.W"] = np.ascontiguousarray(self.to_numpy(to_torch(linear, p.W)))
-            for i, op in enumerate(getattr(p, "local", ())):
-                arrays |= {f"{l}.{name}" if name == "b" else f"{l}.{i}.{name}": self.to_numpy(op[name]) for name in op}
-        return arrays
+        leaves = dict(named_leaves({"params": params, "stats": stats}))
+        return {
+            name: np.array(axes.to("NCHW", self.to_numpy(leaves[path])) if path else 0, order="C")
+            for name, (path, axes) in tensors(network, params, stats, inverse).items()
+        }
 
-    def import_params(self, network: Network, params: Params, arrays: Mapping[str, Any]) -> Params:
-        """`params` with the arrays of `export_params` in their places.
+    @overload
+    def import_params(
+        self, network: Network, params: Tree, arrays: Mapping[str, Any], stats: None = None, inverse: Inverse = ...
+    ) -> Tree: ...
+    @overload
+    def import_params(
+        self, network: Network, params: Tree, arrays: Mapping[str, Any], stats: Tree, inverse: Inverse = ...
+    ) -> tuple[Tree, Tree]: ...
+    def import_params(self, network, params, arrays, stats=None, inverse=mirrored_inverse):
+        """`params` with the arrays of `export_params`, or a Module's state_dict(), in their places; their own memory.
 
-        Raises KeyError for a missing tensor and ValueError for a shape that does not fit.
+        With `stats`: (params, stats). Raises KeyError for missing names, and ValueError for names that are not the
+        network's, a shape that does not fit and what NumPy cannot read.
         """
-        loaded = []
-        for l, p in enumerate(params):
-            linear, W = network[l].linear, p.W
-            if W is not None and linear is not None:
-                W = from_torch(linear, self.asarray(np.asarray(arrays[f"{l}.W"])))
-            local = []
-            for i, op in enumerate(p.local):
-                new = {n: self.asarray(np.asarray(arrays[f"{l}.b" if n == "b" else f"{l}.{i}.{n}"])) for n in op}
-                for name in op:
-                    if tuple(new[name].shape) != tuple(op[name].shape):
-                        raise ValueError(
-                            f"layer {l}: {name} has shape {tuple(new[name].shape)}, expected {tuple(op[name].shape)}"
-                        )
-                local.append(new)
-            loaded.append(LayerParams(W, tuple(local)))
-        return tuple(loaded)
+        wanted, tree = tensors(network, params, stats, inverse), {"params": params, "stats": stats}
+        missing, unknown = [n for n in wanted if n not in arrays], [n for n in arrays if n not in wanted]
+        if missing:
+            others = f" (and {listed(unknown)} unknown)" if unknown else ""
+            raise KeyError(f"{listed(missing)} missing{others}: expected the names that export_params gives")
+        if unknown:
+            raise ValueError(
+                f"{listed(unknown)} unknown: expected the names that export_params gives, and no others; BatchNorm's "
+                "running statistics go with stats=state.stats"
+            )
+        found, leaves = {}, dict(named_leaves(tree))
+        for name, (path, axes) in wanted.items():
+            try:
+                array, shape = np.asarray(arrays[name]), axes.shape("NCHW")
+            except (TypeError, ValueError, RuntimeError) as error:  # on a GPU, in bfloat16, with a gradient to come
+                raise ValueError(
+                    f"{name} cannot be read by NumPy ({error}): detach it, on the CPU, in float32"
+                ) from None
+            if array.shape != shape:
+                raise ValueError(f"{name} has shape {array.shape}, expected {shape} ({axes.theirs or 'a number'})")
+            if path:
+                dtype = str(leaves[path].dtype).rpartition(".")[2]
+                found[path] = self.asarray(np.array(axes.back("NCHW", array), order="C"), dtype)
+        new = unflatten(tree, [found[path] for path in leaves])
+        return new["params"] if stats is None else (new["params"], new["stats"])
+
+
+def listed(names: list[str]) -> str:
+    """The first of some names, and how many more there are."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(f'"{name}"' for name in names[:3]) + more + (" is" if len(names) == 1 else " are")
 
 
 class CompiledStep:
@@ -168,19 +223,34 @@ class CompiledStep:
         self.traces = 0  # how often the step's Python code ran: once per call, or per compilation where there is one
         self.donate = donate
         self.consumed = backend.consumed
+        self.ownership = backend.ownership() if donate else None
 
         def pure(state: State, key: Array, batch: Batch) -> tuple[State, Info]:
             self.traces += 1
             state, info = step(state._replace(key=key), batch)
             return state._replace(key=None), info if keep is None else Info(**{n: getattr(info, n) for n in keep})
 
-        self.run = backend.wrap_donating(pure) if donate and hasattr(backend, "wrap_donating") else backend.wrap(pure)
+        self.run = backend.wrap_donating(pure) if donate else backend.wrap(pure)
 
     def __call__(self, state: State, batch: Batch) -> tuple[State, Info]:
         if self.consumed.get(id(state.t)) is state.t:
             raise BackendError("this state was donated to an earlier step and is gone: use the state it returned")
         if self.donate:
-            with suppress(TypeError):  # a NumPy number, which cannot be remembered
-                self.consumed[id(state.t)] = state.t
-        new, info = self.run(state._replace(key=None), state.key, batch)
+            given = state if self.ownership is None else self.ownership.take(state)
+            new, info = self.run(given._replace(key=None), state.key, batch, begin=lambda: self.consume(state))
+            new = self.with_own_time(new, state)
+            self.consume(state)
+        else:
+            new, info = self.run(state._replace(key=None), state.key, batch)
+            new = self.with_own_time(new, state)
         return new._replace(key=state.key), info
+
+    def consume(self, state: State) -> None:
+        """Have the state refused from now on."""
+        with suppress(TypeError):  # a NumPy number, which cannot be remembered
+            self.consumed[id(state.t)] = state.t
+
+    @staticmethod
+    def with_own_time(new: State, state: State) -> State:
+        """A state that a step returned; where it left t alone, with a copy of it: a state is known by its t."""
+        return new if new.t is not state.t else new._replace(t=array_namespace(new.t).asarray(new.t, copy=True))

@@ -6,6 +6,8 @@ import numpy as np
 
 from ref_bioplaus.backends.base import Backend, BackendError
 from ref_bioplaus.backends.jax_kernels import native_kernels
+from ref_bioplaus.backends.ownership import Ownership
+from ref_bioplaus.tree import leaves
 
 PRECISIONS = {"ieee": "highest", "tf32": "tensorfloat32", "bf16": "bfloat16"}
 
@@ -45,7 +47,21 @@ class JaxBackend(Backend):
 
     def wrap_donating(self, step):
         """The same, reusing the memory of its first argument, the state; key and batch stay."""
-        return self.jit(step, donate_argnums=0)
+        run = self.jit(step, donate_argnums=0)
+
+        def donating(state, key, batch, *, begin):
+            try:
+                return run(state, key, batch)
+            except BaseException:
+                if any(array.is_deleted() for array in leaves(state)):
+                    begin()
+                raise
+
+        return donating
+
+    def ownership(self):
+        """JAX's arrays have no views that it does not know of itself."""
+        return Ownership(lambda array: True, lambda array: xp.array(array, copy=True))
 
     def jit(self, step, **options):
         """jit, with products in the backend's precision: set while tracing, so that a call costs nothing more.

@@ -1,6 +1,7 @@
 """PyTorch: without autograd, on a CPU or a GPU; eager, or with native kernels as a captured step."""
 
-from contextlib import contextmanager
+import threading
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 import torch
 
 from ref_bioplaus.backends.base import Backend, BackendError
+from ref_bioplaus.backends.ownership import Ownership
+from ref_bioplaus.backends.torch_memory import alone
 from ref_bioplaus.kernels import Kernels
 
 
@@ -52,7 +55,11 @@ class TorchBackend(Backend):
 
     def wrap_donating(self, step):
         """The same; a captured step updates the state, its first argument, in place."""
-        return self.captured(step, donating=True) if self.native else self.eager(step)
+        return self.captured(step, donating=True) if self.native else super().wrap_donating(step)
+
+    def ownership(self):
+        """A captured step's: views and arrays of other libraries are counted by torch."""
+        return Ownership(alone, torch.clone) if self.native else None
 
     def captured(self, step, donating):
         """The step as a straight line of torch calls."""
@@ -95,26 +102,75 @@ class TorchBackend(Backend):
         return run
 
 
+class Products:
+    """The precision of float32 products on a type of device, which torch keeps once for the whole process.
+
+    Steps that ask for the same one run side by side, whatever their threads; others wait for each other.
+    """
+
+    def __init__(self, policies: tuple[Any, ...]):
+        """policies: where torch keeps it."""
+        self.policies, self.now = policies, ""
+        self.threads: list[int] = []  # those inside of a step, once for every step that they are in
+        self.changed = threading.Condition()
+        self.before: list[str] = []  # what the process had set before the first step
+
+    @contextmanager
+    def of(self, precision: str):
+        """Set the precision, and put back what was there. Raises BackendError where two threads would wait for ever."""
+        me = threading.get_ident()
+        with self.changed:
+            while self.now not in ("", precision) and self.others(me):
+                if me in self.threads:
+                    raise BackendError(
+                        f"a step in {precision} was called inside of one in {self.now} while another thread runs "
+                        "steps, and torch has one precision for all: call them one after the other"
+                    )
+                self.changed.wait()
+            outer = self.now
+            if not outer:
+                self.before = [policy.fp32_precision for policy in self.policies]
+            if outer != precision:
+                self.ask([precision] * len(self.policies))
+            self.now = precision
+            self.threads.append(me)
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.threads.remove(me)
+                while outer not in ("", precision) and self.others(me):
+                    self.changed.wait()
+                if not self.threads:
+                    self.ask(self.before)
+                    self.now = ""
+                elif outer not in ("", precision):
+                    self.ask([outer] * len(self.policies))
+                    self.now = outer
+                self.changed.notify_all()
+
+    def others(self, me: int) -> bool:
+        """Whether another thread is inside of a step."""
+        return any(thread != me for thread in self.threads)
+
+    def ask(self, precisions: list[str]) -> None:
+        """Tell torch."""
+        for policy, precision in zip(self.policies, precisions, strict=True):
+            policy.fp32_precision = precision
+
+
 POLICIES: dict[str, tuple[Any, ...]] = {  # where torch keeps the precision of float32 products, by type of device
     "cpu": (torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv),  # type: ignore[attr-defined]
     "cuda": (torch.backends.cuda.matmul, torch.backends.cudnn.conv),  # type: ignore[attr-defined]
 }
+PRODUCTS = {device: Products(policies) for device, policies in POLICIES.items()}
 
 
-@contextmanager
 def products_in(precision: str, device: str):
-    """Set the precision of float32 products on a type of device, and put back what was there."""
-    policies = POLICIES.get(device, ())
-    before = [policy.fp32_precision for policy in policies]
+    """A context in which float32 products on a type of device have a precision."""
     if device == "cuda" and precision == "bf16":
         precision = "ieee"  # torch knows bf16 products of float32 tensors on CPUs only
-    try:
-        for policy in policies:
-            policy.fp32_precision = precision
-        yield
-    finally:
-        for policy, old in zip(policies, before, strict=True):
-            policy.fp32_precision = old
+    return PRODUCTS[device].of(precision) if device in PRODUCTS else nullcontext()
 
 
 def backend(device=None, dtype="float32", precision="ieee", kernels="portable") -> TorchBackend:

@@ -4,18 +4,22 @@
 GPU the line is then recorded once more, as a CUDA graph.
 """
 
+import threading
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from ref_bioplaus.backends import torch_passes
-from ref_bioplaus.backends.torch_graphs import Replayed, synchronising
+from ref_bioplaus.backends import torch_loops, torch_passes
+from ref_bioplaus.backends.torch_graphs import Replayed, alias, synchronising
 from ref_bioplaus.backends.torch_optimizers import dense
 from ref_bioplaus.backends.torch_trees import flattened, reader, rebuilt, writer
 from ref_bioplaus.tree import tree_map
+
+TRACING = threading.Lock()  # torch.fx patches torch while it traces: one thread at a time
 
 
 class Line(NamedTuple):
@@ -24,8 +28,8 @@ class Line(NamedTuple):
     read: Callable  # arguments -> flat list of tensors; None where they are not of this structure and layout
     run: Callable  # tensors -> flat list of results
     write: Callable  # flat list of results -> the step's own tree of results
-    own: int  # how many of the tensors it may write to
     module: torch.fx.GraphModule  # the calls, to look at
+    loops: list[torch_loops.Loop]  # those that it calls: they live as long as it does
     reason: str  # why there is no CUDA graph; "" where there is one
 
 
@@ -35,15 +39,18 @@ class Captured:
     def __init__(self, step: Callable, settings: Callable, donating: bool, graphs: Any = None):
         """settings: a function without arguments, giving the context in which the step runs.
 
-        donating: whether the tensors of the first argument, a tree, may be written to. graphs: a CudaGraphs, or None.
+        donating: whether the tensors of the first argument, a tree, may be written to, as nobody else can see them.
+        graphs: a CudaGraphs, or None.
         """
         self.step, self.settings, self.donating, self.graphs = step, settings, donating, graphs
         self.lines: list[Line] = []
+        self.turns = nullcontext() if graphs is None else threading.Lock()  # a graph works on its one memory
 
-    def __call__(self, *arguments):
-        """What the step returns."""
-        with torch.no_grad(), self.settings():
+    def __call__(self, *arguments, begin: Callable[[], Any] = lambda: None):
+        """What the step returns. begin: called before anything is written to."""
+        with torch.no_grad(), self.settings(), self.turns:
             line, tensors = self.find(arguments)
+            begin()
             return line.write(line.run(*tensors))
 
     def find(self, arguments: tuple) -> tuple[Line, list[torch.Tensor]]:
@@ -51,19 +58,19 @@ class Captured:
         for line in self.lines:
             tensors = line.read(arguments)
             if tensors is not None:
-                if part_shared_memory(tensors, line.own):
-                    return self.find(rebuilt(arguments, iter(tensors)))
                 return line, tensors
-        tensors = flattened(arguments)
-        own = len(flattened(arguments[0])) if self.donating else 0
-        if part_shared_memory(tensors, own):
-            return self.find(rebuilt(arguments, iter(tensors)))
-        line = self.capture(arguments, tensors, own)
+        with TRACING:
+            tensors = flattened(arguments)
+            line = self.capture(arguments, tensors, len(flattened(arguments[0])) if self.donating else 0)
         self.lines.append(line)
         return line, tensors
 
     def capture(self, arguments: tuple, tensors: list[torch.Tensor], own: int) -> Line:
-        """The line for arguments with these tensors, the first `own` of which it may write to."""
+        """The line for arguments with these tensors, the first `own` of which it may write to.
+
+        It is traced on other tensors in their memory: one of them that the step closes over is a constant, not the
+        argument. What the step draws from torch's random numbers while it is traced is drawn again when it runs.
+        """
         shape: list[Any] = []
 
         def flat(*given):
@@ -71,7 +78,9 @@ class Captured:
             shape.append(tree_map(lambda _: ..., result))
             return flattened(result)
 
-        module = make_fx(flat)(*tensors)
+        devices = {t.device for t in tensors if t.device.type == "cuda"}
+        with torch.random.fork_rng(devices), torch_loops.collected() as loops:
+            module = make_fx(flat)(*map(alias, tensors))
         inputs = [node for node in module.graph.nodes if node.op == "placeholder"]
         writable = tuple(i for i, t in enumerate(tensors[:own]) if t.is_floating_point() and dense(t))
         torch_passes.improve(module, {inputs[i] for i in writable})
@@ -79,7 +88,7 @@ class Captured:
         reason = "not on a GPU"
         if self.graphs is not None:
             run, reason = replayed(run, tensors, writable, self.graphs, module.graph)
-        return Line(reader(arguments), run, writer(shape[0]), own, module, reason)
+        return Line(reader(arguments), run, writer(shape[0]), module, loops, reason)
 
 
 def replayed(run: Callable, tensors: list, writable: tuple[int, ...], graphs, graph) -> tuple[Callable, str]:
@@ -92,18 +101,3 @@ def replayed(run: Callable, tensors: list, writable: tuple[int, ...], graphs, gr
             reason = str(error).strip().split("\n")[0]
     warnings.warn(f"this step runs call by call, not as a CUDA graph: {reason}", stacklevel=2)
     return run, reason
-
-
-def part_shared_memory(tensors: list[torch.Tensor], own: int) -> bool:
-    """Replace each of the first `own` tensors by a copy where it shares its memory with another one of the list.
-
-    Returns whether there was one.
-    """
-    found = False
-    if own:
-        places = [t.untyped_storage().data_ptr() for t in tensors]
-        if len(set(places)) < len(places):
-            for i in range(own):
-                if places.count(places[i]) > 1 and tensors[i].numel():
-                    tensors[i], found = tensors[i].clone(), True
-    return found

@@ -4,11 +4,13 @@ A graph always works on the same memory. `Replayed` hides that: arguments are co
 results are copied out, and tensors that the step may write over live in the graph's memory from the first step on.
 """
 
-import weakref
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.utils.dlpack import from_dlpack, to_dlpack
+
+from ref_bioplaus.backends.torch_memory import owners
 
 aten = torch.ops.aten
 WARM_UP = 3  # steps before the recording, in which libraries choose their algorithms and take their memory
@@ -46,12 +48,12 @@ class Replayed:
 
     Tensors in `writable` places, which the caller gives away, are moved to the graph's memory for good: what the
     function returns for them lies there, and where it comes back with the next call nothing is copied. While somebody
-    holds such a tensor and calls with another one, the calls are made without the graph.
+    sees such memory, by whatever tensor, and calls with another one, the calls are made without the graph.
     """
 
     def __init__(self, run: Callable[..., list], tensors: list[torch.Tensor], writable: tuple[int, ...], graphs):
         """graphs: a CudaGraphs. Raises RuntimeError where the calls cannot be recorded."""
-        self.run, self.writable = run, writable
+        self.run = run
         self.inputs = [torch.empty_like(t) for t in tensors]
         copy(self.inputs, tensors)
         graphs.warm_up(lambda: run(*self.inputs))
@@ -59,21 +61,21 @@ class Replayed:
         places = {id(self.inputs[i]): i for i in writable}
         self.moved = {j: places[id(t)] for j, t in enumerate(self.results) if id(t) in places}
         self.kept = [j for j in range(len(self.results)) if j not in self.moved]
-        self.given: dict[int, Callable] = {}  # weak references to what was returned, by its place in the arguments
+        self.lent = {i: storage_of_its_own(self.inputs[i]) for i in self.moved.values()}  # what callers see of them
 
     def __call__(self, *tensors: torch.Tensor) -> list[torch.Tensor]:
         """The results of the calls."""
-        held = {i: given() for i, given in self.given.items()}
-        if any(t is not None and t is not tensors[i] for i, t in held.items()):
+        out = {i for i, storage in self.lent.items() if owners(storage) > 1}
+        back = {i for i in out if tensors[i].untyped_storage()._cdata == self.lent[i]._cdata}
+        if out > back:
             return self.run(*tensors)
-        copied = [i for i, t in enumerate(tensors) if held.get(i) is not t]
+        copied = [i for i in range(len(tensors)) if i not in back]
         copy([self.inputs[i] for i in copied], [tensors[i] for i in copied])
         self.replay()
-        own = {i: tensors[i] if held.get(i) is not None else alias(self.inputs[i]) for i in self.moved.values()}
-        self.given = {i: weakref.ref(t) for i, t in own.items()}
-        out = {j: torch.empty_like(self.results[j]) for j in self.kept}
-        copy(list(out.values()), [self.results[j] for j in self.kept])
-        return [out[j] if j in out else own[self.moved[j]] for j in range(len(self.results))]
+        own = {i: tensors[i] if i in back else alias(self.inputs[i], self.lent[i]) for i in self.lent}
+        new = {j: torch.empty_like(self.results[j]) for j in self.kept}
+        copy(list(new.values()), [self.results[j] for j in self.kept])
+        return [new[j] if j in new else own[self.moved[j]] for j in range(len(self.results))]
 
 
 def copy(targets: list[torch.Tensor], sources: list[torch.Tensor]) -> None:
@@ -82,10 +84,15 @@ def copy(targets: list[torch.Tensor], sources: list[torch.Tensor]) -> None:
         torch._foreach_copy_(targets, sources)
 
 
-def alias(t: torch.Tensor) -> torch.Tensor:
-    """Another tensor on the same memory. Views of it keep it alive, which views of a view would not."""
+def alias(t: torch.Tensor, storage: torch.UntypedStorage | None = None) -> torch.Tensor:
+    """Another tensor on the same memory, or in the same place of another storage."""
     empty = torch.empty(0, dtype=t.dtype, device=t.device)
-    return empty.set_(t.untyped_storage(), t.storage_offset(), t.shape, t.stride())
+    return empty.set_(t.untyped_storage() if storage is None else storage, t.storage_offset(), t.shape, t.stride())
+
+
+def storage_of_its_own(t: torch.Tensor) -> torch.UntypedStorage:
+    """The memory of a tensor as another storage, whose owners are counted apart."""
+    return from_dlpack(to_dlpack(alias(t))).untyped_storage()
 
 
 def synchronising(graph) -> str | None:

@@ -2,8 +2,8 @@
 
 Calls whose results nobody reads go; the same call of the same tensors is made once; calls of constants are made when
 the step is captured; what updates the state moves behind everything else; a copy is dropped where the original is
-donated and nothing reads it any more; a result takes the place of an operand that has had its last reader. What shares
-memory with what is read off the schemas of the calls.
+donated and nothing reads it any more; a result takes the place of an operand that has had its last reader. Who may
+write to which memory is torch_memory.py's to say.
 """
 
 import operator
@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 from torch.fx.node import map_arg
+
+from ref_bioplaus.backends.torch_memory import RANDOM, Memory, is_call
 
 aten = torch.ops.aten
 
@@ -23,21 +25,20 @@ IN_PLACE: dict[Any, Any] = {  # elementwise calls that may write their result ov
     aten.relu.default: aten.relu_.default,
     aten.sigmoid.default: aten.sigmoid_.default,
     aten.clamp.default: aten.clamp_.default,
+    aten.ceil.default: aten.ceil_.default,
 }
 OVER_GRADIENT = {  # the same, into their first operand given as the place of the result
     aten.tanh_backward.default: aten.tanh_backward.grad_input,
-    aten.threshold_backward.default: aten.threshold_backward.grad_input,
     aten.sigmoid_backward.default: aten.sigmoid_backward.grad_input,
 }
-VIEWS_UNDECLARED = (aten._unsafe_view.default,)
-
 
 # torch's own functions for calls of its operations: the same code behind them, with a third of the time to get there.
 DIRECT: dict[Any, Any] = {
     getattr(getattr(aten, name), overload): getattr(torch, name)
     for overload, names in {
         "default": "mm addmm bmm t tanh exp log log1p expm1 sqrt neg abs sign round amax clone permute maximum minimum "
-        "index_select zeros_like ones_like convolution isnan cat squeeze unsqueeze rsqrt reciprocal relu sigmoid clamp",
+        "index_select zeros_like ones_like convolution isnan cat squeeze unsqueeze rsqrt reciprocal relu sigmoid clamp "
+        "ceil",
         "Tensor": "add sub mul div bitwise_and bitwise_or bitwise_xor",
         "Scalar": "bitwise_and bitwise_xor rsub lt",
         "dim_IntList": "sum",
@@ -47,7 +48,7 @@ DIRECT: dict[Any, Any] = {
 } | {
     getattr(getattr(aten, name), overload): getattr(torch.Tensor, name)
     for overload, names in {
-        "default": "view tanh_ relu_ sigmoid_ clamp_",
+        "default": "view tanh_ relu_ sigmoid_ clamp_ ceil_",
         "Tensor": "add_ sub_ mul_ div_",
     }.items()
     for name in names.split()
@@ -80,60 +81,14 @@ def called_directly(module: torch.fx.GraphModule) -> torch.fx.GraphModule:
     return torch.fx.GraphModule(module, graph)
 
 
-def is_call(node) -> bool:
-    """Whether a node is a call of one of torch's operations."""
-    return node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload)
-
-
-def marked(node, wanted) -> list:
-    """The nodes given for those arguments of a call that are `wanted`, a function of an argument of its schema."""
-    found: list[Any] = []
-    for i, argument in enumerate(node.target._schema.arguments):
-        if argument.alias_info is not None and wanted(argument):
-            value = node.args[i] if i < len(node.args) else node.kwargs.get(argument.name)
-            found += [v for v in (value if isinstance(value, list | tuple) else [value]) if v is not None]
-    return found
-
-
-def written(node) -> list:
-    """The nodes whose memory a call writes to. Fused updates write to gradients only where these are to be unscaled."""
-    if not is_call(node):
-        return []
-    unscaled = node.kwargs.get("grad_scale") is None
-    return marked(node, lambda argument: argument.alias_info.is_write and not (unscaled and argument.name == "grads"))
-
-
-def shown(node) -> list:
-    """The nodes in whose memory the results of a call lie."""
-    if node.target in VIEWS_UNDECLARED:
-        return node.all_input_nodes
-    declared = any(r.alias_info is not None for r in node.target._schema.returns)
-    return marked(node, lambda argument: True) if declared else []
-
-
-def origins(graph) -> dict[Any, frozenset]:
-    """For every node the nodes that made the memory it lies in. A view has the origins of what it looks at."""
-    made: dict[Any, frozenset] = {}
-    for node in graph.nodes:
-        if is_call(node):
-            made[node] = frozenset().union(*(made[a] for a in shown(node))) or frozenset({node})
-        elif node.op == "call_function":  # one of several results
-            source, index = node.args
-            made[node] = made[source] if is_call(source) and shown(source) else frozenset({(source, index)})
-        else:
-            made[node] = frozenset({node})
-    return made
-
-
 def keep_what_is_read(graph) -> None:
-    """Drop calls whose results nobody reads, and updates of memory that nobody reads."""
-    made = origins(graph)
-    read: set[Any] = set()
+    """Drop calls whose results nobody reads, and updates of memory that nobody reads; not draws of random numbers."""
+    memory = Memory(graph)
+    read: set[Any] = {RANDOM}
     for node in reversed(list(graph.nodes)):
-        updates = frozenset().union(*(made[w] for w in written(node)))
-        if node.op in ("output", "placeholder") or made[node] & read or updates & read:
+        if node.op in ("output", "placeholder") or memory.made[node] & read or memory.changed_by(node) & read:
             for source in node.all_input_nodes:
-                read |= made[source]
+                read |= memory.made[source]
                 read.add(source)
         elif node not in read:
             graph.erase_node(node)
@@ -141,12 +96,10 @@ def keep_what_is_read(graph) -> None:
 
 def compute_once(graph) -> None:
     """Let equal calls share their result, where nothing is ever written to it or to what it was computed from."""
-    made = origins(graph)
-    changing = frozenset().union(*(made[w] for node in graph.nodes for w in written(node)))
+    memory = Memory(graph)
     seen: dict[Any, Any] = {}
     for node in list(graph.nodes):
-        involved = made[node].union(*(made[a] for a in node.all_input_nodes))
-        if not (is_call(node) or node.target is operator.getitem) or involved & changing:
+        if not (is_call(node) or node.target is operator.getitem) or memory.changes(node):
             continue
         arguments = repr((node.target, node.args, node.kwargs))
         if arguments in seen:
@@ -184,18 +137,11 @@ def mask_without_index(graph) -> None:
 def compute_constants(module: torch.fx.GraphModule) -> None:
     """Make the calls of constants now, where nothing is ever written to what is involved."""
     graph = module.graph
-    made = origins(graph)
-    changing = frozenset().union(*(made[w] for node in graph.nodes for w in written(node)))
+    memory = Memory(graph)
     values = {node: getattr(module, node.target) for node in graph.nodes if node.op == "get_attr"}
     for node in list(graph.nodes):
         sources = node.all_input_nodes
-        if (
-            not is_call(node)
-            or not sources
-            or written(node)
-            or made[node] & changing
-            or not values.keys() >= {*sources}
-        ):
+        if not is_call(node) or not sources or memory.changes(node) or not values.keys() >= {*sources}:
             continue
         value = node.target(*map_arg(node.args, values.get), **map_arg(node.kwargs, values.get))
         if isinstance(value, torch.Tensor):
@@ -204,6 +150,7 @@ def compute_constants(module: torch.fx.GraphModule) -> None:
             with graph.inserting_before(node):
                 constant = graph.get_attr(name)
             constant.meta, values[constant] = node.meta, value
+            memory.made[constant] = frozenset({constant})
             node.replace_all_uses_with(constant)
             graph.erase_node(node)
 
@@ -241,13 +188,12 @@ def update_last(graph, donated: set) -> None:
 
     A call depends on an earlier one if it takes its result, reads memory that it wrote, or writes memory that it read.
     """
-    made = origins(graph)
+    memory = Memory(graph)
     late: set[Any] = set()
     read: set[Any] = set()
     changed: set[Any] = set()
     for node in graph.nodes:
-        inputs = frozenset().union(*(made[a] for a in node.all_input_nodes))
-        outputs = frozenset().union(*(made[w] for w in written(node)))
+        inputs, outputs = memory.read_by(node), memory.changed_by(node)
         copies = is_call(node) and node.target is aten.clone.default and node.args[0] in donated
         if copies or late.intersection(node.all_input_nodes) or inputs & changed or outputs & read:
             late.add(node)
@@ -260,25 +206,12 @@ def update_last(graph, donated: set) -> None:
 
 def write_in_place(graph, donated: set) -> None:
     """Drop copies and write results over operands where the memory is the step's own and has no later reader."""
-    made = origins(graph)
-    last: dict[Any, int] = {}
-    nodes = list(graph.nodes)
-    for i, node in enumerate(nodes):
-        for source in node.all_input_nodes:
-            last |= dict.fromkeys(made[source], i)
-
-    def free(operand, i):
-        """Whether the memory under an operand may be written at place i."""
-        return len(made[operand]) == 1 and all(
-            last[origin] <= i and (origin in donated or not is_given(origin)) for origin in made[operand]
-        )
-
-    for i, node in enumerate(nodes):
+    memory = Memory(graph, donated)
+    for node in list(graph.nodes):
         if not is_call(node) or not node.args or not isinstance(node.args[0], torch.fx.Node):
             continue
         operand = node.args[0]
-        others = [n for n in node.all_input_nodes if n is not operand]
-        if not free(operand, i) or not same_layout(operand, node) or any(made[o] & made[operand] for o in others):
+        if not same_layout(operand, node) or not memory.may_become(operand, node):
             continue
         if node.target is aten.clone.default:
             replacement = operand
@@ -290,20 +223,11 @@ def write_in_place(graph, donated: set) -> None:
                 replacement = graph.call_function(OVER_GRADIENT[node.target], node.args, {"grad_input": operand})
         else:
             continue
-        (origin,) = made[operand]
-        last[origin] = max([last[origin], *(last[o] for o in made[node] if o in last)])
         if replacement is not operand:
-            replacement.meta, made[replacement] = node.meta, made[operand]
-        for view, lies_in in made.items():  # what lay in the result lies in the operand now
-            if node in lies_in:
-                made[view] = (lies_in - {node}) | made[operand]
+            replacement.meta = node.meta
+        memory.becomes(operand, node, replacement)
         node.replace_all_uses_with(replacement)
         graph.erase_node(node)
-
-
-def is_given(origin) -> bool:
-    """Whether memory comes from outside: an argument or a constant."""
-    return not isinstance(origin, tuple) and origin.op in ("placeholder", "get_attr")
 
 
 def same_layout(operand, result) -> bool:

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ref_bioplaus.conformance.axes import Axes, places, plain, weights
 from ref_bioplaus.conformance.cases import Case
 from ref_bioplaus.initializers import fan_out
 from ref_bioplaus.kernels import PORTABLE
+from ref_bioplaus.layouts import Axes, places, plain, weights
 from ref_bioplaus.local import Dropout
 from ref_bioplaus.network import Network
 from ref_bioplaus.random import bernoulli, key_at, normal

@@ -20,12 +20,13 @@ import numpy as np
 
 from ref_bioplaus import __version__
 from ref_bioplaus.conformance import description, judge
-from ref_bioplaus.conformance.axes import LAYOUTS, Axes
+from ref_bioplaus.conformance.axes import LAYOUTS
 from ref_bioplaus.conformance.judge import LIMIT, Score
 from ref_bioplaus.conformance.rounding import Rounded
 from ref_bioplaus.conformance.vectors import DIGEST, MANIFEST, Vector, digest, models, pretty, steps
 from ref_bioplaus.experiments.checkpoints import write_whole
 from ref_bioplaus.experiments.files import to_read, to_write
+from ref_bioplaus.layouts import Axes
 
 FORMAT = "ref_bioplaus.conformance.exchange 1"
 DTYPES = ("float32", "float64")

@@ -18,13 +18,14 @@ from zipfile import BadZipFile
 import numpy as np
 
 from ref_bioplaus.conformance import description, judge
-from ref_bioplaus.conformance.axes import NUMBER, Axes, axes_of, places
+from ref_bioplaus.conformance.axes import axes_of
 from ref_bioplaus.conformance.cases import Case, step_cases
 from ref_bioplaus.conformance.draws import drawn
 from ref_bioplaus.conformance.runner import sentence
 from ref_bioplaus.experiments.checkpoints import write_whole
 from ref_bioplaus.experiments.files import content as content_of
 from ref_bioplaus.experiments.files import to_read, to_write
+from ref_bioplaus.layouts import NUMBER, Axes, places
 from ref_bioplaus.tree import named_leaves
 from ref_bioplaus.types import Batch
 

@@ -31,6 +31,7 @@ class Layer:
     in_shape: tuple[int, ...]
     out_shape: tuple[int, ...]
     name: str = ""
+    modules: tuple[str, ...] = ()  # PyTorch's names of its parts (see layouts.py), where a network has such there
 
 
 @dataclass(frozen=True)

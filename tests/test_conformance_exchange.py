@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from ref_bioplaus import layouts, optimizers
+from ref_bioplaus import optimizers
 from ref_bioplaus.conformance import axes, description, draws, exchange, high_precision, judge, vectors
 from ref_bioplaus.conformance.architectures import GRADIENT
 from ref_bioplaus.conformance.cases import OPTIMIZERS, Case
@@ -161,13 +161,12 @@ def test_check_wants_a_manifest(copied):
 
 
 def test_every_array_has_its_axes_in_both_layouts():
-    """Shapes agree, going there and back changes nothing, weights move as `layouts` says, names are explained."""
+    """Shapes agree, going there and back changes nothing, names are explained."""
     seen = set()
     for vector in vectors.steps():
         if vector.n == 1 or (vector.case.row, vector.mode) in seen and vector.case.architecture == "FC":
             continue
         seen.add((vector.case.row, vector.mode))
-        network = vector.case.network()
         tensors = vector.inputs() | vector.tensors(vector.expected().tensors)
         for name, (array, known) in tensors.items():
             assert known is axes.NUMBER or known.shape("NHWC") == tuple(array.shape), name
@@ -176,10 +175,7 @@ def test_every_array_has_its_axes_in_both_layouts():
         for name, (array, known) in vector.inputs().items():
             there = known.to("NCHW", array)
             assert there.shape == known.shape("NCHW") or known is axes.NUMBER
-            assert np.array_equal(known.back("NCHW", there), array)
-            weight = re.fullmatch(r"state/(forward|feedback)/params/(\d+)/W", name)
-            if weight and "*" not in known.theirs:
-                assert np.array_equal(there, layouts.to_torch(network[int(weight[2])].linear, array)), name
+            assert np.array_equal(known.back("NCHW", there), array), name
     assert len(seen) > 30
     with pytest.raises(ValueError, match="no rule gives the axes"):
         axes.axes_of("info/unheard", np.zeros(3), FA.case.network())

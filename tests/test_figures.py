@@ -137,6 +137,15 @@ def test_weights_of_every_kind_of_layer_become_images(runs, data, shape):
     np.testing.assert_array_equal(mosaics.scaled(np.zeros((2, 3, 1))), np.zeros((2, 3, 1)))
 
 
+def test_the_images_of_a_run_have_the_shape_that_it_says(runs):
+    """4 x 9 pixels are as many as 6 x 6."""
+    W = np.arange(72.0).reshape(2, 36)
+    known = runs["bp"]._replace(experiment=replace(runs["bp"].experiment, inputs={"shape": [4, 9, 1]}))
+    assert mosaics.fields(known, W, None).shape == (2, 4, 9, 1)
+    older = runs["bp"]._replace(experiment=replace(runs["bp"].experiment, inputs={}))
+    assert mosaics.fields(older, W, None).shape == (2, 6, 6, 1)
+
+
 def test_reconstructions_are_the_networks_outputs(runs, data):
     figure = figures.draw("reconstructions", chosen(runs, "auto"), data).figure
     above, below = (np.asarray(axes.images[0].get_array()) for axes in figure.axes)

@@ -36,9 +36,9 @@ ORDER = [
     {"kernels"},
     {"random", "make_normal_table"},
     {"linear"},
-    {"local", "layouts"},
+    {"local"},
     {"network"},
-    {"credit", "losses", "initializers", "inverses", "metrics"},
+    {"layouts", "credit", "losses", "initializers", "inverses", "metrics"},
     {"optimizers"},
     {"modifications"},
     {"algorithms", "models"},
@@ -214,7 +214,7 @@ IMPORTING = {  # what imports by name, or runs source, and what it may be
     "ref_bioplaus/experiments/__init__.py": {"import_module"},  # those of PLACES
     "ref_bioplaus/experiments/monitor.py": {"import_module"},  # two writers of TensorBoard
     "ref_bioplaus/experiments/readme.py": {"import_module"},  # the registry's modules
-    "backends/torch_trees.py": {"exec", "compile"},  # source that it has made itself
+    "backends/straight.py": {"exec", "compile"},  # source that torch_trees.py and ownership.py make
 }
 BY_NAME = {"import_module", "__import__", "exec", "eval", "compile", "exec_module", "run_module", "run_path"}
 UNPICKLING = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "runpy", "code"}

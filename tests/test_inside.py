@@ -1,4 +1,4 @@
-"""Folders of images of a stranger's: only ordinary files inside them are read, and no program is started for them."""
+"""A stranger's folder of images: only ordinary files inside are read, and no program is started for them."""
 
 import io
 import os
@@ -94,11 +94,9 @@ def test_a_part_of_a_hubs_cache_is_a_folder_too(tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["../elsewhere/private.parquet", "{elsewhere}/private.parquet", "file://{elsewhere}/private.parquet",
-     "~/x.parquet",
+    ["../elsewhere/private.parquet", "{elsewhere}/private.parquet", "file://{elsewhere}/private.parquet", "~/x.parquet",
      "http://127.0.0.1:{port}/x.parquet", "zip://x.parquet::http://127.0.0.1:{port}/x.zip",
-     "hf://datasets/a/b/c.parquet",
-     "data/link/private.parquet"],
+     "hf://datasets/a/b/c.parquet", "data/link/private.parquet"],
 )  # fmt: skip
 @pytest.mark.parametrize("place", ["README.md", ".huggingface.yaml"])
 def test_data_files_that_are_named_elsewhere_are_neither_read_nor_asked_for(tmp_path, text, place):

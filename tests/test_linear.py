@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ref_bioplaus import conv, dense, locally_connected
-from ref_bioplaus.layouts import from_torch, to_torch
+from ref_bioplaus.layouts import plain, weights
 from ref_bioplaus.linear import Transpose
 from tests.conftest import get
 
@@ -65,7 +65,8 @@ def test_convolution_is_torch_conv2d(name):
     W, x = rng.standard_normal(linear.weight_shape), rng.standard_normal((2, *IMAGE))
     (top, bottom), (left, right) = linear.window.padding
     image = torch.nn.functional.pad(torch.tensor(x).permute(0, 3, 1, 2), (left, right, top, bottom))
-    wanted = torch.nn.functional.conv2d(image, torch.tensor(to_torch(linear, W).copy()), stride=linear.window.stride)
+    theirs = torch.tensor(weights(linear, plain(IMAGE)).to("NCHW", W))
+    wanted = torch.nn.functional.conv2d(image, theirs, stride=linear.window.stride)
     assert np.allclose(linear.apply(W, x), wanted.permute(0, 2, 3, 1).numpy(), rtol=1e-12, atol=1e-12)
 
 
@@ -136,12 +137,11 @@ def test_torch_layout_there_and_back(name):
     part, in_shape = PARTS[name]
     linear = part.build(in_shape)
     W = np.random.default_rng(4).standard_normal(linear.weight_shape)
-    there = to_torch(linear, W)
+    axes = weights(linear, plain(in_shape))
+    there = axes.to("NCHW", W)
     if name.startswith("conv"):
         assert there.shape == (linear.channels, IMAGE[2], *linear.window.kernel)
-    assert np.array_equal(from_torch(linear, there), W)
-    with pytest.raises(ValueError, match="expected"):
-        from_torch(linear, there[:-1])
+    assert np.array_equal(axes.back("NCHW", there), W)
 
 
 @pytest.mark.parametrize("name", ["torch", "jax", "array-api-strict"])

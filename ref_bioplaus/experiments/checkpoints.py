@@ -151,7 +151,7 @@ def header_of(path: Path) -> dict[str, Any]:
         with files.to_read(path) as file:
             size = int.from_bytes(file.read(8), "little")
             return dict(json.loads(json.loads(file.read(size))["__metadata__"][ENTRY]))
-    except (OSError, ValueError, KeyError, TypeError, MemoryError):
+    except (OSError, ValueError, KeyError, TypeError, MemoryError, OverflowError, RecursionError):
         return {}
 
 
@@ -200,10 +200,12 @@ def state_of(backend: Backend, checkpoint: Checkpoint, like: State) -> State:
 
 
 def keep_until(folder: Path, checkpoint: Checkpoint, experiment: dict[str, Any]) -> None:
-    """Make a checkpoint the newest of its folder, with the experiment's fields as they are from here on: the run takes
-    another way, a kill or not. Raises CheckpointError."""
+    """Make a checkpoint the newest of its folder, with the experiment's fields as they are from here on, beside those
+    of before: the run takes another way, a kill or not. Raises CheckpointError."""
     newest = folder / name_at(checkpoint.header["step"])
     header = checkpoint.header | {"experiment": experiment}
+    if header != checkpoint.header:
+        header |= {"experiment_before": checkpoint.header["experiment"]}
     try:
         if checkpoint.path != newest or header != checkpoint.header:  # the best one's own file may be gone, or damaged
             write_whole(newest, encoded(header, checkpoint.tensors))

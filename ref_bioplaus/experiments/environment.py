@@ -4,9 +4,11 @@ import ctypes
 import datetime
 import os
 import platform
+import re
 import sys
 from contextlib import chdir
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -79,6 +81,19 @@ def make_deterministic(backend: Backend) -> None:
         torch.use_deterministic_algorithms(True)
         settings: Any = torch.utils.deterministic
         settings.fill_uninitialized_memory = False  # every kernel writes all of its result
+
+
+def versions(backend: Backend) -> dict[str, str]:
+    """The versions of what computes, {name: version}."""
+    ours = {"ref_bioplaus": __version__, "python": platform.python_version(), "numpy": np.__version__}
+    return ours | backend.versions()
+
+
+def processor() -> str:
+    """The processor's name."""
+    path = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*:\s*(.+)", path.read_text()) if path.exists() else []
+    return names[0] if names else platform.processor() or platform.machine() or "unknown"
 
 
 def environment(learning: dict[str, Backend]) -> dict[str, str]:

@@ -35,10 +35,11 @@ class Experiment:
     algorithm_options: Table = field(default_factory=dict)  # of its function in algorithms/
     model: str = "bartunov2018/mnist-fc"
     model_options: Table = field(default_factory=dict)
-    dataset: str | None = None  # an id of the Hugging Face hub, or "embedded"; None: what the model is made for
+    dataset: str | None = None  # an id of the Hugging Face hub, or "embedded"; None: what the model is made for, or OWN
     data: str | None = None  # a folder in the hub's layout
     augmentation: str = "none"
     normalise: bool = True  # pixels to mean 0 and deviation 1 per channel over the training images; false: 0 to 1
+    inputs: Table = field(default_factory=dict)  # {shape, classes, mean, deviation}: what the network gets, see INPUTS
     held_out: int = 0  # training images kept for validation
     test: bool = True  # whether the test images are measured
     loss: str | None = None  # None: cross-entropy, or squared-error where the targets are the inputs
@@ -61,11 +62,17 @@ class Experiment:
 
 
 METRICS = Experiment().metrics
+OWN = "own"  # the dataset of images that are given, in a folder or as arrays, without the name of one
+# The images that a run learned from, for whoever predicts with what it learned: (height, width, channels), the classes'
+# names, and per channel what brightness in [0, 1] is reduced and then divided by. A run fills them in from its data,
+# but for images that do not tell; those that are given are used.
+INPUTS = ("shape", "classes", "mean", "deviation")
 NOT_LEARNING = (
     "backend",
     "device",
     "kernels",
     "data",
+    "inputs",
     "epochs",
     "steps",
     "evaluate_every",
@@ -136,7 +143,7 @@ FIELD_TYPES: dict[str, tuple[type, ...]] = (
     | dict.fromkeys(("dataset", "data", "device", "loss"), (str, type(None)))
     | dict.fromkeys(("held_out", "batch", "epochs", "seed", "evaluate_every"), (int,))
     | dict.fromkeys(("algorithm_options", "model_options", "modifications"), (dict,))
-    | dict.fromkeys(("optimizer", "inverse_optimizer"), (dict,))
+    | dict.fromkeys(("optimizer", "inverse_optimizer", "inputs"), (dict,))
     | dict.fromkeys(("test", "normalise"), (bool,))
     | {"steps": (int, type(None)), "checkpoint_every": (float,), "metrics": (list, tuple), "code": (dict, type(None))}
 )

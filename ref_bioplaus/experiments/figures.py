@@ -74,8 +74,10 @@ def draw(name: str, runs: Sequence[Run], data: Any = None) -> Picture:
     for run in runs:
         if missing := kind.lacks(run):
             raise ExperimentError(f"The run {run.out} {missing}")
+    kept, repeated = series.once(runs)
     with rc_context(STYLE):
-        return kind.draw(runs, data)
+        picture = kind.draw(kept, data)
+    return picture._replace(caption=" ".join([picture.caption, *repeated]))
 
 
 def save(picture: Picture, out: Path) -> None:

@@ -36,8 +36,8 @@ class Picture(NamedTuple):
 def receptive_fields(runs: Sequence[Run], data: Any = None) -> Picture:
     """The weights into the first units of the first layer, each unit on a scale of its own.
 
-    data: tells the images' shape; without it images are taken for square, or else read from the run's dataset. Raises
-    CheckpointError, ExperimentError and DataError.
+    data: tells the images' shape; without it the run does. Those of an older run are taken for square, or else read
+    from its dataset. Raises CheckpointError, ExperimentError and DataError.
     """
     panels = []
     for run in runs:
@@ -81,6 +81,8 @@ def image_shape(run: Run, pixels: int, data: Any) -> tuple[int, ...]:
     """(height, width, channels) of inputs of so many numbers."""
     if data is not None:
         return tuple(data.in_shape)
+    if "shape" in run.experiment.inputs:
+        return tuple(run.experiment.inputs["shape"])
     from .preparing import load_data
 
     return square(pixels) or tuple(load_data(run.experiment, Reporter()).in_shape)

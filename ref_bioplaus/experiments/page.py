@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from ..conformance import agreement
 from . import files, pictures
 from .checkpoints import write_whole
-from .recipes import ARCHITECTURES, Architecture, note
+from .recipes import ARCHITECTURES, Architecture
 from .records import REFERENCE, Comparison, Results, Training
 
 PAGE, DATA = "index.html", "demo.json"
@@ -83,7 +83,7 @@ def training_data(t: Training) -> dict[str, Any]:
         "network": t.architecture.name,
         "backend": t.backend,
         "recipe": str(t.architecture.recipe(t.row)),
-        "note": note(t.row),
+        "note": t.note,
         "steps": t.steps,
         "failure": t.failure,
         "test_error_percent": number(t.error),
@@ -138,7 +138,6 @@ def as_page(results: Results) -> str:
         angles=pictures.angle_curves(trainings, ANGLES),
         tables=[training_table(a, members) for a, members in by_network if members],
         agreement=agreement_table(results.comparisons),
-        note=note,
         limit=f"{agreement.LIMIT:g}",
         reference=REFERENCE,
     )

@@ -13,13 +13,14 @@ where it names none; its [range.of] has a table for each dotted path of an exper
     "optimizer.b2" = { kind = "choice", values = [0.99, 0.999] }
 
 A trial's values depend on the search's seed, the trial's number and the names of its ranges alone. Its score is the
-lowest validation error of all epochs, or the lowest loss where there are no classes.
+lowest validation error of all epochs, or the lowest loss where there are no classes; two trials of the same values are
+one experiment, and count once.
 """
 
 import json
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -27,7 +28,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import files, papers
+from . import files, papers, phases
 from .checking import checked
 from .checkpoints import write_whole
 from .experiment import (
@@ -42,7 +43,8 @@ from .experiment import (
     unknown,
 )
 from .jobs import Job, check_backends, is_finished
-from .logs import FAILURE, records
+from .logs import FAILURE, records, segments
+from .segments import told
 
 KINDS = {"uniform": ("low", "high"), "log-uniform": ("low", "high"), "choice": ("values",)}
 RESULTS, SEARCH, BEST = "results.jsonl", "search.json", "best.toml"
@@ -230,12 +232,14 @@ class Search:
 
         Where there is no such folder yet, none is made.
         """
-        lines = []
+        lines: list[dict[str, Any]] = []
         trial = 0
         while trial < self.trials or (self.out / f"trial-{trial:04d}").exists():
             job = self.job(trial)
             if has_ended(job):
-                lines.append(self.line(trial, job))
+                found = self.line(trial, job)
+                same = (line["trial"] for line in lines if line["values"] == found["values"])
+                lines.append(found | {"repeats": next(same, None)})
             trial += 1
         if not self.out.is_dir():
             return []
@@ -246,6 +250,11 @@ class Search:
             best = checked(with_values(self.base, lines[0]["values"]))
             write_whole(self.out / BEST, as_toml(best).encode())
         return lines
+
+    def computed(self, trials: Iterable[int]) -> list[str]:
+        """What computed which trials."""
+        jobs = [self.job(trial) for trial in trials]
+        return told((job.name, job.experiment, segments(job.out)) for job in jobs)
 
     def line(self, trial: int, job: Job) -> dict[str, Any]:
         """What a trial came to; its score is None where its loss was not finite."""
@@ -260,7 +269,16 @@ class Search:
             "final": measured[-1][0] if measured and not failed else None,
             "epochs": found[-1]["epoch"] if found else 0,
             "failed": failed,
+            "unlearned": unlearned(job, found),
         }
+
+
+def unlearned(job: Job, found: list[dict[str, Any]]) -> str:
+    """A sentence on a trial in which no forward weight has learned; "" where some did."""
+    if not found or any(record.get("train_loss") is not None for record in found):
+        return ""
+    parts = phases.of_run(job.experiment, found, segments(job.out))
+    return parts.sentence() if parts else ""
 
 
 def score(record: Mapping[str, Any]) -> float | None:

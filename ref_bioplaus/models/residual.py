@@ -4,8 +4,8 @@ A block is one branch of convolutions and a shortcut, both feeding the join, a l
 no bias, and kernel // 2 pixels of padding on every side, as PyTorch's ResNets have it.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ..linear import Part, conv, dense
@@ -114,4 +114,21 @@ def imagenet_resnet(in_shape, classes, width, block: Block, blocks: tuple[int, i
     x = stage(net, x, blocks[3], n(512), 2, block, order, projection)  # conv5_x
     net.add(global_average_pool)
     net.add(dense(classes), bias)
-    return net.build()
+    network = net.build()
+    if order != BATCH_NORM_BEFORE_RELU:
+        return network
+    names = torchvision_modules(block, blocks)
+    layers = [replace(layer, modules=next(names)) if layer.linear else layer for layer in network.layers]
+    return replace(network, layers=tuple(layers))
+
+
+def torchvision_modules(block: Block, blocks: tuple[int, ...]) -> Iterator[tuple[str, ...]]:
+    """torchvision's names of the synapses and of what follows them, layer by layer: its ResNets are these networks."""
+    yield "conv1", "bn1"
+    for stage, count in enumerate(blocks, start=1):
+        for i in range(count):
+            for j in range(1, 4 if block is bottleneck else 3):
+                yield f"layer{stage}.{i}.conv{j}", f"layer{stage}.{i}.bn{j}"
+            if i == 0 and (stage > 1 or block is bottleneck):
+                yield f"layer{stage}.{i}.downsample.0", f"layer{stage}.{i}.downsample.1"
+    yield ("fc",)
