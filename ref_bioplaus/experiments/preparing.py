@@ -43,7 +43,8 @@ class Busy(ExperimentError):
 def alone(out: Path) -> Iterator[None]:
     """A run's folder, made where it is not there, for this process alone; taken away again where it stays empty.
 
-    Raises Busy, and ExperimentError where the folder cannot be made or read.
+    Raises Busy, ExperimentError where the folder cannot be made or read, and NotOrdinary where the run would write to a
+    link.
     """
     made = not out.exists()
     try:
@@ -60,6 +61,8 @@ def alone(out: Path) -> Iterator[None]:
             raise Busy(f"Another process is running {out}: wait for it, or name another folder.") from error
         except OSError:
             pass  # a file system without locks
+        for name in (EXPERIMENT, LOG):
+            files.check_place(out / name)  # before what is there is read
         yield
     finally:
         os.close(folder)
