@@ -204,6 +204,8 @@ def driver(device: str) -> dict[str, str]:
 
 def check_files(files: dict[str, Path | None]) -> dict[str, Path]:
     """The files that are asked for. Raises ValueError where one cannot be written. Makes nothing."""
+    from ref_bioplaus.experiments.files import NotOrdinary, check_place
+
     named = {option: file for option, file in files.items() if file is not None}
     for option, file in named.items():
         nearest = next(place for place in (file, *file.absolute().parents) if place.exists())
@@ -214,8 +216,13 @@ def check_files(files: dict[str, Path | None]) -> dict[str, Path]:
             wrong = errno.ENOTDIR
         elif not os.access(nearest, os.W_OK):
             wrong = errno.EACCES
-        if wrong:
-            raise ValueError(f"{file} cannot be written ({os.strerror(wrong)}): name another file with {option}")
+        why: str | None = os.strerror(wrong) if wrong else None
+        try:
+            check_place(file)
+        except NotOrdinary as error:
+            why = error.strerror
+        if why:
+            raise ValueError(f"{file} cannot be written ({why}): name another file with {option}")
     if len({file.absolute() for file in named.values()}) < len(named):
         raise ValueError(f"{' and '.join(named)} name one file: give each its own")
     return named
@@ -224,6 +231,7 @@ def check_files(files: dict[str, Path | None]) -> dict[str, Path]:
 def write(reports: "Sequence[Report]", files: dict[str, Path]) -> None:
     """Write the files that are asked for."""
     from ref_bioplaus.conformance import report
+    from ref_bioplaus.experiments.checkpoints import write_whole
 
     makers = {
         "--json": lambda: report.as_text(report.to_json(reports)) + "\n",
@@ -232,7 +240,7 @@ def write(reports: "Sequence[Report]", files: dict[str, Path]) -> None:
     }
     for option, file in files.items():
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(makers[option](), encoding="utf-8", errors="replace")
+        write_whole(file, makers[option]().encode("utf-8", "replace"))
 
 
 class Bar:

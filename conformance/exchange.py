@@ -24,6 +24,8 @@ from ref_bioplaus.conformance.axes import LAYOUTS
 from ref_bioplaus.conformance.judge import LIMIT, Score
 from ref_bioplaus.conformance.rounding import Rounded
 from ref_bioplaus.conformance.vectors import DIGEST, MANIFEST, Vector, digest, models, pretty, steps
+from ref_bioplaus.experiments.checkpoints import write_whole
+from ref_bioplaus.experiments.files import to_read, to_write
 from ref_bioplaus.layouts import Axes
 
 FORMAT = "ref_bioplaus.conformance.exchange 1"
@@ -64,7 +66,8 @@ def emit(folder: Path, pattern: str = "*", layout: str = "NHWC", dtype: str = "f
         (folder / "inputs").mkdir(parents=True, exist_ok=True)
         for vector in vectors:
             arrays = {name: tensor.axes.to(layout, tensor.array) for name, tensor in vector.inputs().items()}
-            np.savez(folder / "inputs" / f"{vector.file}.npz", allow_pickle=False, **arrays)
+            with to_write(folder / "inputs" / f"{vector.file}.npz") as file:
+                np.savez(file, allow_pickle=False, **arrays)
             rows.append(vector.describe(layout) | {"file": f"{vector.file}.npz"})
         content = {
             "format": FORMAT,
@@ -76,7 +79,7 @@ def emit(folder: Path, pattern: str = "*", layout: str = "NHWC", dtype: str = "f
             "models": models(tuple(vectors)),
             "cases": rows,
         }
-        (folder / MANIFEST).write_text(pretty(content) + "\n", encoding="utf-8")
+        write_whole(folder / MANIFEST, (pretty(content) + "\n").encode())
     except OSError as error:
         raise ExchangeError(f"The folder {folder} cannot be written to ({error.strerror}): name another.") from error
     return [vector.id for vector in vectors]
@@ -114,7 +117,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest that `emit` wrote. Raises ExchangeError where there is none, or none of ours."""
     file = folder / MANIFEST
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        with to_read(file) as opened:
+            content = json.load(opened)
     except OSError as error:
         raise ExchangeError(
             f"{file} cannot be read ({error.strerror}): write it with `ref-bioplaus conformance emit {folder}`."
@@ -135,6 +139,7 @@ def complete(content: dict[str, Any]) -> bool:
         and isinstance(rows, list)
         and bool(rows)
         and all(isinstance(row, dict) and {"id", "seed", "file", "inputs_sha256"} <= row.keys() for row in rows)
+        and all(isinstance(row["file"], str) and Path(row["file"]).name == row["file"] for row in rows)
     )
 
 
@@ -150,7 +155,7 @@ def verdict(row: dict[str, Any], vector: Vector | None, file: Path, layout: str,
     if digest(inputs) != row["inputs_sha256"]:
         return Verdict(id, "error", "its inputs are not those that this version of the package gives: emit again")
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        with to_read(file) as opened, np.load(opened, allow_pickle=False) as archive:
             given = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, BadZipFile) as error:
         return Verdict(id, "error", f"{file.name} cannot be read as .npz ({error})")

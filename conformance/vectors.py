@@ -22,6 +22,9 @@ from ref_bioplaus.conformance.axes import axes_of
 from ref_bioplaus.conformance.cases import Case, step_cases
 from ref_bioplaus.conformance.draws import drawn
 from ref_bioplaus.conformance.runner import sentence
+from ref_bioplaus.experiments.checkpoints import write_whole
+from ref_bioplaus.experiments.files import content as content_of
+from ref_bioplaus.experiments.files import to_read, to_write
 from ref_bioplaus.layouts import NUMBER, Axes, places
 from ref_bioplaus.tree import named_leaves
 from ref_bioplaus.types import Batch
@@ -215,14 +218,15 @@ def regenerate(folder: Path = FOLDER, vectors: tuple[Vector, ...] | None = None)
     content, files = manifest(chosen() if vectors is None else vectors)
     folder.mkdir(parents=True, exist_ok=True)
     for name, arrays in files.items():
-        np.savez_compressed(folder / name, allow_pickle=False, **arrays)
+        with to_write(folder / name) as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
     content["files"] = {name: file_digest(folder / name) for name in sorted(files)}
-    (folder / MANIFEST).write_text(pretty(content) + "\n", encoding="utf-8")
+    write_whole(folder / MANIFEST, (pretty(content) + "\n").encode())
 
 
 def file_digest(file: Path) -> str:
     """The sha256 of a file."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    return hashlib.sha256(content_of(file)).hexdigest()
 
 
 def pretty(value: Any, indent: str = "") -> str:
@@ -246,7 +250,7 @@ def check(folder: Path = FOLDER, vectors: tuple[Vector, ...] | None = None) -> l
     """
     vectors = chosen() if vectors is None else vectors
     try:
-        stored = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        stored = json.loads(content_of(folder / MANIFEST))
     except FileNotFoundError:
         return [f"{folder / MANIFEST} is missing: write it with `ref-bioplaus conformance regenerate`."]
     except (OSError, ValueError) as error:
@@ -292,7 +296,7 @@ def manifest_problems(wanted: dict[str, Any], stored: dict[str, Any]) -> list[st
 def output_problems(file: Path, wanted: Mapping[str, np.ndarray], vectors: list[Vector]) -> list[str]:
     """Which outputs of a file are missing, too many, or not what the source gives."""
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        with to_read(file) as opened, np.load(opened, allow_pickle=False) as archive:
             stored = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, BadZipFile) as error:
         return [f"The file {file.name} cannot be read as .npz ({error})."]

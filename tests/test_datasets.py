@@ -675,7 +675,7 @@ def test_the_hubs_refusals_become_sentences(monkeypatch):
     monkeypatch.setattr(hf.config, "HF_HUB_OFFLINE", False)
 
     def refused(error):
-        monkeypatch.setattr(hf, "load_dataset", raising(error))
+        monkeypatch.setattr(hf, "load_dataset_builder", raising(error))
         with pytest.raises(DataError) as caught:
             datasets.load("ILSVRC/imagenet-1k")
         assert "\n" not in str(caught.value)
@@ -693,11 +693,11 @@ def test_the_hubs_refusals_become_sentences(monkeypatch):
 
 def test_a_cache_that_cannot_be_written_is_not_the_folders_fault(colour, monkeypatch):
     for error in (FileNotFoundError(2, "No such file", "/proc/nope"), PermissionError(13, "Denied", "/elsewhere/lock")):
-        monkeypatch.setattr(hf, "load_dataset", raising(error))
+        monkeypatch.setattr(hf, "load_dataset_builder", raising(error))
         for arguments in (("x", colour), ("ylecun/mnist",)):
             with pytest.raises(DataError, match=rf"cache .* cannot be used .*{error.filename}\): set HF_HOME"):
                 datasets.load(*arguments)
-    monkeypatch.setattr(hf, "load_dataset", raising(PermissionError(13, "Denied", str(colour / "data"))))
+    monkeypatch.setattr(hf, "load_dataset_builder", raising(PermissionError(13, "Denied", str(colour / "data"))))
     with pytest.raises(DataError, match="The folder .* cannot be read"):
         datasets.load("x", colour)
 

@@ -17,13 +17,25 @@ from .building import (
     resolve_options,
     wrapped_row,
 )
-from .experiment import METRICS, Experiment, ExperimentError, as_dict, check_type, from_dict, plain, unknown
-from .options import parsed, positive, whole
+from .experiment import (
+    INPUTS,
+    METRICS,
+    OWN,
+    Experiment,
+    ExperimentError,
+    as_dict,
+    check_type,
+    from_dict,
+    plain,
+    unknown,
+)
+from .options import above_0, finite, list_of, parsed, positive, text, whole
 
 DATASETS = {"mnist": "ylecun/mnist", "cifar": "uoft-cs/cifar10", "imagenet": "ILSVRC/imagenet-1k"}
 CIFAR_MODELS = ("he2016/resnet20",)
 MNIST_MODELS = ("akrout2019/mlp", "bartunov2018/autoencoder")
 STEPS = 10**6  # in an epoch, as long as the data is not there: no two of a schedule's moments fall together
+IMAGES = {"shape": list_of(whole(1)), "classes": list_of(text), "mean": list_of(finite), "deviation": list_of(above_0)}
 FIELDS = {  # of an experiment, that are numbers
     **dict.fromkeys(("batch", "epochs", "steps", "evaluate_every"), whole(1)),
     "held_out": whole(),
@@ -55,6 +67,7 @@ def checked(experiment: Experiment) -> Experiment:
         if getattr(experiment, name) is not None:
             parse(name, getattr(experiment, name))
     check_dataset(experiment)
+    check_inputs(experiment)
     if not experiment.test and not experiment.held_out:
         raise ExperimentError("test is false and held_out is 0, so nothing would be measured: hold out some images.")
     full = replace(
@@ -62,7 +75,7 @@ def checked(experiment: Experiment) -> Experiment:
         algorithm=row.name,
         algorithm_options=default_options(experiment, row),
         model_options=default_model_options(experiment, row),
-        dataset=experiment.dataset or dataset_of(experiment.model),
+        dataset=experiment.dataset or (OWN if experiment.data else dataset_of(experiment.model)),
         optimizer=default_optimizer(experiment, row),
         inverse_optimizer=default_inverse_optimizer(experiment, row),
     )
@@ -97,13 +110,31 @@ def check_dataset(experiment: Experiment) -> None:
     from .datasets import KNOWN
 
     name, known = experiment.dataset, ("embedded", *KNOWN)
-    if name and experiment.data is None and name not in known and "/" not in name:
+    if name and name != OWN and experiment.data is None and name not in known and "/" not in name:
         ends = {id.rpartition("/")[2]: id for id in known}
         close = difflib.get_close_matches(name.lower(), ends, n=3)
         raise ExperimentError(
             f'The dataset "{name}" is unknown: did you mean {", ".join(ends[c] for c in close) or ", ".join(known)}?'
         )
     parse(experiment.augmentation)
+
+
+def check_inputs(experiment: Experiment) -> None:
+    """Raise ExperimentError for inputs that cannot be those of images."""
+    given = plain(experiment.inputs)
+    parsed("inputs", INPUTS, given, IMAGES)
+    if ("mean" in given) != ("deviation" in given) or len(given.get("mean", ())) != len(given.get("deviation", ())):
+        raise ExperimentError("inputs has a mean without a deviation, or not as many: give both, a number per channel.")
+    if not experiment.normalise and any((m, d) != (0, 1) for m, d in constants(given)):
+        raise ExperimentError(
+            f"normalise is false, but inputs.mean is {given['mean']} and inputs.deviation {given['deviation']}: "
+            "leave out one of them."
+        )
+
+
+def constants(inputs: dict[str, Any]) -> list[tuple[float, float]]:
+    """Mean and deviation of every channel, as far as they are given."""
+    return list(zip(inputs.get("mean", ()), inputs.get("deviation", ()), strict=True))
 
 
 def dataset_of(model: str) -> str:

@@ -22,7 +22,13 @@ PIPE_WIDTH = 160  # columns, where no terminal says how wide it is
 BackendName = Annotated[str | None, typer.Option(help='The array library, as in `list backends`, or "module:object".')]
 DeviceName = Annotated[str | None, typer.Option(help='"cpu", "cuda", "cuda:1". Default: the library\'s usual one.')]
 DataFolder = Annotated[Path | None, typer.Option(help="A folder with the images, in the layout of Hugging Face's hub.")]
-CheckpointName = Annotated[str | None, typer.Option(help='A checkpoint\'s file name, or "best". Default: the newest.')]
+CheckpointName = Annotated[
+    str | None,
+    typer.Option(
+        help='A checkpoint\'s file name, or "best": by the images held out, or by the training batches where none are. '
+        "Default: the newest."
+    ),
+]
 Kernels = Annotated[str | None, typer.Option(help='"native", the library\'s own, or "portable", the definition.')]
 Epochs = Annotated[int | None, typer.Option(help="How often to go through the training images.")]
 Steps = Annotated[int | None, typer.Option(help="Batches after which to stop, wherever in an epoch.")]
@@ -90,6 +96,9 @@ def resume(
     kernels: Kernels = None,
     epochs: Epochs = None,
     steps: Steps = None,
+    despite_lost_log: Annotated[
+        bool, typer.Option("--despite-lost-log", help="Go on with what is left of a log that was deleted or cut.")
+    ] = False,
     tensorboard: WithTensorBoard = False,
 ) -> None:
     """Continue a run that was stopped, bit for bit on the same backend and device, or on another one.
@@ -105,7 +114,10 @@ def resume(
     def work(reporter):
         from . import training
 
-        return training.resume(out, checkpoint, reporter=reporter, tensorboard=tensorboard, **given(changes))
+        return training.resume(
+            out, checkpoint, reporter=reporter, tensorboard=tensorboard, despite_lost_log=despite_lost_log,
+            **given(changes),
+        )  # fmt: skip
 
     carry_out(work)
 
@@ -156,9 +168,10 @@ def sentences(work: Callable) -> Any:
     from ..backends import BackendError
     from .checkpoints import CheckpointError
     from .experiment import ExperimentError
+    from .files import NotOrdinary
     from .running import NotFinite
 
-    expected: tuple[type[Exception], ...] = (BackendError, CheckpointError, ExperimentError, ImportError)
+    expected: tuple[type[Exception], ...] = (BackendError, CheckpointError, ExperimentError, NotOrdinary, ImportError)
     with suppress(ImportError):
         from .datasets import DataError
 

@@ -27,6 +27,7 @@ from .streaming import cores, views
 
 __all__ = ("DataError", "Dataset", "Split", "images_per_second", "load")
 
+EMBEDDED = "embedded"  # the name of the images inside this package
 IN_MEMORY = 1 << 30  # bytes: larger sets stream
 PROBED = 100  # images, evenly spread, whose size and colour are looked at before the rest is decoded
 SAMPLED = 1000  # images, evenly spread, that give a streamed set its mean and deviation, or tell whose images they are
@@ -117,9 +118,12 @@ def load(
         found.classes, (*out, 1 if grey else 3), plan, np.zeros(1), np.ones(1), resize_first,
         cores() if workers is None else workers,
     )  # fmt: skip
+    if path is None and name in KNOWN:
+        data.recognised = name
+    elif normalise or name in KNOWN:
+        data.recognised = recognised(found)
     if normalise:
-        known = name if path is None and name in KNOWN else recognised(found)
-        data.mean, data.deviation = moments(data, known)
+        data.mean, data.deviation = moments(data, data.recognised)
     else:
         data.mean, data.deviation = unit(data)
     return data
@@ -167,6 +171,7 @@ def embedded_images(plan: Augmentation, held_out: int, normalise: bool) -> Datas
         np.zeros(1), np.ones(1),
     )  # fmt: skip
     data.mean, data.deviation = moments(data, None) if normalise else unit(data)
+    data.recognised = EMBEDDED
     return data
 
 

@@ -4,13 +4,14 @@
 decoded here, from their bytes, so that a damaged one can be named.
 """
 
-import io
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from . import inside
 from .augmentation import DataError
+from .files import NotOrdinary
 
 TESTS = ("test", "validation", "val", "valid", "dev")  # the first one that has labels is the test split
 IMAGES = ("image", "img")  # column names, preferred over others of the same type
@@ -32,6 +33,7 @@ class Source(NamedTuple):
     column: str
     origin: str  # the hub's id, or the folder
     split: str
+    roots: tuple[str, ...]  # folders in which its files may lie
 
     def __len__(self) -> int:
         return len(self.table)
@@ -42,18 +44,28 @@ class Source(NamedTuple):
         return [self.decoded(cell, int(row), grey) for cell, row in zip(cells, rows, strict=True)]
 
     def decoded(self, cell: dict | None, row: int, grey: bool | None) -> Any:
-        """One image, upright. Raises DataError for bytes that are not an image of 8 bits."""
-        from PIL import Image, ImageOps
+        """One image, upright. Raises DataError for bytes that are not an image of 8 bits, and for a path that leads out
+        of the folder."""
+        from PIL import Image, ImageOps, UnidentifiedImageError
 
         if not cell or (cell["bytes"] is None and cell["path"] is None):
             raise DataError(f"{self.place(row, cell)} has no image: leave the row out.")
         try:
-            with Image.open(cell["path"] if cell["bytes"] is None else io.BytesIO(cell["bytes"])) as file:
+            with inside.stream(cell, self.roots) as stream, Image.open(stream, formats=inside.rasters()) as file:
                 mode = file.mode
                 if mode not in NOT_EIGHT_BITS:
                     turned = file.getexif().get(ORIENTATION, 1) != 1
                     image = ImageOps.exif_transpose(file) if turned else file
                     return image.convert("L" if (mode in GREY if grey is None else grey) else "RGB")
+        except NotOrdinary as error:
+            raise DataError(
+                f"{self.place(row, cell)} cannot be read ({error.strerror}): only ordinary files inside the folder are."
+            ) from None
+        except UnidentifiedImageError as error:
+            raise DataError(
+                f"{self.place(row, cell)} is damaged ({first_line(error)}), or of a format that is not read: expected "
+                f"one of {', '.join(inside.RASTERS)}."
+            ) from None
         except Exception as error:  # whatever Pillow's decoders raise
             raise DataError(
                 f"{self.place(row, cell)} is damaged ({first_line(error)}): load the dataset anew."
@@ -83,6 +95,7 @@ def find(name: str, path: str | Path | None = None) -> Found:
     """The splits of a dataset, by the hub's id or in a folder. Raises DataError, one sentence, where there are none."""
     splits = opened(name, None if path is None else Path(path))
     origin = name if path is None else str(path)
+    roots = inside.roots_of(folder_of(name, path))
     if "train" not in splits:
         raise DataError(f'{origin} has no split "train", only {", ".join(splits)}: rename one in its README.')
     column, label, classes = columns(splits["train"], origin)
@@ -90,15 +103,21 @@ def find(name: str, path: str | Path | None = None) -> Found:
     named = bool(classes)
     classes = classes or tuple(map(str, range(int(labels.max(initial=0)) + 1)))
     check_labels(labels, classes, origin, "train")
-    source = Source(encoded(splits["train"], column), column, origin, "train")
+    source = Source(encoded(splits["train"], column), column, origin, "train", roots)
     for split in (name for name in TESTS if name in splits and len(splits[name])):
         if {column, label} <= set(splits[split].column_names):
             test_labels = labels_of(splits[split], label, origin, split)
             if np.any(test_labels != -1):  # the hub's -1: not made public
                 check_labels(test_labels, classes, origin, split)
-                test = Source(encoded(splits[split], column), column, origin, split)
+                test = Source(encoded(splits[split], column), column, origin, split, roots)
                 return Found(source, labels, test, test_labels, classes, named)
     return Found(source, labels, None, None, classes, named)
+
+
+def folder_of(name: str, path: str | Path | None) -> Path | None:
+    """The folder that is read: the one named, or one that stands where the hub's id leads."""
+    place = Path(name if path is None else path)
+    return place if path is not None or place.is_dir() else None
 
 
 def opened(name: str, path: Path | None) -> Any:
@@ -117,11 +136,19 @@ def opened(name: str, path: Path | None) -> Any:
             f'The dataset "{name}" is no id of the Hugging Face hub, and no folder: expected an id as ylecun/mnist, '
             "or a folder that is there."
         )
+    inside.check_version()
+    folder = folder_of(name, path)
+    if folder is not None:
+        inside.check_folder(folder)
     try:
-        splits = datasets.load_dataset(name if path is None else str(path.resolve()))
+        builder = datasets.load_dataset_builder(name if path is None else str(path.resolve()))
+        inside.check_builder(builder, inside.roots_of(folder), name if path is None else str(path))
+        builder.download_and_prepare()
+        return builder.as_dataset()
+    except DataError:
+        raise
     except Exception as error:  # whatever the hub's client and the file formats raise
         raise DataError(sentence(error, name, path)) from error
-    return splits
 
 
 def sentence(error: Exception, name: str, path: Path | None) -> str:

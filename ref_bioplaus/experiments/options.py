@@ -40,7 +40,9 @@ def number(
     return parse
 
 
+finite = number("a finite number", lambda value: value == value)
 positive = number()
+above_0 = number("a finite number above 0", lambda value: value > 0)
 between_0_and_1 = number("a number above 0 and below 1", lambda value: 0 < value < 1)
 share = number("a number of at least 0 and below 1", lambda value: 0 <= value < 1)
 
@@ -102,10 +104,20 @@ def layer_number(path: str, text: Any, words: str = "") -> int:
     return int(text)
 
 
-def sizes(path: str, value: Any) -> list[int]:
-    """The shape of an image or a vector, a list of whole numbers."""
-    check_type(path, value, (list,))
-    return [whole(1)(f"an entry of {path}", size) for size in value]
+def text(path: str, value: Any) -> str:
+    """A text."""
+    check_type(path, value, (str,))
+    return value
+
+
+def list_of(parse: Parser) -> Parser:
+    """A list of values."""
+
+    def parse_all(path, value):
+        check_type(path, value, (list,))
+        return [parse(f"an entry of {path}", one) for one in value]
+
+    return parse_all
 
 
 def form_of_inverse(words: Mapping[str, Any]) -> Parser:
