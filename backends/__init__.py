@@ -27,9 +27,9 @@ BUILT_IN = {
     "array-api-strict": ("array_api_strict", "ref_bioplaus.backends.array_api_strict_backend:backend"),
 }
 INSTALL = {
-    "torch": 'pip install "ref-bioplaus[torch]"',
-    "jax": 'pip install "ref-bioplaus[jax]"',
-    "cupy": 'pip install "ref-bioplaus[cuda13]" (or [cuda12]; it needs an NVIDIA GPU)',
+    "torch": "pip install torch",
+    "jax": "pip install jax",
+    "cupy": "pip install cupy-cuda13x (or cupy-cuda12x; it needs an NVIDIA GPU)",
     "array-api-strict": "pip install array-api-strict",
 }
 DTYPES, PRECISIONS, KERNELS = ("float32", "float64", "bfloat16"), ("ieee", "tf32", "bf16"), ("portable", "native")
@@ -64,6 +64,7 @@ def get(
     what to install or choose, before anything is imported where it can be known.
     """
     check_words(device, dtype, precision, kernels)
+    device = "cpu" if device == "cpu:0" else device
     make = loader(name)
     try:
         with naming.importable(name):

@@ -25,7 +25,7 @@ from ref_bioplaus.conformance.judge import LIMIT, Score
 from ref_bioplaus.conformance.rounding import Rounded
 from ref_bioplaus.conformance.vectors import DIGEST, MANIFEST, Vector, digest, models, pretty, steps
 from ref_bioplaus.experiments.checkpoints import write_whole
-from ref_bioplaus.experiments.files import to_read, to_write
+from ref_bioplaus.experiments.files import to_read, to_write, typed
 from ref_bioplaus.layouts import Axes
 
 FORMAT = "ref_bioplaus.conformance.exchange 1"
@@ -121,7 +121,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             content = json.load(opened)
     except OSError as error:
         raise ExchangeError(
-            f"{file} cannot be read ({error.strerror}): write it with `ref-bioplaus conformance emit {folder}`."
+            f"{file} cannot be read ({error.strerror}): write it with {typed('conformance', 'emit', folder)}."
         ) from error
     except ValueError as error:
         raise ExchangeError(f"{file} is not JSON ({error}): emit it again.") from error

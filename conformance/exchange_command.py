@@ -8,6 +8,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from ref_bioplaus.experiments.files import typed
+
 exchange_app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
 SHOWN = 3  # names of missing outputs to print
 
@@ -34,7 +36,7 @@ def emit(
     typer.echo(
         f"{folder / 'manifest.json'} describes {exchange.counted(len(ids))}, with inputs in {folder / 'inputs'}."
     )
-    typer.echo(f"Write any of their outputs to {folder / 'outputs'}, then: ref-bioplaus conformance judge {folder}")
+    typer.echo(f"Write any of their outputs to {folder / 'outputs'}, then: {typed('conformance', 'judge', folder)}")
 
 
 @exchange_app.command()

@@ -35,8 +35,15 @@ from .types import Batch as Batch
 __version__ = "0.1.0"
 
 
+LATER = ("backends", "conformance", "experiments")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *LATER})
+
+
 def __getattr__(name: str):
     """rb.backends, rb.conformance and rb.experiments, imported when they are first named."""
-    if name in ("backends", "conformance", "experiments"):
+    if name in LATER:
         return import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

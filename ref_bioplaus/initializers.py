@@ -184,15 +184,8 @@ def new_state(
     network: Network, key: Key, optimizer: Optimizer, initializer: Initializer = fan_in, feedback: Pathway | None = None
 ) -> State:
     """The state before the first step, from a root key, int32 (2,)."""
-    check_key(key)
-    xp = array_namespace(key)
     params, stats = forward_params(network, (key, "forward"), initializer)
+    xp = array_namespace(key)
     t = xp.zeros((), dtype=xp.int32, device=device(key))
     memory = optimizer.init(params, (key, "optimizer"), network.kernels)
     return State(t, key, Pathway(params, memory), Pathway(()) if feedback is None else feedback, stats)
-
-
-def check_key(key: Key) -> None:
-    """Raise ValueError where the key is not an int32 array of shape (2,)."""
-    if tuple(key.shape) != (2,) or key.dtype != array_namespace(key).int32:
-        raise ValueError(f"the key has shape {tuple(key.shape)} and dtype {key.dtype}, expected int32 of shape (2,)")

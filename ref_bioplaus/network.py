@@ -18,7 +18,7 @@ from array_api_compat import array_namespace
 from .kernels import PORTABLE, Kernels
 from .linear import Part
 from .local import Bias, LocalOperation, Nonlinearity
-from .types import Address, Array, LayerParams, Params, Tree
+from .types import Address, Array, Key, LayerParams, Params, Tree
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Layer:
     modules: tuple[str, ...] = ()  # PyTorch's names of its parts (see layouts.py), where a network has such there
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Network:
     """Layers 0 (the input) to L, the dtype of their parameters, and the kernels they are bound to."""
 
@@ -121,7 +121,7 @@ class Network:
         """Learned numbers of the forward path."""
         return sum(math.prod(shape) for shape in self.parameter_shapes.values())
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         rows = [f"{l:>3}  {layer.name:<58} {layer.out_shape}" for l, layer in enumerate(self.layers)]
         return "\n".join([*rows, f"{self.parameter_count:,} parameters, {self.dtype}"])
 
@@ -267,8 +267,17 @@ def chain(in_shape: Collection[int], *layers, dtype: str = "float32") -> Network
 
 
 def dtype_of(network: Network, key: Array):
-    """The network's dtype in the namespace of an array. Raises ValueError where that library has no such dtype."""
+    """The network's dtype in the namespace of a key. Raises ValueError where that library has none, and for no key."""
+    check_key(key)
     xp = array_namespace(key)
     if not hasattr(xp, network.dtype):
         raise ValueError(f'dtype "{network.dtype}" is unknown to {xp.__name__}: choose "float32" or "float64"')
     return getattr(xp, network.dtype)
+
+
+def check_key(key: Key) -> None:
+    """Raise ValueError where the key is not an int32 array of shape (2,)."""
+    if not hasattr(key, "shape"):
+        raise ValueError(f"the key is {key!r}, expected a backend's: backend.key(seed=0)")
+    if tuple(key.shape) != (2,) or key.dtype != array_namespace(key).int32:
+        raise ValueError(f"the key has shape {tuple(key.shape)} and dtype {key.dtype}, expected int32 of shape (2,)")

@@ -40,7 +40,7 @@ ORDER = [
     {"network"},
     {"layouts", "credit", "losses", "initializers", "inverses", "metrics"},
     {"optimizers"},
-    {"modifications"},
+    {"modifications", "calling"},
     {"algorithms", "models"},
     {"backends"},
     {"conformance", "experiments"},

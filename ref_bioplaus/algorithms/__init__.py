@@ -1,5 +1,6 @@
 """One file per algorithm; each opens with its equations and the paper they come from."""
 
+from ..calling import checked
 from .backprop import backprop as backprop
 from .dense_feedback_alignment import dense_feedback_alignment as dense_feedback_alignment
 from .direct_feedback_alignment import direct_feedback_alignment as direct_feedback_alignment
@@ -17,3 +18,10 @@ from .target_propagation import dtp as dtp
 from .target_propagation import sdtp as sdtp
 from .target_propagation import tp as tp
 from .weight_mirror import weight_mirror as weight_mirror
+
+for make in (
+    ao_sdtp, backprop, dense_feedback_alignment, direct_feedback_alignment, dtp, feedback_alignment, kolen_pollack,
+    sdtp, sign_symmetry, tp, weight_mirror,
+):  # fmt: skip
+    globals()[make.__name__] = checked(make)
+del make

@@ -67,7 +67,7 @@ def save(folder: Path, step: int, header: dict[str, Any], tensors: dict[str, np.
     except OSError as error:
         raise CheckpointError(
             f"The checkpoint {path} cannot be written ({error.strerror}): make room, then continue with "
-            f"`ref-bioplaus resume {folder}`."
+            f"{files.typed('resume', folder)}."
         ) from error
     return path
 
@@ -162,7 +162,7 @@ def before(path: Path) -> str:
     )
     if not older:
         return "there is none before it, so start again in another folder"
-    return f"continue from the one before it with `ref-bioplaus resume {path.parent} --checkpoint {older[0].name}`"
+    return f"continue from the one before it with {files.typed('resume', path.parent, '--checkpoint', older[0].name)}"
 
 
 def latest(folder: Path, name: str | None = None) -> Checkpoint:
@@ -177,7 +177,8 @@ def latest(folder: Path, name: str | None = None) -> Checkpoint:
         return load(wanted)
     newest = found(folder)
     if not newest:
-        raise CheckpointError(f"The folder {folder} has no checkpoint: start with `ref-bioplaus train --out {folder}`.")
+        start = files.typed("train", "--out", folder)
+        raise CheckpointError(f"The folder {folder} has no checkpoint: start with {start}.")
     return load(newest[0])
 
 

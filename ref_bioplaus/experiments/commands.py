@@ -17,6 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
+from .files import typed
+
 PIPE_WIDTH = 160  # columns, where no terminal says how wide it is
 
 BackendName = Annotated[str | None, typer.Option(help='The array library, as in `list backends`, or "module:object".')]
@@ -82,6 +84,8 @@ def train(
 
         chosen = Experiment() if experiment is None else read(experiment)
         chosen = overridden(replace(chosen, **given(named)), setting or ())
+        if experiment is None and algorithm is None and chosen.algorithm == Experiment().algorithm:
+            reporter.note("No --algorithm is named, so this is backpropagation: see `ref-bioplaus list algorithms`.")
         return training.train(chosen, out, resume=resume, reporter=reporter, tensorboard=tensorboard)
 
     carry_out(work)
@@ -159,7 +163,7 @@ def carry_out(work: Callable) -> None:
     if run.finished:
         say(console, f"Done: {line(last)}. The log is {run.out / 'log.jsonl'}.")
         return
-    say(console, f"Stopped after step {run.step}, with a checkpoint: continue with `ref-bioplaus resume {run.out}`.")
+    say(console, f"Stopped after step {run.step}, with a checkpoint: continue with {typed('resume', run.out)}.")
     raise typer.Exit(128 + signal.Signals[run.stopped_by])
 
 

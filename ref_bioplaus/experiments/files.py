@@ -6,6 +6,7 @@ to, as a link leads to files of somebody else's choice.
 
 import errno
 import os
+import shlex
 import stat
 from pathlib import Path
 from typing import BinaryIO
@@ -78,3 +79,8 @@ def content(path: str | Path) -> bytes:
     """What an ordinary file holds. Raises OSError."""
     with to_read(path) as file:
         return file.read()
+
+
+def typed(*words: str | Path) -> str:
+    """For a sentence: a command as a shell takes it, whatever a folder is called: `ref-bioplaus resume 'my run'`."""
+    return f"`{shlex.join(['ref-bioplaus', *map(str, words)])}`"

@@ -126,9 +126,7 @@ def opened(name: str, path: Path | None) -> Any:
         import datasets
         import PIL  # noqa: F401
     except ImportError as error:
-        raise DataError(
-            f'Images need {error.name}, which is not installed: pip install "ref-bioplaus[data]".'
-        ) from None
+        raise DataError(f"Images need {error.name}, which is not installed: pip install datasets pillow.") from None
     if path is not None and not path.is_dir():
         raise DataError(f"The folder {path} is not there: name one in the layout of the Hugging Face hub.")
     if path is None and (name.count("/") > 1 or name.startswith(("/", ".", "~"))) and not Path(name).is_dir():

@@ -105,7 +105,7 @@ def reopened(out: Path, header: Mapping[str, Any], due: bool, experiment: Experi
         raise ExperimentError(
             f"The log {log.path} lacks the records of {lost} of {max(lost, count)} measured epochs: it has {log.there} "
             f"bytes, expected at least {log.size} as its checkpoint says; put it back, or go on with what is left by "
-            f"`ref-bioplaus resume {out} --despite-lost-log`."
+            f"{files.typed('resume', out, '--despite-lost-log')}."
         )
     if lost:
         log.keep_what_is_left(header["step"], due)

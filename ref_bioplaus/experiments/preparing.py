@@ -81,7 +81,7 @@ def check_empty(out: Path, begun: bool) -> None:
         )
     if others:
         raise ExperimentError(
-            f"{out} is there already and not empty: continue it with `ref-bioplaus resume {out}`, "
+            f"{out} is there already and not empty: continue it with {files.typed('resume', out)}, "
             "or name another folder."
         )
 

@@ -13,7 +13,7 @@ from array_api_compat import array_namespace
 from ..backends import Backend
 from ..tree import tree_map
 from ..types import Array, Batch, State
-from . import checkpoints, environment, estimates, monitor, phases, segments
+from . import checkpoints, environment, estimates, files, monitor, phases, segments
 from .building import Built, build, first_state
 from .checkpoints import Checkpoint, CheckpointError
 from .contracts import Data, Reporter
@@ -316,7 +316,7 @@ class Training:
         except OSError as error:
             raise CheckpointError(
                 f"The log {self.log.path} cannot be written ({error.strerror}): make room, then continue with "
-                f"`ref-bioplaus resume {self.out}`."
+                f"{files.typed('resume', self.out)}."
             ) from error
 
     @property
