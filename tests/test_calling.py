@@ -13,6 +13,7 @@ import ref_bioplaus as rb
 from ref_bioplaus.cli import app
 from ref_bioplaus.experiments import registry
 from ref_bioplaus.experiments.files import typed
+from ref_bioplaus.experiments.inside import not_ordinary
 
 BACKEND = rb.backends.get("numpy")
 NETWORK = rb.chain((6,), (rb.dense(4), rb.bias, rb.tanh), (rb.dense(3), rb.bias))
@@ -113,3 +114,16 @@ def test_a_run_without_the_name_of_an_algorithm_says_which_it_is(options, said, 
     done = CliRunner().invoke(app, ["train", *small, *options, "--out", str(tmp_path / "out")])
     assert done.exit_code == 0
     assert ("No --algorithm is named, so this is backpropagation" in done.stdout) == said
+
+
+@pytest.mark.parametrize("where", [("--data",), ("--dataset", "embedded", "--data")])
+def test_a_folder_of_a_name_too_long_is_not_there(where, tmp_path):
+    done = CliRunner().invoke(app, ["train", *where, "x" * 5000, "--out", str(tmp_path / "out")])
+    assert done.exit_code == 2 and isinstance(done.exception, SystemExit)
+    assert "is not there" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_links_that_lead_in_a_circle_are_no_devices(tmp_path):
+    (tmp_path / "a.png").symlink_to(tmp_path / "b.png")
+    (tmp_path / "b.png").symlink_to(tmp_path / "a.png")
+    assert list(not_ordinary(tmp_path)) == []

@@ -4,6 +4,7 @@
 decoded here, from their bytes, so that a damaged one can be named.
 """
 
+from os.path import isdir  # False, too, where a name is too long for a file system
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -117,7 +118,7 @@ def find(name: str, path: str | Path | None = None) -> Found:
 def folder_of(name: str, path: str | Path | None) -> Path | None:
     """The folder that is read: the one named, or one that stands where the hub's id leads."""
     place = Path(name if path is None else path)
-    return place if path is not None or place.is_dir() else None
+    return place if path is not None or isdir(place) else None
 
 
 def opened(name: str, path: Path | None) -> Any:
@@ -127,9 +128,9 @@ def opened(name: str, path: Path | None) -> Any:
         import PIL  # noqa: F401
     except ImportError as error:
         raise DataError(f"Images need {error.name}, which is not installed: pip install datasets pillow.") from None
-    if path is not None and not path.is_dir():
+    if path is not None and not isdir(path):
         raise DataError(f"The folder {path} is not there: name one in the layout of the Hugging Face hub.")
-    if path is None and (name.count("/") > 1 or name.startswith(("/", ".", "~"))) and not Path(name).is_dir():
+    if path is None and (name.count("/") > 1 or name.startswith(("/", ".", "~"))) and not isdir(name):
         raise DataError(
             f'The dataset "{name}" is no id of the Hugging Face hub, and no folder: expected an id as ylecun/mnist, '
             "or a folder that is there."

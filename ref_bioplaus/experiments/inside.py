@@ -60,7 +60,7 @@ def not_ordinary(folder: Path) -> Iterator[str]:
                 continue
             if entry.is_dir(follow_symlinks=False):
                 waiting.append(entry.path)
-            elif not entry.is_file() and not entry.is_dir() and os.path.exists(entry.path):
+            elif os.path.exists(entry.path) and not os.path.isfile(entry.path) and not os.path.isdir(entry.path):
                 yield entry.path
 
 
