@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ref_bioplaus.conformance.exchange_command import exchange_app
+from ref_bioplaus.conformance.reading import shown
 
 if TYPE_CHECKING:
     from ref_bioplaus.backends import Backend
@@ -85,10 +86,9 @@ def run(
         modes = choose(mode, records.MODES, "--mode")
         levels = parse_levels(level)
         wanted = combinations(split(backend or ()), dtype, precision, kernels)
-        if deviations is not None and not deviations.is_dir():
-            raise ValueError(f"{deviations} is not a folder: name one with --deviations, or leave it out")
+        place = known.FOLDER if deviations is None else known.folder(deviations)
         subjects = [(asked, start(asked, device)) for asked in wanted]
-        rows = [known.load(b.name, deviations or known.FOLDER) for _, b in subjects]
+        rows = [known.load(b.name, place) for _, b in subjects]
         checks = select(levels, case, modes)
         others = left_out(checks) if any(rows) else []
     except ValueError as error:
@@ -103,8 +103,10 @@ def run(
         known.apply(report, mine, datetime.date.today(), others)
         reports.append(report)
         show(report, console)
-    write(reports, files)
+    unwritten = write(reports, files)
     console.print(Text(verdict(reports), style="green" if sound(reports) else "bold red"), soft_wrap=True)
+    if unwritten:
+        fail(unwritten)
     raise typer.Exit(0 if sound(reports) else 1)
 
 
@@ -114,13 +116,13 @@ conformance_app.registered_commands += exchange_app.registered_commands
 # What was asked for
 
 
-def parse_levels(text: str) -> tuple[int, ...]:
+def parse_levels(text: str, option: str = "--level") -> tuple[int, ...]:
     """Levels as "0-2", "0,2" or both, ascending. Raises ValueError, one sentence."""
     found: set[int] = set()
     for part in text.split(","):
         ends = re.fullmatch(r"\s*([0-4])\s*(?:-\s*([0-4])\s*)?", part)
         if not ends or int(ends[1]) > int(ends[2] or ends[1]):
-            raise ValueError(f'--level is "{text}", expected levels from 0 to 4 such as 0-2 or 0,2')
+            raise ValueError(f"{option} is {shown(text)}, expected levels from 0 to 4 such as 0-2 or 0,2")
         found |= set(range(int(ends[1]), int(ends[2] or ends[1]) + 1))
     return tuple(sorted(found))
 
@@ -135,7 +137,8 @@ def choose(text: str, known: Sequence[str], option: str) -> tuple[str, ...]:
     names = split([text])
     unknown = [name for name in names if name not in known]
     if unknown or not names:
-        raise ValueError(f'{option} is "{unknown[0] if unknown else text}", expected some of {", ".join(known)}')
+        wrong = shown(unknown[0] if unknown else text)
+        raise ValueError(f"{option} is {wrong}, expected some of {', '.join(known)}")
     return tuple(name for name in known if name in names)
 
 
@@ -167,17 +170,17 @@ def start(asked: Asked, device: str | None) -> "Backend":
         raise ValueError(error) from error
     except Exception as error:
         why = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
-        raise ValueError(f'backend "{asked.backend}" did not start: {why}') from error
+        raise ValueError(f"backend {shown(asked.backend)} did not start: {why}") from error
 
 
-def select(levels: Sequence[int], case: str, modes: Sequence[str]) -> "tuple[Check, ...]":
+def select(levels: Sequence[int], case: str, modes: Sequence[str], option: str = "--case") -> "tuple[Check, ...]":
     """The checks to run. Raises ValueError where there are none."""
     from ref_bioplaus.conformance import levels as suite
 
     chosen = tuple(c for c in suite.checks(levels) if fnmatchcase(c.id, case) and set(modes) & set(c.modes))
     if not chosen:
         raise ValueError(
-            f'no check of level {", ".join(map(str, levels))} in mode {", ".join(modes)} matches --case "{case}"'
+            f"no check of level {', '.join(map(str, levels))} in mode {', '.join(modes)} matches {option} {shown(case)}"
         )
     return chosen
 
@@ -206,14 +209,10 @@ def check_files(files: dict[str, Path | None]) -> dict[str, Path]:
     """The files that are asked for. Raises ValueError where one cannot be written. Makes nothing."""
     named = {option: file for option, file in files.items() if file is not None}
     for option, file in named.items():
-        nearest = next(place for place in (file, *file.absolute().parents) if place.exists())
-        wrong = 0
-        if file.is_dir():
-            wrong = errno.EISDIR
-        elif nearest != file and not nearest.is_dir():
-            wrong = errno.ENOTDIR
-        elif not os.access(nearest, os.W_OK):
-            wrong = errno.EACCES
+        try:
+            wrong = hindrance(file.absolute())
+        except OSError as error:
+            wrong = error.errno or errno.EIO
         if wrong:
             raise ValueError(f"{file} cannot be written ({os.strerror(wrong)}): name another file with {option}")
     if len({file.absolute() for file in named.values()}) < len(named):
@@ -221,8 +220,23 @@ def check_files(files: dict[str, Path | None]) -> dict[str, Path]:
     return named
 
 
-def write(reports: "Sequence[Report]", files: dict[str, Path]) -> None:
-    """Write the files that are asked for."""
+def hindrance(file: Path) -> int:
+    """Why a file cannot be written, as a number of errno; 0 where nothing is in the way. Raises OSError."""
+    if os.path.isdir(file):
+        return errno.EISDIR
+    for place in (file, *file.parents):
+        try:
+            os.stat(place)
+        except FileNotFoundError:
+            continue
+        if place != file and not os.path.isdir(place):
+            return errno.ENOTDIR
+        return 0 if os.access(place, os.W_OK) else errno.EACCES
+    return errno.ENOENT
+
+
+def write(reports: "Sequence[Report]", files: dict[str, Path]) -> str:
+    """Write the files that are asked for; returns a sentence on those that cannot be written, "" where all can."""
     from ref_bioplaus.conformance import report
 
     makers = {
@@ -230,9 +244,14 @@ def write(reports: "Sequence[Report]", files: dict[str, Path]) -> None:
         "--junit": lambda: report.to_junit(reports),
         "--html": lambda: report.to_html(reports),
     }
+    wrong = []
     for option, file in files.items():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(makers[option](), encoding="utf-8", errors="replace")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(makers[option](), encoding="utf-8", errors="replace")
+        except OSError as error:
+            wrong.append(f"{file} could not be written ({error.strerror})")
+    return f"{' and '.join(wrong)}: run it again with other names." if wrong else ""
 
 
 class Bar:

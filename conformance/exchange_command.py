@@ -1,8 +1,9 @@
 """The commands `ref-bioplaus conformance emit`, `judge` and `regenerate`.
 
-Exit codes: 0 all is well · 1 something departs · 2 the command or a file was not understood.
+Exit codes: 0 all is well · 1 something departs, or nothing was judged · 2 the command or a file was not understood.
 """
 
+import shlex
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -31,10 +32,9 @@ def emit(
         ids = exchange.emit(folder, case, layout, dtype)
     except exchange.ExchangeError as error:
         stop(str(error))
-    typer.echo(
-        f"{folder / 'manifest.json'} describes {exchange.counted(len(ids))}, with inputs in {folder / 'inputs'}."
-    )
-    typer.echo(f"Write any of their outputs to {folder / 'outputs'}, then: ref-bioplaus conformance judge {folder}")
+    say(f"{folder / 'manifest.json'} describes {exchange.counted(len(ids))}, with inputs in {folder / 'inputs'}.")
+    judging = f"ref-bioplaus conformance judge {shlex.quote(str(folder))}"
+    say(f"Write any of their outputs to {folder / 'outputs'}, then: {judging}")
 
 
 @exchange_app.command()
@@ -53,19 +53,20 @@ def judge(
             report(verdict)
     except exchange.ExchangeError as error:
         stop(str(error))
-    typer.echo(exchange.summary(found))
-    raise typer.Exit(1 if any(verdict.state in ("fail", "error") for verdict in found) else 0)
+    say(exchange.summary(found))
+    states = {verdict.state for verdict in found}
+    raise typer.Exit(2 if "error" in states else 1 if "fail" in states or "pass" not in states else 0)
 
 
 def report(verdict) -> None:
     """Print one verdict."""
     if verdict.state == "pass":
-        typer.echo(f"pass     {verdict.id}: {verdict.given} outputs, largest score {verdict.score:.2g}")
+        say(f"pass     {verdict.id}: {verdict.given} outputs, largest score {verdict.score:.2g}")
     else:
-        typer.echo(f"{verdict.state:<8} {verdict.id}: {verdict.text}")
+        say(f"{verdict.state:<8} {verdict.id}: {verdict.text}")
     if verdict.missing:
         more = f" and {len(verdict.missing) - SHOWN} more" if len(verdict.missing) > SHOWN else ""
-        typer.echo(f"         not given: {', '.join(verdict.missing[:SHOWN])}{more}")
+        say(f"         not given: {', '.join(verdict.missing[:SHOWN])}{more}")
 
 
 @exchange_app.command()
@@ -78,21 +79,31 @@ def regenerate(
 
     folder = folder or vectors.FOLDER
     if check:
-        problems = vectors.check(folder)
+        try:
+            problems = vectors.check(folder)
+        except OSError as error:
+            stop(f"The folder {folder} cannot be read ({error.strerror}): name another with --folder.")
         for problem in problems:
-            typer.echo(problem)
+            say(problem)
         if problems:
             raise typer.Exit(1)
-        typer.echo(f"The {len(vectors.chosen())} vectors in {folder} are what the source gives.")
+        say(f"The {len(vectors.chosen())} vectors in {folder} are what the source gives.")
         return
     try:
         vectors.regenerate(folder)
     except OSError as error:
         stop(f"The folder {folder} cannot be written to ({error.strerror}): name another with --folder.")
-    typer.echo(f"{len(vectors.chosen())} vectors are in {folder}.")
+    say(f"{len(vectors.chosen())} vectors are in {folder}.")
+
+
+def say(sentence: str, err: bool = False) -> None:
+    """One line, whatever the names in it are made of."""
+    from ref_bioplaus.conformance.report import printable
+
+    typer.echo(printable(sentence).replace("\n", " "), err=err)
 
 
 def stop(sentence: str) -> NoReturn:
     """Print one sentence to stderr and stop with exit code 2."""
-    typer.echo(sentence, err=True)
+    say(sentence, err=True)
     raise typer.Exit(2)
