@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from ref_bioplaus.conformance.exchange_command import exchange_app
+from ref_bioplaus.conformance.exchange_command import exchange_app, path
 from ref_bioplaus.conformance.reading import shown
 
 if TYPE_CHECKING:
@@ -68,11 +68,24 @@ def run(
     ] = "eager,compiled,donating",
     level: Annotated[str, typer.Option(help='0 to 4, as "0-2" or "0,2". Level 4 takes long.')] = "0-3",
     case: Annotated[str, typer.Option(help='Only checks whose id matches, as "1/kolen-pollack/*".')] = "*",
-    json: Annotated[Path | None, typer.Option(help="Write the report here, see conformance/schema.json.")] = None,
-    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here, for continuous integration.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page to look at here.")] = None,
+    json: Annotated[
+        Path | None,
+        typer.Option(help="Write the report here, see conformance/schema.json.", metavar="FILE", parser=path),
+    ] = None,
+    junit: Annotated[
+        Path | None,
+        typer.Option(help="Write JUnit XML here, for continuous integration.", metavar="FILE", parser=path),
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page to look at here.", metavar="FILE", parser=path)
+    ] = None,
     deviations: Annotated[
-        Path | None, typer.Option(help="The folder with <backend>.toml, what is known to differ; ours if left out.")
+        Path | None,
+        typer.Option(
+            help="The folder with <backend>.toml, what is known to differ; ours if left out.",
+            metavar="DIR",
+            parser=path,
+        ),
     ] = None,
 ) -> None:
     """Run the checks on a backend, judge every tensor, and say where the first one departs."""

@@ -98,11 +98,11 @@ def verdicts(folder: Path, outputs: Path | None = None, dtype: str | None = None
     """
     content = read_manifest(folder)
     emitted, layout = content["dtype"], content["layout"]
-    dtype = dtype or emitted
+    dtype = emitted if dtype is None else dtype
     choose("dtype", dtype, DTYPES)
     if (emitted, dtype) == ("float64", "float32"):
         raise ExchangeError(f"{folder} holds float64 inputs, which float32 cannot hold: emit with --dtype float32.")
-    outputs = outputs or folder / "outputs"
+    outputs = folder / "outputs" if outputs is None else outputs
     try:
         there = {file.name for file in outputs.iterdir()}
     except OSError as error:

@@ -13,6 +13,13 @@ exchange_app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_ex
 SHOWN = 3  # names of missing outputs to print
 
 
+def path(text: str) -> Path:
+    """A path of the command line. Raises typer.BadParameter for an empty one, such as "$UNSET", which is not "."."""
+    if not text.strip():
+        raise typer.BadParameter('it is empty, expected a path ("." for the current folder).')
+    return Path(text)
+
+
 @exchange_app.callback()
 def main() -> None:
     """Check an implementation in any language by files, and the stored vectors."""
@@ -20,7 +27,7 @@ def main() -> None:
 
 @exchange_app.command()
 def emit(
-    folder: Annotated[Path, typer.Argument(help="Gets manifest.json and inputs/.", metavar="DIR")],
+    folder: Annotated[Path, typer.Argument(help="Gets manifest.json and inputs/.", metavar="DIR", parser=path)],
     case: Annotated[str, typer.Option(help='Only cases whose id matches, as "1/kolen-pollack/*".')] = "*",
     layout: Annotated[str, typer.Option(help="NHWC (channels last) or NCHW (channels first).")] = "NHWC",
     dtype: Annotated[str, typer.Option(help="Of the computation under test: float32 or float64.")] = "float64",
@@ -39,8 +46,10 @@ def emit(
 
 @exchange_app.command()
 def judge(
-    folder: Annotated[Path, typer.Argument(help="As written by emit.", metavar="DIR")],
-    outputs: Annotated[Path | None, typer.Option(help="Where the outputs are. Default: DIR/outputs.")] = None,
+    folder: Annotated[Path, typer.Argument(help="As written by emit.", metavar="DIR", parser=path)],
+    outputs: Annotated[
+        Path | None, typer.Option(help="Where the outputs are. Default: DIR/outputs.", metavar="DIR", parser=path)
+    ] = None,
     dtype: Annotated[str | None, typer.Option(help="Of the computation under test. Default: as emitted.")] = None,
 ) -> None:
     """Say of every case whether its outputs pass, or where they first depart in order of computation."""
@@ -72,7 +81,9 @@ def report(verdict) -> None:
 @exchange_app.command()
 def regenerate(
     check: Annotated[bool, typer.Option("--check", help="Prove that the files are what the source gives.")] = False,
-    folder: Annotated[Path | None, typer.Option(help="Of the vectors. Default: the package's own.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Of the vectors. Default: the package's own.", metavar="DIR", parser=path)
+    ] = None,
 ) -> None:
     """Write the stored vectors anew, or check them."""
     from ref_bioplaus.conformance import vectors

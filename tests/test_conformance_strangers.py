@@ -490,13 +490,31 @@ def test_a_report_with_other_levels_in_its_histogram():
 
 
 @pytest.mark.parametrize("text", ["", "\n", "[", "[!", "*" * 5000 + "x", "é\udcff", "\x1b[2J", "x" * 5000])
-def test_odd_patterns_and_words_get_one_sentence(tmp_path, monkeypatch, text):
+def test_odd_patterns_and_words_get_one_sentence(emitted, tmp_path, monkeypatch, text):
     monkeypatch.setattr(runner, "run", lambda *_: pytest.fail("it ran"))
     for option in ("--case", "--layout", "--dtype"):
         assert sentence("emit", tmp_path, option, text)
+    assert sentence("judge", emitted, "--dtype", text)
     for option in ("--case", "--mode", "--dtype", "--precision", "--kernels", "--level"):
         assert sentence("run", "--backend", "numpy", "--level", "0", option, text)
     assert command("run", "--level", "0", "--backend", text).count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("emit", ""),
+        ("judge", ""),
+        ("judge", ".", "--outputs", ""),
+        ("regenerate", "--folder", " "),
+        *(("run", "--backend", "numpy", f"--{name}", "") for name in ("json", "junit", "html", "deviations")),
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runner, "run", lambda *_: pytest.fail("it ran"))
+    assert "it is empty, expected a path" in " ".join(command(*arguments).split())
     assert list(tmp_path.iterdir()) == []
 
 
