@@ -155,18 +155,22 @@ def choose(text: str, known: Sequence[str], option: str) -> tuple[str, ...]:
     return tuple(name for name in known if name in names)
 
 
-def combinations(backends: Sequence[str], dtype: str, precision: str, kernels: str = "portable") -> list[Asked]:
+def combinations(
+    backends: Sequence[str], dtype: str, precision: str, kernels: str = "portable", prefix: str = "--"
+) -> list[Asked]:
     """Every report that is asked for. Raises ValueError for an unknown word, or a dtype without the precision."""
     from ref_bioplaus.conformance.rounding import PRECISIONS
 
     if not backends:
-        raise ValueError("nothing is named to be checked: name a backend with --backend, as in --backend numpy")
-    dtypes = choose(dtype, list(dict.fromkeys(d for d, _ in PRECISIONS)), "--dtype")
-    precisions = choose(precision, list(dict.fromkeys(p for _, p in PRECISIONS)), "--precision")
-    forms = choose(kernels, KERNELS, "--kernels")
+        how = f"name a backend with {prefix}backend, as in {prefix}backend numpy"
+        raise ValueError(f"nothing is named to be checked: {how}")
+    dtypes = choose(dtype, list(dict.fromkeys(d for d, _ in PRECISIONS)), f"{prefix}dtype")
+    precisions = choose(precision, list(dict.fromkeys(p for _, p in PRECISIONS)), f"{prefix}precision")
+    forms = choose(kernels, KERNELS, f"{prefix}kernels")
     for name in dtypes:
         if not any((name, p) in PRECISIONS for p in precisions):
-            raise ValueError(f"--dtype {name} has no precision {', '.join(precisions)}: leave --precision out")
+            wrong = f"{prefix}dtype {name} has no precision {', '.join(precisions)}"
+            raise ValueError(f"{wrong}: leave {prefix}precision out")
     allowed = [(d, p) for d in dtypes for p in precisions if (d, p) in PRECISIONS]
     return [Asked(b, d, p, k) for b in backends for k in forms for d, p in allowed]
 

@@ -60,13 +60,13 @@ class Deviation(NamedTuple):
         return fnmatchcase(outcome.id, self.id) and self.mode in ("", outcome.mode)
 
 
-def folder(place: Path) -> Path:
+def folder(place: Path, option: str = "--deviations") -> Path:
     """A folder of such files. Raises ValueError, one sentence, where it is none, or cannot be looked into."""
     try:
         os.listdir(place)
     except OSError as error:
         why = f"{place} is no folder to read ({error.strerror})"
-        raise ValueError(f"{why}: name one with --deviations, or leave it out") from error
+        raise ValueError(f"{why}: name one with {option}, or leave it out") from error
     return place
 
 

@@ -542,7 +542,7 @@ def test_the_pages_backend_runs(shell, tmp_path):
 
 
 def test_the_pages_files_are_judged(shell, tmp_path):
-    emit, (compute, judged) = blocks("sh")[1].strip(), blocks("sh")[2].strip().splitlines()
+    emit, (compute, judged) = blocks("sh")[2].strip(), blocks("sh")[3].strip().splitlines()
     code = blocks("python")[1]
     assert "ref_bioplaus" not in code.split('"""')[2]
     (tmp_path / "by_hand.py").write_text(code)
