@@ -8,6 +8,7 @@ import json
 import os
 import re
 import stat
+import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -67,9 +68,10 @@ def no_number(name: str) -> None:
     raise ValueError(f"{name} is no number in JSON")
 
 
-def line(text: str) -> str:
-    """Text as one line of ASCII: whatever else is in it as \\n, \\x1b, \\u202e."""
-    return re.sub("[^ -~]", lambda found: found[0].encode("unicode_escape").decode(), text)
+def line(text: str, most: int = 2 * LONGEST) -> str:
+    """Text as one line of ASCII, whatever else is in it as \\n, \\x1b, \\u202e; no longer than `most`."""
+    found = re.sub("[^ -~]", lambda other: other[0].encode("unicode_escape").decode(), text[: most + 1])
+    return found if len(found) <= most else f"{found[: most - 3]}..."
 
 
 def shown(value: Any) -> str:
@@ -79,8 +81,7 @@ def shown(value: Any) -> str:
     if isinstance(value, int) and value.bit_length() > 4 * LONGEST:  # Python writes no integer of 4,301 digits
         return f"an integer of {value.bit_length()} bits"
     text = json.dumps(value) if value is None or isinstance(value, bool) else str(value)
-    text = line(text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}...")
-    return f'"{text}"' if isinstance(value, str) else text
+    return f'"{line(text, LONGEST)}"' if isinstance(value, str) else line(text, LONGEST)
 
 
 # Schemas: of JSON Schema as much as ours use
@@ -117,6 +118,8 @@ def objections(data: Any, schema: Schema, root: Schema, place: str = "") -> Iter
     if kind and (not isinstance(data, KINDS[kind][1]) or isinstance(data, bool) and kind != "boolean"):
         yield f"{where} is {shown(data)}, expected {KINDS[kind][0]}"
         return
+    if kind == "number" and not abs(data) <= sys.float_info.max:
+        yield f"{where} is {shown(data)}, expected a number that float64 holds"
     for keyword, value in schema.items():
         if keyword == "$ref":
             yield from objections(data, root["$defs"][value.removeprefix("#/$defs/")], root, place)

@@ -238,6 +238,7 @@ FILES = {
     "an empty entry": (lambda: raw([("info/loss.npy", b"")]), "is no .npy"),
     "truncated": (lambda: saved()[:9000], "File is not a zip file"),
     "a bit flipped": (flipped, "Bad CRC-32"),
+    "names run together": (lambda: patched((26, 28, 0), (27, 29, 30)), '"info/h/0.npyPK'),
     "encrypted": (lambda: patched((6, 8, 1)), '"info/h/0" is encrypted'),
     "odd compression": (lambda: patched((8, 10, 93)), "compressed by method 93, expected stored or deflated"),
     "bzip2": (lambda: raw([("info/loss.npy", npy())], zipfile.ZIP_BZIP2), "compressed by method 12"),
@@ -331,6 +332,11 @@ def test_an_array_is_read_in_the_shape_that_is_asked_for_and_no_other(tmp_path):
     assert archive.array("info/loss", (6,)).tolist() == [0, 1, 2, 3, 4, 5]
     with pytest.raises(reading.Unreadable, match=r"has dtype <f8 and shape \(6,\), expected numbers of shape \(2, 3\)"):
         archive.array("info/loss", (2, 3))
+    (tmp_path / "a.npz").write_bytes(FILES["names run together"][0]())
+    archive = npz.Archive(tmp_path / "a.npz")
+    with pytest.raises(reading.Unreadable, match="File name in directory") as caught:
+        archive.header(next(iter(archive.entries)))
+    assert len(str(caught.value)) < 400
 
 
 def test_places_of_outputs_that_are_none(copied):
@@ -469,6 +475,8 @@ def test_what_is_no_report(data):
     [
         ({"reports": [3]}, "reports[0] is 3, expected an object"),
         ({"reports": None}, "reports is null, expected a list"),
+        ({"edges": [10**400]}, "edges[0] is an integer of 1329 bits, expected a number that float64 holds"),
+        ({"edges": [math.inf]}, "edges[0] is inf, expected a number that float64 holds"),
         ({"more": 1}, 'it has an unknown "more"'),
     ],
 )
