@@ -6,12 +6,13 @@ backend, dtype, precision and form of kernels at a time. A failure that a deviat
 
 import datetime
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from ref_bioplaus.conformance import command, deviations, judge, levels, records, runner
+from ref_bioplaus_pytest import OPTIONS
 
 SUBJECT = pytest.StashKey[tuple[records.Subject, tuple[deviations.Deviation, ...]]]()
 
@@ -20,29 +21,32 @@ def pytest_generate_tests(metafunc):
     """A test per check and mode that is asked for; a mistake in an option is one sentence."""
     if "check" not in metafunc.fixturenames:
         return
-    option = metafunc.config.getoption
+    asked_for = {
+        name: metafunc.config.getoption(f"--rb-{name}", default)  # the default, too, where no plugins are loaded
+        for name, (default, _) in OPTIONS.items()
+    }
     try:
-        modes = command.choose(option("--rb-mode"), records.MODES, "--rb-mode")
-        chosen = command.parse_levels(option("--rb-level"), "--rb-level")
-        checks = command.select(chosen, option("--rb-case"), modes, "--rb-case")
-        metafunc.config.stash[SUBJECT] = subject(option)
+        modes = command.choose(asked_for["mode"], records.MODES, "--rb-mode")
+        chosen = command.parse_levels(asked_for["level"], "--rb-level")
+        checks = command.select(chosen, asked_for["case"], modes, "--rb-case")
+        metafunc.config.stash[SUBJECT] = subject(asked_for)
     except ValueError as error:
         raise pytest.Collector.CollectError(f"{error}.") from error
     asked = [(check, mode) for check in checks for mode in modes if mode in check.modes]
     metafunc.parametrize(("check", "mode"), asked, ids=[f"{check.id}-{mode}" for check, mode in asked])
 
 
-def subject(option: Callable[[str], str]) -> tuple[records.Subject, tuple[deviations.Deviation, ...]]:
+def subject(asked_for: Mapping[str, str]) -> tuple[records.Subject, tuple[deviations.Deviation, ...]]:
     """The backend under test, with our algorithms, and what is known of it. Raises ValueError, one sentence."""
     if "" not in sys.path:
         sys.path.append("")  # a backend "module:object" may stand in the current folder, as with the command
-    dtype, precision, kernels = (option(f"--rb-{name}") for name in ("dtype", "precision", "kernels"))
-    backends = command.split([option("--rb-backend")])
+    dtype, precision, kernels = (asked_for[name] for name in ("dtype", "precision", "kernels"))
+    backends = command.split([asked_for["backend"]])
     asked, *others = command.combinations(backends, dtype, precision, kernels, prefix="--rb-")
     if others:
         raise ValueError(f"pytest checks one at a time, and {asked} and {others[0]} are asked for: name one of them")
-    backend = command.start(asked, option("--rb-device"))
-    place = option("--rb-deviations")
+    backend = command.start(asked, asked_for["device"])
+    place = asked_for["deviations"]
     folder = deviations.FOLDER if place is None else deviations.folder(Path(place), "--rb-deviations")
     return records.Subject(backend), deviations.load(backend.name, folder)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import ref_bioplaus_pytest
-from ref_bioplaus.conformance import levels
+from ref_bioplaus.conformance import levels, test_suite
 from ref_bioplaus.conformance.command import run
 from ref_bioplaus.conformance.judge import LIMIT, Score
 from ref_bioplaus.conformance.records import Check, Finding
@@ -150,6 +150,7 @@ def suite(monkeypatch, tmp_path):
         check("1/dtp/FC", BAD, ("eager", "compiled")),
         check("1/usf/FC", Finding(undecidable=3), ("eager",)),
     ]
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])  # which pytest and the suite add to
     monkeypatch.setattr(levels, "checks", lambda wanted: tuple(c for c in checks if c.level in wanted))
     monkeypatch.chdir(tmp_path)
     return asked
@@ -197,8 +198,27 @@ def test_a_test_by_its_path_and_name(suite):
     assert ran(what=(name,)).outcomes == {"test_conformance[1/dfa/FC-donating]": "passed"}
 
 
-def test_a_backend_may_stand_in_the_current_folder(suite, monkeypatch, tmp_path):
-    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
+def test_without_the_plugin_the_defaults_are_asked(suite):
+    class Config:
+        """A pytest without the options."""
+
+        stash = pytest.Stash()
+
+        def getoption(self, name, default):
+            return default
+
+    class Metafunc:
+        """Of test_conformance."""
+
+        config, fixturenames = Config(), ["check", "mode"]
+
+        def parametrize(self, names, values, ids):
+            assert len(values) == len(ids) == 7 and ids[0] == "0/loss/exact-eager"
+
+    test_suite.pytest_generate_tests(Metafunc())
+
+
+def test_a_backend_may_stand_in_the_current_folder(suite, tmp_path):
     (tmp_path / "in_this_folder.py").write_text("from ref_bioplaus.backends.numpy_backend import backend\n")
     ran("--rb-backend", "in_this_folder:backend", "--rb-case", "0/*")
     assert suite == [("numpy", "float32", "portable")]
