@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from ref_bioplaus.experiments.checkpoints import write_whole
 from ref_bioplaus.experiments.pictures import COLOURS, HEIGHT, STYLE, WIDTH, svg, template
 
 from .where import environments, place
@@ -51,14 +52,14 @@ def write(folder: Path, records: Sequence[dict[str, Any]]) -> None:
     measured = [r for r in records if r["kind"] != "environment"]
     places = environments(records, measured)
     data = {"schema": SCHEMA, "environments": places, "records": measured}
-    (folder / DATA).write_text(json.dumps(data, indent=1), encoding="utf-8")
+    write_whole(folder / DATA, json.dumps(data, indent=1).encode())
     found = tables(measured)
-    (folder / TEXT).write_text(as_markdown(found, places, has_gpu(measured)), encoding="utf-8")
+    write_whole(folder / TEXT, as_markdown(found, places, has_gpu(measured)).encode())
     page = template("report.html", Path(__file__).parent / "templates").render(
         tables=found, pictures=pictures(measured), environments=places, gpu=has_gpu(measured), workloads=WORKLOADS,
         methods=METHODS,
     )  # fmt: skip
-    (folder / PAGE).write_text(page, encoding="utf-8")
+    write_whole(folder / PAGE, page.encode())
 
 
 def has_gpu(records: Sequence[dict[str, Any]]) -> bool:

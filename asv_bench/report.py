@@ -19,15 +19,17 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from ref_bioplaus import backends
 from ref_bioplaus.backends import Backend, BackendError
 from ref_bioplaus.experiments.environment import keep_freed_memory
+from ref_bioplaus.experiments.files import to_write
 
 from . import cases, measure, page
 from .native import device_name, on_gpu
-from .regression import combined, read, verdict
+from .regression import MOST_PASSES, enough_passes, read, verdict
 from .where import environment_record, machine
 from .workloads import METHODS, WORKLOADS
 
 RESULTS = Path(__file__).parent / "results"
 PARTS = ("native", "algorithms", "kernels", "memory", "scaling", "start", "feedback")
+SEVERAL = f"With several: up to {MOST_PASSES} times, where a comparison could not tell."
 PEAK_SECONDS = 0.3  # of each measurement of a peak, before every case
 app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
 
@@ -132,10 +134,14 @@ def main(
     seconds: Annotated[float, typer.Option(help="Of each contest.")] = 10.0,
     minutes: Annotated[float, typer.Option(help="Begin nothing new after so many.")] = 600.0,
     compiled: Annotated[bool, typer.Option(help="Try torch.compile too: up to a minute for each net.")] = True,
-    passes: Annotated[int, typer.Option(min=1, help="Go over each contest so often, and keep the medians.")] = 1,
+    passes: Annotated[
+        int, typer.Option(min=1, help=f"Go over each contest so often, and keep the medians. {SEVERAL}")
+    ] = 1,
     out: Annotated[Path, typer.Option(help="Folder of the results; what is there is kept and completed.")] = RESULTS,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what was measured before.")] = False,
-    against: Annotated[Path | None, typer.Option(help="Earlier results.json: exit code 1 where ratios grew.")] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="Earlier results.json: exit code 1 where ratios grew, 3 where it cannot tell.")
+    ] = None,
 ) -> None:
     """Measure, and write results.json, RESULTS.md and index.html."""
     console = Console()
@@ -158,27 +164,35 @@ def main(
     if fresh:
         lines.unlink(missing_ok=True)
     end = datetime.datetime.now() + datetime.timedelta(minutes=minutes)
+
+    def in_time():
+        return datetime.datetime.now() < end
+
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-    with Progress(*columns, console=console) as progress, lines.open("a", encoding="utf-8") as file:
+    with Progress(*columns, console=console) as progress, to_write(lines, append=True) as file:
         stamps = stamped(learning, precision)
         run = {"date": place["machine"]["date"], "commit": commit(), "environment": place["key"]}
-        file.write(json.dumps(place) + "\n")
+        file.write(json.dumps(place).encode() + b"\n")
 
         def keep(record):
             name = record.get("backend")
             mine = {} if name is None else stamps[name] | {"key": key_on(learning[name], record["key"])}
-            file.write(json.dumps(record | run | mine) + "\n")
+            file.write(json.dumps(record | run | mine).encode() + b"\n")
             file.flush()
+
+        def counterpart(record):
+            return next((r for r in before or () if r["key"] == key_on(learning[record["backend"]], record["key"])
+                         and r.get("ratio") and r["against"] == record["against"]), None)  # fmt: skip
 
         task = progress.add_task("")
         for name, function in plan(wanted, learning, methods, what, seconds, compiled, device, lines):
-            if datetime.datetime.now() > end:
+            if not in_time():
                 console.print(f"the time is up: {name} and what follows it were not measured", markup=False)
                 break
             progress.update(task, description=name)
             try:
                 higher_peaks(stamps, precision)
-                found = function() if passes == 1 else combined([list(function()) for _ in range(passes)])
+                found = function() if passes == 1 else enough_passes(function, passes, in_time, counterpart)
                 for record in found:
                     keep(record)
                 console.print(f"{name}: done", markup=False)
@@ -191,14 +205,14 @@ def main(
     records = list(merged(lines).values())
     page.write(out, records)
     console.print(f"{len(records)} records; the page is {out / page.PAGE}", markup=False)
+    code = 0
     if before is not None:
         try:
-            sentences, worse = verdict(before, records)
+            sentences, code = verdict(before, records)
         except ValueError as error:
-            sentences, worse = [str(error)], True
+            sentences, code = [str(error)], 1
         console.print("\n".join(sentences), markup=False)
-        failures += worse
-    raise typer.Exit(1 if failures else 0)
+    raise typer.Exit(1 if failures else code)
 
 
 def earlier(path: Path) -> list[dict[str, Any]]:

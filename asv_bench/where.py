@@ -3,15 +3,13 @@
 import hashlib
 import json
 import os
-import platform
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ref_bioplaus.backends import Backend
-from ref_bioplaus.experiments.environment import environment
+from ref_bioplaus.experiments.environment import environment, processor
 
 SPEED = re.compile(r"(OMP|OPENBLAS|MKL|KMP|GOMP|XLA|JAX|TORCH|CUDA|CUPY|MALLOC|ONEDNN|DNNL|ATEN)_\w+|LD_PRELOAD")
 
@@ -39,13 +37,6 @@ def machine(learning: dict[str, Backend]) -> dict[str, str]:
         found["torch's threads"] = str(torch.get_num_threads())
         found["torch's parallel info"] = " ".join(torch.__config__.parallel_info().split())
     return found | {name: value for name, value in sorted(os.environ.items()) if SPEED.fullmatch(name)}
-
-
-def processor() -> str:
-    """The processor's name."""
-    path = Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*:\s*(.+)", path.read_text()) if path.exists() else []
-    return names[0] if names else platform.processor() or "unknown"
 
 
 def environment_record(machine: dict[str, str]) -> dict[str, Any]:

@@ -19,11 +19,11 @@ FORWARD = {  # y from x; what is not a number stays so
     local.sigmoid: "y = (T)0.5 * (tanh((T)0.5 * x) + (T)1)",
     local.rectified_tanh: "y = x < 0 ? (T)0 : tanh(x)",
 }
-BACKWARD = {  # dx from y and dy
+BACKWARD = {  # dx from y and dy, whose product is NaN where either is; an output that is not above 0 is 0 or NaN
     local.tanh: "dx = dy * ((T)1 - y * y)",
-    local.relu: "dx = y > 0 ? dy : (T)0",
+    local.relu: "dx = dy * (y > 0 ? (T)1 : y)",
     local.sigmoid: "dx = dy * (y * ((T)1 - y))",
-    local.rectified_tanh: "dx = y > 0 ? dy * ((T)1 - y * y) : (T)0",
+    local.rectified_tanh: "dx = dy * ((y > 0 ? (T)1 : y) * ((T)1 - y * y))",
 }
 
 GEOMETRY = "int32 H, int32 W, int32 C, int32 height, int32 width, int32 kh, int32 kw, int32 sh, int32 sw, "

@@ -92,7 +92,7 @@ def max_pool(x: Array, window: Window) -> tuple[Array, Array]:
     pixels = entries(x, window, fill=-math.inf)
     y, index = pixels[0], xp.zeros(pixels[0].shape, dtype=xp.int32)
     for k, pixel in enumerate(pixels[1:], start=1):
-        index = xp.where(pixel > y, k, index)
+        index = xp.where(~(pixel <= y) & (y == y), k, index)  # larger, or the first NaN
         y = xp.maximum(y, pixel)
     return y, index
 

@@ -41,6 +41,10 @@ class LocalOperations:
                     np.equal(entry, largest, out=is_first)
                     np.greater(is_first, found, out=is_first)  # and none before it
                     np.logical_or(found, is_first, out=found)
+                if not found.all():  # NaN, which equals nothing, is the largest of some window
+                    for entry, is_first in zip(entries, first[:, n], strict=True):
+                        np.logical_or(is_first, np.isnan(entry) > found, out=is_first)
+                        np.logical_or(found, is_first, out=found)
 
         self.space.share(work, self.samples(y))
         return y, first.transpose(1, 2, 3, 0, 4)
@@ -52,18 +56,24 @@ class LocalOperations:
         x = self.space.empty((dy.shape[0], *window.in_shape), dy.dtype)
         tiled = window.kernel == window.stride and before == (0, 0) and size == (height, width)
         tiled = tiled and size == tuple(n * k for n, k in zip(window.out_size, window.kernel, strict=True))
+        bits = np.dtype(f"i{dy.itemsize}")
+
+        def chosen(n, k, out):  # a product with the mask would make NaN of an infinite error, and spread it
+            every_bit = np.negative(first[n, :, :, k].view(np.int8))
+            np.bitwise_and(dy[n].view(bits), every_bit, out=out.view(bits))
+            return out
 
         def work(parts):
             for n in parts:
                 if tiled:  # every pixel is in one window
                     for k, entry in enumerate(window_entries(x[n], window)):
-                        np.multiply(dy[n], first[n, :, :, k], out=entry)
+                        chosen(n, k, entry)
                     continue
                 total = self.space.take("total", (len(dy[n]), *size, C), dy.dtype)
                 total.fill(0.0)
                 share = self.space.take("share", dy[n].shape, dy.dtype)
                 for k, entry in enumerate(window_entries(total, window)):
-                    entry += np.multiply(dy[n], first[n, :, :, k], out=share)
+                    entry += chosen(n, k, share)
                 np.copyto(x[n], total[:, before[0] : before[0] + height, before[1] : before[1] + width])
 
         self.space.share(work, self.samples(dy))

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from ref_bioplaus.backends.straight import compiled
 from ref_bioplaus.tree import leaves, unflatten
 
 EXACT = getattr(sys, "_is_gil_enabled", lambda: True)()  # counts are exact under the GIL only
@@ -86,5 +87,4 @@ def sharing(tree, alone: Callable[[Any], bool]) -> Callable[[Any], bool]:
                 code.append(f"if {other}: return True")
 
     walk("t", tree)
-    exec(compile("\n    ".join(["def sharing(t):", *code, "return False"]), "<sharing>", "exec"), known)
-    return known["sharing"]
+    return compiled("t", [*code, "return False"], known)

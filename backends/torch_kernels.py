@@ -106,9 +106,14 @@ def function_of(part) -> Callable:
     return part.build(()).function
 
 
+def step(y: torch.Tensor) -> torch.Tensor:
+    """The slope of ReLU where its output is y, NaN for NaN: torch's own backward form has 1 there, its sign 0."""
+    return torch.ceil(torch.clamp(y, max=0.5))
+
+
 ACTIVATIONS: dict[Callable, tuple[Callable, Callable]] = {  # function(x); dy * derivative(y)
     function_of(local.tanh): (torch.tanh, lambda y, dy: aten.tanh_backward(dy, y)),
-    function_of(local.relu): (torch.relu, lambda y, dy: aten.threshold_backward(dy, y, 0)),
+    function_of(local.relu): (torch.relu, lambda y, dy: dy * step(y)),
     function_of(local.sigmoid): (torch.sigmoid, lambda y, dy: aten.sigmoid_backward(dy, y)),
 }
 

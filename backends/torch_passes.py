@@ -25,10 +25,10 @@ IN_PLACE: dict[Any, Any] = {  # elementwise calls that may write their result ov
     aten.relu.default: aten.relu_.default,
     aten.sigmoid.default: aten.sigmoid_.default,
     aten.clamp.default: aten.clamp_.default,
+    aten.ceil.default: aten.ceil_.default,
 }
 OVER_GRADIENT = {  # the same, into their first operand given as the place of the result
     aten.tanh_backward.default: aten.tanh_backward.grad_input,
-    aten.threshold_backward.default: aten.threshold_backward.grad_input,
     aten.sigmoid_backward.default: aten.sigmoid_backward.grad_input,
 }
 
@@ -37,7 +37,8 @@ DIRECT: dict[Any, Any] = {
     getattr(getattr(aten, name), overload): getattr(torch, name)
     for overload, names in {
         "default": "mm addmm bmm t tanh exp log log1p expm1 sqrt neg abs sign round amax clone permute maximum minimum "
-        "index_select zeros_like ones_like convolution isnan cat squeeze unsqueeze rsqrt reciprocal relu sigmoid clamp",
+        "index_select zeros_like ones_like convolution isnan cat squeeze unsqueeze rsqrt reciprocal relu sigmoid clamp "
+        "ceil",
         "Tensor": "add sub mul div bitwise_and bitwise_or bitwise_xor",
         "Scalar": "bitwise_and bitwise_xor rsub lt",
         "dim_IntList": "sum",
@@ -47,7 +48,7 @@ DIRECT: dict[Any, Any] = {
 } | {
     getattr(getattr(aten, name), overload): getattr(torch.Tensor, name)
     for overload, names in {
-        "default": "view tanh_ relu_ sigmoid_ clamp_",
+        "default": "view tanh_ relu_ sigmoid_ clamp_ ceil_",
         "Tensor": "add_ sub_ mul_ div_",
     }.items()
     for name in names.split()

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from ref_bioplaus.backends.straight import compiled
+
 
 def flatten(tree, tensors: list) -> None:
     """Appends a tree's tensors, dicts in the order of their keys. Raises TypeError for anything that is no tensor."""
@@ -115,10 +117,3 @@ def writer(tree) -> Callable[[Any], Any]:
 
     value = walk(tree)
     return compiled("t", [f"[{', '.join(leaves)}] = t", f"return {value}"], known)
-
-
-def compiled(argument: str, code: list[str], known: dict[str, Any]) -> Callable:
-    """A function of one argument from lines of Python code and the values of the names in them."""
-    source = "\n    ".join([f"def function({argument}):", *code])
-    exec(compile(source, "<tree>", "exec"), known)
-    return known["function"]

@@ -17,6 +17,7 @@ from ref_bioplaus.conformance.cases import step_cases
 from ref_bioplaus.conformance.execution import Prepared
 from ref_bioplaus.conformance.records import Subject
 from ref_bioplaus.conformance.steps import answered
+from ref_bioplaus.experiments.checkpoints import write_whole
 
 SEEDS = range(30)
 PERCENTILES = (50, 90, 99, 99.9, 99.99, 100)
@@ -69,4 +70,4 @@ if __name__ == "__main__":
     before = json.loads(where.read_text())["distributions"] if where.exists() else {}
     result = calibrate(sys.argv[2:], ("FC", "LC", "conv", "square", "ResNet, BN after ReLU", "ResNet, BN before ReLU"))
     result["distributions"] = before | result["distributions"]
-    where.write_text(json.dumps(result, indent=1) + "\n")
+    write_whole(where, (json.dumps(result, indent=1) + "\n").encode())

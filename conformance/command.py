@@ -227,34 +227,34 @@ def check_files(files: dict[str, Path | None]) -> dict[str, Path]:
     named = {option: file for option, file in files.items() if file is not None}
     for option, file in named.items():
         try:
-            wrong = hindrance(file.absolute())
+            look_at(file.absolute())
         except OSError as error:
-            wrong = error.errno or errno.EIO
-        if wrong:
-            raise ValueError(f"{file} cannot be written ({os.strerror(wrong)}): name another file with {option}")
+            raise ValueError(f"{file} cannot be written ({error.strerror}): name another file with {option}") from error
     if len({file.absolute() for file in named.values()}) < len(named):
         raise ValueError(f"{' and '.join(named)} name one file: give each its own")
     return named
 
 
-def hindrance(file: Path) -> int:
-    """Why a file cannot be written, as a number of errno; 0 where nothing is in the way. Raises OSError."""
-    if os.path.isdir(file):
-        return errno.EISDIR
-    for place in (file, *file.parents):
-        try:
-            os.stat(place)
-        except FileNotFoundError:
-            continue
-        if place != file and not os.path.isdir(place):
-            return errno.ENOTDIR
-        return 0 if os.access(place, os.W_OK) else errno.EACCES
-    return errno.ENOENT
+def look_at(file: Path) -> None:
+    """Raise OSError where a file cannot be written, as far as can be seen beforehand."""
+    from ref_bioplaus.experiments.files import check_place
+
+    check_place(file)
+    there = next(place for place in (file, *file.parents) if os.path.lexists(place))
+    hindrances = {
+        errno.EISDIR: os.path.isdir(file),
+        errno.ENOTDIR: there != file and not os.path.isdir(there),
+        errno.EACCES: not os.access(there, os.W_OK),
+    }
+    for number, holds in hindrances.items():
+        if holds:
+            raise OSError(number, os.strerror(number))
 
 
 def write(reports: "Sequence[Report]", files: dict[str, Path]) -> str:
     """Write the files that are asked for; returns a sentence on those that cannot be written, "" where all can."""
     from ref_bioplaus.conformance import report
+    from ref_bioplaus.experiments.checkpoints import write_whole
 
     makers = {
         "--json": lambda: report.as_text(report.to_json(reports)) + "\n",
@@ -265,7 +265,7 @@ def write(reports: "Sequence[Report]", files: dict[str, Path]) -> str:
     for option, file in files.items():
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(makers[option](), encoding="utf-8", errors="replace")
+            write_whole(file, makers[option]().encode("utf-8", "replace"))
         except OSError as error:
             wrong.append(f"{file} could not be written ({error.strerror})")
     return f"{' and '.join(wrong)}: run it again with other names." if wrong else ""

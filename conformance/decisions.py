@@ -1,4 +1,4 @@
-"""How the implementation under test decided: every comparison, sign and largest index of a step, in order.
+"""How the implementation under test decided: every comparison, sign, ceiling and largest index of a step, in order.
 
 A step runs on arrays that wrap the subject's own, through its own namespace, eagerly or inside its compiler; what it
 decides comes back beside what it computes. The judge takes these decisions where a correct implementation might have
@@ -84,7 +84,7 @@ class Recording:
         def call(*arguments, **options):
             raw = tree_map(unwrapped, list(arguments)), {k: unwrapped(v) for k, v in options.items()}
             result = thing(*raw[0], **raw[1])
-            if name in ("sign", "argmax"):
+            if name in ("sign", "ceil", "argmax"):
                 return self.decided(result, raw[0][0])
             return Recorded(self, result) if hasattr(result, "shape") else result
 

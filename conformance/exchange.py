@@ -25,6 +25,8 @@ from ref_bioplaus.conformance.npz import Archive
 from ref_bioplaus.conformance.reading import Unreadable, check, json_of, shown
 from ref_bioplaus.conformance.rounding import Rounded
 from ref_bioplaus.conformance.vectors import DIGEST, MANIFEST, Vector, digest, models, pretty, steps
+from ref_bioplaus.experiments.checkpoints import write_whole
+from ref_bioplaus.experiments.files import to_write
 from ref_bioplaus.layouts import Axes
 
 FORMAT = "ref_bioplaus.conformance.exchange 1"
@@ -66,7 +68,8 @@ def emit(folder: Path, pattern: str = "*", layout: str = "NHWC", dtype: str = "f
         (folder / "inputs").mkdir(parents=True, exist_ok=True)
         for vector in vectors:
             arrays = {name: tensor.axes.to(layout, tensor.array) for name, tensor in vector.inputs().items()}
-            np.savez(folder / "inputs" / f"{vector.file}.npz", allow_pickle=False, **arrays)
+            with to_write(folder / "inputs" / f"{vector.file}.npz") as file:
+                np.savez(file, allow_pickle=False, **arrays)
             rows.append(vector.describe(layout) | {"file": f"{vector.file}.npz"})
         content = {
             "format": FORMAT,
@@ -78,7 +81,7 @@ def emit(folder: Path, pattern: str = "*", layout: str = "NHWC", dtype: str = "f
             "models": models(tuple(vectors)),
             "cases": rows,
         }
-        (folder / MANIFEST).write_text(pretty(content) + "\n", encoding="utf-8")
+        write_whole(folder / MANIFEST, (pretty(content) + "\n").encode())
     except OSError as error:
         raise ExchangeError(f"The folder {folder} cannot be written to ({error.strerror}): name another.") from error
     return [vector.id for vector in vectors]

@@ -21,6 +21,7 @@ import numpy as np
 from ref_bioplaus.conformance.judge import in_order
 from ref_bioplaus.conformance.rounding import Rounded
 from ref_bioplaus.conformance.vectors import FOLDER, Vector, pretty, steps
+from ref_bioplaus.experiments.checkpoints import write_whole
 from ref_bioplaus.tree import tree_map
 from ref_bioplaus.types import Batch
 
@@ -104,7 +105,7 @@ def main(file: Path = FILE) -> None:
         rows[vector.id] = compared(vector)
         name, (score, error) = max(rows[vector.id].items(), key=lambda item: item[1][0])
         print(f"{vector.id}: {score:.2g} at {name}, relative error {error:.1e}", flush=True)
-    file.write_text(pretty(content(rows)) + "\n", encoding="utf-8")
+    write_whole(file, (pretty(content(rows)) + "\n").encode())
     print(f"{file}: {len(rows)} steps, largest score {max(s for row in rows.values() for s, _ in row.values()):.2g}")
 
 

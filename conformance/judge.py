@@ -69,7 +69,7 @@ def in_order(info: Info, state: State) -> dict:
 
 
 def score(name: str, expected: Rounded, got: np.ndarray, tiny: float) -> Score:
-    """The score of one tensor: inf for another shape, another integer, or a number that is not finite."""
+    """The score of one tensor: inf for another shape, another integer, and NaN or an infinity on one side alone."""
     if tuple(got.shape) != tuple(expected.shape):
         return Score(name, math.inf, (), math.prod(expected.shape), math.prod(got.shape))
     if expected.v.size == 0:
@@ -81,7 +81,8 @@ def score(name: str, expected: Rounded, got: np.ndarray, tiny: float) -> Score:
         allowed = np.sqrt(expected.s) + tiny
         with np.errstate(invalid="ignore", over="ignore"):  # a stranger's numbers may be of any size
             errors = np.abs(got.astype(np.float64) - expected.v) / allowed
-        errors = np.where(np.isfinite(errors), errors, np.inf)
+            same = np.isnan(got) & np.isnan(expected.v) | np.isinf(expected.v) & (got == expected.v)
+        errors = np.where(same, 0.0, np.where(np.isfinite(errors), errors, np.inf))
     worst = np.unravel_index(int(np.argmax(errors)), expected.shape)
     largest = math.sqrt(max(1.0, 2.0 * math.log(expected.v.size)))
     place = tuple(int(i) for i in worst)

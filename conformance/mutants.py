@@ -309,6 +309,24 @@ def last_maximum(x, window):
     return p.max(axis=3), np.arange(p.shape[3]).reshape(1, 1, 1, -1, 1) == last
 
 
+def equal_to_the_maximum(x, window):
+    """Max-pooling whose error goes where the maximum is met again: NaN, which equals nothing, never is."""
+    p = portable.patches(x, window, fill=-np.inf)
+    met = p == p.max(axis=3, keepdims=True)
+    return p.max(axis=3), met & (np.cumsum(met, axis=3) == 1)
+
+
+def spread_by_a_mask(first, dy, window):
+    """Max-pooling whose error is multiplied by the mask: NaN times 0 is NaN, all over the window."""
+    return portable.overlap_add(np.expand_dims(dy, axis=3) * first, window)
+
+
+def masked_slope(nonlinearity, y, dy):
+    """Errors times slopes, and 0 where ReLU's output is not above 0, be it NaN."""
+    dx = portable.activation_backward(nonlinearity, y, dy)
+    return np.where(y > 0, dx, np.zeros_like(dx)) if nonlinearity.name == "relu" else dx
+
+
 def padded_wrongly(window: Window) -> Window:
     """SAME padding with its odd pixel before, not after."""
     (top, bottom), (left, right) = window.padding
@@ -356,6 +374,16 @@ MUTANTS = (
            kernels={"conv_apply": lambda W, x, w: portable.conv_apply(W, x, padded_wrongly(w))}),
     Mutant("convolution's transport on the wrong side", 0, "0/synapses/conv*", ": transport[",
            kernels={"conv_transport": lambda B, u, w: portable.conv_transport(B, u, padded_wrongly(w))}),
+    Mutant("a slope of ReLU that loses NaN", 0, "0/nonlinearity/relu/*", ": dx[",
+           kernels={"activation_backward": masked_slope}),
+    Mutant("a maximum that passes NaN over", 0, "0/nonlinearity/rectified_tanh/*", ": y[",
+           namespace={"maximum": np.fmax}),
+    Mutant("a sign that is 0 at NaN", 0, "0/elementwise/sign/*", "sign",
+           namespace={"sign": lambda x: np.nan_to_num(np.sign(x))}),
+    Mutant("a maximum that is NaN and takes no error", 0, "0/max_pool/*/not finite", ": dx[",
+           kernels={"max_pool": equal_to_the_maximum}),
+    Mutant("an error that is NaN all over its window", 0, "0/max_pool/*/not finite", ": dx[",
+           kernels={"max_pool_backward": spread_by_a_mask}),
     Mutant("sign(0) = 1", 0, "0/elementwise/sign", "sign", namespace={"sign": signed_zero}),
     Mutant("sign(0) = 1, seen in sign-symmetry", 1, "1/sn/FC/*", "info/delta/2",
            namespace={"sign": signed_zero}),

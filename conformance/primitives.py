@@ -17,6 +17,8 @@ from ref_bioplaus.random import normal
 
 SEEDS = (0, 1, 2)
 IMAGE = (7, 5, 3)
+NONLINEARITIES = (local.tanh, local.relu, local.sigmoid, local.rectified_tanh)
+LOSSES = ("cross_entropy", "sigmoid_cross_entropy", "squared_error")
 
 
 class Primitive(NamedTuple):
@@ -50,14 +52,9 @@ def elementwise() -> Iterator[Primitive]:
     yield Primitive(
         "elementwise/arithmetic", ((31,), (31,)), lambda _, x, y: {"x + y": x + y, "x * y": x * y, "x / y": x / y}
     )
-    for part in (local.tanh, local.relu, local.sigmoid, local.rectified_tanh):
-        op = part.build((11,))
-
-        def both(_, x, dy, op=op):
-            y, _, cache = op.forward({}, {}, x, (), True)
-            return {"y": y, "dx": op.backward({}, cache, dy)[0]}
-
-        yield Primitive(f"nonlinearity/{part.name}", ((5, 11), (5, 11)), both, lambda x, dy: (with_zero(x), dy), True)
+    for part in NONLINEARITIES:
+        yield Primitive(f"nonlinearity/{part.name}", ((5, 11), (5, 11)), forward_and_backward(part),
+                        lambda x, dy: (with_zero(x), dy), True)  # fmt: skip
 
 
 def products() -> Iterator[Primitive]:
@@ -120,23 +117,12 @@ def operations() -> Iterator[Primitive]:
              "same": local.max_pool(3, 2, "same")}  # fmt: skip
     for name, part in pools.items():
         for prepare, kind in ((lambda x, dy: (x, dy), "distinct"), (ties, "ties")):
-
-            def pooled(kernels, x, dy, part=part):
-                op = with_kernels(part.build(IMAGE), kernels)
-                y, _, cache = op.forward({}, {}, x, (), True)
-                return {"y": y, "dx": op.backward({}, cache, dy)[0]}
-
             shapes = ((2, *IMAGE), (2, *part.build(IMAGE).out_shape))
-            yield Primitive(f"max_pool/{name}/{kind}", shapes, pooled, prepare)
+            yield Primitive(f"max_pool/{name}/{kind}", shapes, forward_and_backward(part), prepare)
     for name, part in {"2x3": local.average_pool((2, 3)), "same": local.average_pool(3, 2, "same"),
                        "global": local.global_average_pool}.items():  # fmt: skip
-
-        def averaged(_, x, dy, part=part):
-            op = part.build(IMAGE)
-            y, _, cache = op.forward({}, {}, x, (), True)
-            return {"y": y, "dx": op.backward({}, cache, dy)[0]}
-
-        yield Primitive(f"average_pool/{name}", ((2, *IMAGE), (2, *part.build(IMAGE).out_shape)), averaged)
+        shapes = ((2, *IMAGE), (2, *part.build(IMAGE).out_shape))
+        yield Primitive(f"average_pool/{name}", shapes, forward_and_backward(part))
     for n in (4, 1):
 
         def normalised(kernels, x, dy, gamma, beta, mean, var):
@@ -149,15 +135,60 @@ def operations() -> Iterator[Primitive]:
                     "dgamma": grads["gamma"], "dbeta": grads["beta"], "y in test": test}  # fmt: skip
 
         yield Primitive(f"batch_norm/{n}", ((n, *IMAGE), (n, *IMAGE), *((3,),) * 4), normalised)
-    for name in ("cross_entropy", "sigmoid_cross_entropy", "squared_error"):
-
-        def loss_of(_, u, y, name=name):
-            loss = getattr(losses, name)()
-            return {"value": loss.value(u, y), "output": loss.output(u), "gradient": loss.gradient(u, y)}
-
+    for name in LOSSES:
         yield Primitive(
-            f"loss/{name}", ((5, 4), (5, 4)), loss_of, lambda u, y: (3 * u, np.eye(4)[np.argmax(y, axis=1)])
+            f"loss/{name}", ((5, 4), (5, 4)), loss_of(name), lambda u, y: (3 * u, np.eye(4)[np.argmax(y, axis=1)])
         )
+
+
+def not_finite() -> Iterator[Primitive]:
+    """NaN and infinities, forward and backward: they come out where they have to, and nowhere else."""
+    nan, inf = np.nan, np.inf
+
+    def given(*tables):
+        return lambda *drawn: tuple(np.broadcast_to(t, a.shape) for t, a in zip(tables, drawn, strict=True))
+
+    x = np.array([nan, inf, -inf, 0.0, 0.5, -2.0])  # an infinite error at an infinite x would meet a rounded slope
+    dy = np.array([[1.0] * 6, [nan] * 6, [1.0, 1.0, 1.0, inf, inf, -inf]])
+    for part in NONLINEARITIES:
+        name = f"nonlinearity/{part.name}/not finite"
+        yield Primitive(name, ((3, 6), (3, 6)), forward_and_backward(part), given(x, dy))
+    image = np.array([[nan, 1.0, 1.0, inf, -inf, -inf, 3.0, 3.0],
+                      [2.0, 3.0, 1.0, nan, -inf, -inf, inf, 1.0],
+                      [1.0, inf, -inf, 3.0, 4.0, 5.0, -inf, -inf],
+                      [1.0, inf, 4.0, 2.0, 1.0, 2.0, -inf, nan]])  # fmt: skip
+    error = np.array([[1.0, 2.0, 3.0, inf], [nan, -inf, nan, inf]])
+    for stride in (2, 1):
+        pool = local.max_pool(2, stride, "valid")
+        height, width, _ = out = pool.build((4, 8, 1)).out_shape
+        errors = np.resize(error, (height, width))[..., None]
+        yield Primitive(f"max_pool/stride {stride}/not finite", ((1, 4, 8, 1), (1, *out)),
+                        forward_and_backward(pool), given(image[..., None], errors))  # fmt: skip
+    u = np.array([[nan, 1.0, 2.0], [inf, 1.0, 2.0], [1.0, -inf, 2.0], [1.0, 2.0, nan]])
+    for name in LOSSES:
+        yield Primitive(f"loss/{name}/not finite", ((4, 3), (4, 3)), loss_of(name), given(u, np.eye(3)[[0, 1, 1, 2]]))
+    yield Primitive("elementwise/sign/not finite", ((6,),), lambda _, x: {"sign": array_namespace(x).sign(x)}, given(x))
+
+
+def forward_and_backward(part) -> Callable[..., dict[str, Any]]:
+    """An operation without parameters: what it makes of x, and of the error at that."""
+
+    def compute(kernels, x, dy):
+        op = with_kernels(part.build(tuple(x.shape[1:])), kernels)
+        y, _, cache = op.forward({}, {}, x, (), True)
+        return {"y": y, "dx": op.backward({}, cache, dy)[0]}
+
+    return compute
+
+
+def loss_of(name: str) -> Callable[..., dict[str, Any]]:
+    """A loss, by name."""
+
+    def compute(_, u, y):
+        loss = getattr(losses, name)()
+        return {"value": loss.value(u, y), "output": loss.output(u), "gradient": loss.gradient(u, y)}
+
+    return compute
 
 
 def with_kernels(op, kernels: Kernels):
@@ -188,12 +219,12 @@ def primitive_check(primitive: Primitive) -> Check:
             space = Rounding(PRECISIONS[subject.dtype, backend.precision], subject.dtype)
             with np.errstate(over="ignore", under="ignore", invalid="ignore"):
                 tensors = primitive.compute(PORTABLE, *map(space.exact, inputs))
-            if primitive.bounded:
-                tensors = {name: bounded(tensor) for name, tensor in tensors.items()}
+                got = {} if space.undecidable else found(*(backend.asarray(a) for a in inputs))
             if space.undecidable:
                 undecidable += space.undecidable
                 continue
-            got = found(*(backend.asarray(a) for a in inputs))
+            if primitive.bounded:
+                tensors = {name: bounded(tensor) for name, tensor in tensors.items()}
             arrays = {name: backend.to_numpy(a) for name, a in got.items()}
             scores += named(judge(Expected(tensors, 0, space.precision.tiny), arrays), f"seed {seed}")
         return Finding(tuple(scores), undecidable=0 if scores else undecidable)
@@ -302,7 +333,7 @@ def constant_check() -> Check:
 
 def checks() -> tuple[Check, ...]:
     """Level 0."""
-    families = (elementwise, products, synapses, operations)
+    families = (elementwise, products, synapses, operations, not_finite)
     return (
         precision_check(), constant_check(), *map(random_check, ("words", "uniform", "normal", "bernoulli")),
         *(primitive_check(p) for family in families for p in family()), dropout_check(),

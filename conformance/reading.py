@@ -1,18 +1,18 @@
 """Reading what strangers wrote: manifests, files of deviations, reports that come back. (Their arrays: npz.py.)
 
-Only a regular file of a bearable size is read, nothing in it is executed, and what it holds is compared with a schema
+Only an ordinary file of a bearable size is read, nothing in it is executed, and what it holds is compared with a schema
 before anything is done with it. All that cannot be used raises Unreadable.
 """
 
 import json
-import os
 import re
-import stat
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from ref_bioplaus.experiments.files import to_read
 
 LARGEST = 16 << 20  # bytes of a file: all that we write together has 9 MB
 LONGEST = 80  # characters of a stranger's value in a sentence
@@ -23,23 +23,15 @@ class Unreadable(ValueError):
 
 
 def content(file: Path, most: int = LARGEST) -> bytes:
-    """The bytes of a regular file. Raises Unreadable, for a device, a pipe and more than `most` bytes too."""
+    """The bytes of an ordinary file. Raises Unreadable, for one of more than `most` bytes too."""
     try:
-        with open(file, "rb", opener=without_waiting) as stream:
-            regular = stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
-            found = stream.read(most + 1) if regular else b""
+        with to_read(file) as opened:
+            found = opened.read(most + 1)
     except (OSError, ValueError) as error:  # ValueError: a path with the character 0
         raise Unreadable(f"cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    if not regular:
-        raise Unreadable("cannot be read (it is a device or a pipe)")
     if len(found) > most:
         raise Unreadable(f"cannot be read (it has more than {most:,} bytes)")
     return found
-
-
-def without_waiting(path: str, flags: int) -> int:
-    """Open a file; a pipe, too, without waiting for somebody to write."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def json_of(file: Path) -> Any:

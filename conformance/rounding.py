@@ -227,10 +227,15 @@ class Rounding:
 
     # Arithmetic
 
-    def rounded(self, v, s, b, ulps: float = 1.0) -> Rounded:
-        """A result with the error of its operands and of its own rounding; an exact zero stays exact."""
+    def rounded(self, v, s, b, ulps: Any = 1.0) -> Rounded:
+        """A result with the error of its operands and of its own rounding; an exact zero stays exact.
+
+        NaN and infinities are what they are, without an error.
+        """
         own = ulps * self.u * np.abs(v)
-        return Rounded(self, v, s + own * own / 3, b + own)
+        s, b = s + own * own / 3, b + own
+        finite = np.isfinite(v)
+        return Rounded(self, v, s, b) if finite.all() else Rounded(self, v, *(np.where(finite, a, 0.0) for a in (s, b)))
 
     def add(self, x, y):
         """x + y"""
@@ -239,8 +244,7 @@ class Rounding:
             return Rounded(self, wrapping(np.add, x.v, y.v))
         v = x.v + y.v
         exact = (x.v == 0.0) & (x.s == 0.0) | (y.v == 0.0) & (y.s == 0.0)  # x + 0 is not rounded
-        own = np.where(exact, 0.0, self.u * np.abs(v))
-        return Rounded(self, v, x.s + y.s + own * own / 3, x.b + y.b + own)
+        return self.rounded(v, x.s + y.s, x.b + y.b, np.where(exact, 0.0, 1.0))
 
     def multiply(self, x, y):
         """x * y"""
@@ -356,6 +360,10 @@ class Rounding:
         """As in the standard."""
         return Rounded(self, self.decide(np.sign(x.v), x.v, x.s))
 
+    def ceil(self, x):
+        """As in the standard."""
+        return Rounded(self, self.decide(np.ceil(x.v), x.v - np.rint(x.v), x.s))
+
     def where(self, condition, x, y):
         """As in the standard; the decision was counted where the condition was made."""
         c = condition.v
@@ -365,11 +373,11 @@ class Rounding:
 
     def maximum(self, x, y):
         """The larger of the two. It is continuous: near a tie, the larger of the two errors."""
-        return self.nearest(x, y, x.v >= y.v)
+        return self.nearest(x, y, (x.v >= y.v) | np.isnan(x.v))
 
     def minimum(self, x, y):
         """The smaller of the two."""
-        return self.nearest(x, y, x.v <= y.v)
+        return self.nearest(x, y, (x.v <= y.v) | np.isnan(x.v))
 
     def nearest(self, x, y, first):
         """x where `first`, else y; the larger error where both are candidates."""

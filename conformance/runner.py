@@ -85,11 +85,10 @@ def settle(outcome: Outcome, finding: Finding) -> None:
 def sentence(departure: judge.Score) -> str:
     """Where the first departure is, in words."""
     d = departure
-    if not np.isfinite(d.score):
-        return (
-            f"{d.tensor} departs first: another shape, a missing tensor, a wrong integer or a number that is not finite"
-        )
     place = f"[{', '.join(map(str, d.index))}]" if d.index else ""
+    if not np.isfinite(d.score):
+        other = f"{d.got:.9g}, expected {d.expected:.9g}" if place else "another shape, or no tensor of that name"
+        return f"{d.tensor}{place} departs first: {other}"
     return (
         f"{d.tensor}{place} departs first: {d.got:.9g}, expected {d.expected:.9g} to within {d.allowed:.2g}; "
         f"score {d.score:.3g}, limit {judge.LIMIT:.3g}"

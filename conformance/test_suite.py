@@ -5,7 +5,6 @@ backend, dtype, precision and form of kernels at a time. A failure that a deviat
 """
 
 import datetime
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -38,8 +37,6 @@ def pytest_generate_tests(metafunc):
 
 def subject(asked_for: Mapping[str, str]) -> tuple[records.Subject, tuple[deviations.Deviation, ...]]:
     """The backend under test, with our algorithms, and what is known of it. Raises ValueError, one sentence."""
-    if "" not in sys.path:
-        sys.path.append("")  # a backend "module:object" may stand in the current folder, as with the command
     dtype, precision, kernels = (asked_for[name] for name in ("dtype", "precision", "kernels"))
     backends = command.split([asked_for["backend"]])
     asked, *others = command.combinations(backends, dtype, precision, kernels, prefix="--rb-")

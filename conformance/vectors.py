@@ -24,6 +24,9 @@ from ref_bioplaus.conformance.draws import drawn
 from ref_bioplaus.conformance.npz import Archive
 from ref_bioplaus.conformance.rounding import Rounded
 from ref_bioplaus.conformance.runner import sentence
+from ref_bioplaus.experiments.checkpoints import write_whole
+from ref_bioplaus.experiments.files import content as content_of
+from ref_bioplaus.experiments.files import to_write
 from ref_bioplaus.layouts import NUMBER, Axes, places
 from ref_bioplaus.tree import named_leaves
 from ref_bioplaus.types import Batch
@@ -228,14 +231,15 @@ def regenerate(folder: Path = FOLDER, vectors: tuple[Vector, ...] | None = None)
     content, files = manifest(chosen() if vectors is None else vectors)
     folder.mkdir(parents=True, exist_ok=True)
     for name, arrays in files.items():
-        np.savez_compressed(folder / name, allow_pickle=False, **arrays)
+        with to_write(folder / name) as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
     content["files"] = {name: file_digest(folder / name) for name in sorted(files)}
-    (folder / MANIFEST).write_text(pretty(content) + "\n", encoding="utf-8")
+    write_whole(folder / MANIFEST, (pretty(content) + "\n").encode())
 
 
 def file_digest(file: Path) -> str:
     """The sha256 of a file."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    return hashlib.sha256(content_of(file)).hexdigest()
 
 
 def pretty(value: Any, indent: str = "") -> str:

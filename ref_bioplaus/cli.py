@@ -22,11 +22,14 @@ class Program(typer.Typer):
     """The command as the shell starts it."""
 
     def __call__(self, *args, **kwargs):
-        """Run; the demo with one thread for each array library."""
-        if sys.argv[1:2] == ["demo"]:
-            from .experiments.environment import restart_with_one_thread_per_library
+        """Run, on any terminal, with nothing from the current folder that is not asked for; the demo with one thread
+        for each array library."""
+        from .experiments import environment, printing
 
-            restart_with_one_thread_per_library()
+        printing.print_as_far_as_possible()
+        if sys.argv[1:2] == ["demo"]:
+            environment.restart_with_one_thread_per_library()
+        environment.leave_the_current_folder_alone()
         return super().__call__(*args, **kwargs)
 
 
@@ -56,7 +59,6 @@ def main(
     ] = False,
 ) -> None:
     """Reference implementation of biologically plausible learning, the same on every array library."""
-    sys.path.insert(0, "")  # a backend "module:object" may stand in the current folder, as with python -m
 
 
 @app.command()

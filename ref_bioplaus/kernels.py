@@ -2,6 +2,10 @@
 
 A backend offers a `Kernels` of its own; `network.with_kernels(backend.kernels)` binds it to every layer, and the
 algorithms hand `network.kernels` to their optimizer and to their random numbers.
+
+A NaN is passed on by every kernel, so that it reaches the loss. What is computed from a NaN is NaN: sums, products, an
+activation, its slope, and an error times a slope, whichever of the two it is (an infinite error times a slope of 0 is
+NaN too). What is chosen is chosen whole: NaN is the maximum of a window that holds one, and takes that window's error.
 """
 
 import math
@@ -196,8 +200,8 @@ def samples_first(a: Array) -> Array:
 def max_pool(x: Array, window: Window) -> tuple[Array, Array]:
     """The largest pixel of every window, and which it was: the first in row-major order where several are equal.
 
-    x (N, H, W, C) -> y (N, height, width, C) and a bool mask (N, height, width, kernel pixels, C). Where a window holds
-    NaN, or nothing above -inf, libraries differ in what they choose.
+    x (N, H, W, C) -> y (N, height, width, C) and a bool mask (N, height, width, kernel pixels, C). Of several NaN in a
+    window, and of padding and -inf where nothing is above, libraries choose as they like.
     """
     xp = array_namespace(x)
 
@@ -212,7 +216,7 @@ def max_pool(x: Array, window: Window) -> tuple[Array, Array]:
 
 
 def max_pool_backward(first: Array, dy: Array, window: Window) -> Array:
-    """The error at x: each window hands its error to its first maximum."""
+    """The error at x: each window hands its error to its first maximum, and 0 to the rest, whatever the error is."""
     xp = array_namespace(dy)
 
     def spread(first, dy):

@@ -6,9 +6,10 @@ An operation is built from an input shape (without the batch) and has three func
     forward(params, stats, x, key, train) -> y, stats, cache   key: the address of its random numbers
     backward(params, cache, dy)           -> dx, dparams       dparams summed over the batch
 
-Choices: the slope of ReLU at 0 is 0. Of several equal maxima the first, in row-major order, takes the error. BatchNorm
-    divides by the population's standard deviation, and its running variance is the unbiased one (Ioffe and Szegedy
-    2015, algorithm 2; PyTorch's too). An average pool leaves padding out of its means.
+Choices: the slope of ReLU at 0 is 0, and of every nonlinearity NaN where its output is. Of several equal maxima the
+    first, in row-major order, takes the error. BatchNorm divides by the population's standard deviation, and its
+    running variance is the unbiased one (Ioffe and Szegedy 2015, algorithm 2; PyTorch's too). An average pool leaves
+    padding out of its means.
 """
 
 import math
@@ -89,8 +90,10 @@ def _positive_part(x):
     return xp.maximum(x, xp.zeros_like(x))
 
 
-def _is_positive(y):
-    return array_namespace(y).astype(y > 0, y.dtype)
+def _step(y):
+    """The sign of y, which is 0 or above, and NaN where y is: y > 0 would lose that, and so would torch's own sign."""
+    xp = array_namespace(y)
+    return xp.ceil(xp.minimum(y, xp.full_like(y, 0.5)))
 
 
 def _sigmoid(x):
@@ -98,11 +101,9 @@ def _sigmoid(x):
 
 
 tanh = nonlinearity("tanh", _tanh, lambda y: 1.0 - y * y)
-relu = nonlinearity("relu", _positive_part, _is_positive)  # its slope at 0 is 0
+relu = nonlinearity("relu", _positive_part, _step)  # its slope at 0 is 0
 sigmoid = nonlinearity("sigmoid", _sigmoid, lambda y: y * (1.0 - y))
-rectified_tanh = nonlinearity(
-    "rectified_tanh", lambda x: _tanh(_positive_part(x)), lambda y: _is_positive(y) * (1.0 - y * y)
-)
+rectified_tanh = nonlinearity("rectified_tanh", lambda x: _tanh(_positive_part(x)), lambda y: _step(y) * (1.0 - y * y))
 
 
 # Operations with parameters. The last axis is the channel, or the unit in a dense layer.

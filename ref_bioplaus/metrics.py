@@ -63,7 +63,8 @@ def reconstruction_errors(network: Network, loss, inverses: dict, state: State, 
 
 
 def top_k_error(output: Array, y: Array, k: int = 1) -> Array:
-    """Fraction of samples whose class is not among the k largest outputs, 0 to 1; ties count as the lower index.
+    """Fraction of samples whose class is not among the k largest outputs, 0 to 1; ties count as the lower index, and a
+    sample with an output that is NaN as wrong.
 
     output (N, classes), y one-hot (N, classes). Raises ValueError where k is not from 1 to the number of classes.
     """
@@ -74,7 +75,8 @@ def top_k_error(output: Array, y: Array, k: int = 1) -> Array:
     order = xp.argsort(output, axis=-1, descending=True, stable=True)[:, :k]
     label = xp.argmax(y, axis=-1, keepdims=True)
     wide = xp.float64 if output.dtype == xp.float64 else xp.float32
-    return 1.0 - xp.mean(xp.astype(xp.any(order == label, axis=-1), wide))
+    right = xp.any(order == label, axis=-1) & xp.all(output == output, axis=-1)
+    return 1.0 - xp.mean(xp.astype(right, wide))
 
 
 def _norm(a):
@@ -84,4 +86,5 @@ def _norm(a):
 
 def _fraction(a, b):
     xp = array_namespace(a)
-    return xp.mean(xp.astype(xp.sign(a) != xp.sign(b), a.dtype))
+    apart = xp.abs(xp.sign(a) - xp.sign(b))
+    return xp.mean(xp.minimum(apart, xp.ones_like(apart)))

@@ -188,7 +188,7 @@ def scaled_to(W, target):
     """W at another norm; a zero W as it is."""
     xp = array_namespace(W)
     n = norm(W)
-    return W * xp.where(n > 0, target / xp.where(n > 0, n, xp.ones_like(n)), xp.ones_like(n))
+    return W * xp.where(n == 0, xp.ones_like(n), target / xp.where(n == 0, xp.ones_like(n), n))
 
 
 def sign_or(W, otherwise):

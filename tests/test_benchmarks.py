@@ -13,11 +13,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from asv_bench import cases, measure, memory, native, page, primitives, profile, regression, report
+from asv_bench import cases, estimates, measure, memory, native, page, primitives, profile, regression, report
 from asv_bench.flops import step_flops
 from asv_bench.profile_jax import added_up
 from asv_bench.workloads import METHODS, WORKLOADS, Training, methods_of, without_dropout
 from ref_bioplaus import backends
+from ref_bioplaus.experiments.estimates import Taken
 from ref_bioplaus.kernels import PORTABLE
 from ref_bioplaus.network import forward
 from ref_bioplaus.tree import leaves, tree_map
@@ -238,6 +239,29 @@ def test_peak_memory_of_another_process():
         memory.peak_bytes("W9", "numpy", "portable", "BP")
 
 
+def test_a_runs_memory_in_another_process():
+    """The state of this run, and the three copies that a checkpoint makes of it, are 4 times 1.9 MB."""
+    run = estimates.Run("akrout2019/mlp", "backprop", 10, 15, 2)
+    found = estimates.in_a_process(run, "numpy", "portable")
+    assert found["state"] == 4 * 2 * (500 * 450 + 500 + 10 * 500 + 10)
+    assert 4 * found["state"] < found["taken"] < 100e6
+    with pytest.raises(RuntimeError, match="akrout2019/none on numpy"):
+        estimates.in_a_process(run._replace(model="akrout2019/none"), "numpy", "portable")
+
+
+def test_the_constants_of_memory_are_found_again():
+    known = Taken(50e6, 2e6, 6.0, 3.5)
+    rows = []
+    for layers, state, step in ((3, 1e6, 2e6), (40, 1e6, 2e6), (5, 4e8, 1e6), (5, 4e6, 5e8), (20, 2e8, 3e8)):
+        taken = known.base + known.layer * layers + state + max(known.saving * state, known.step * step)
+        rows.append({"taken": taken, "layers": layers, "state": state, "step": step})
+    found, worst = estimates.fitted(rows)
+    assert found == known
+    assert worst == pytest.approx(1.0)
+    contradicting = [rows[0], rows[0] | {"taken": 4 * rows[0]["taken"]}]
+    assert estimates.fitted(contradicting)[1] == pytest.approx(2.0, rel=0.05)
+
+
 # Regression, on numbers made up
 
 
@@ -329,7 +353,8 @@ def test_the_regression_command(tmp_path):
     assert lost.exit_code == 0
     assert "native/W1 was not compared: it has another opponent now" in lost.output
     assert "x was not compared: it was not measured again" in lost.output
-    assert "0 of 1 ratios slowed" in lost.output
+    assert "0 of 1 ratios slowed, and of 0 the check cannot tell" in lost.output
+    assert "step/W1/torch/FA as before: 1.000 times BP's time, 1.000 before (+0%, limit +10%)" in lost.output
     none = run("base", "nothing")
     assert none.exit_code == 2
     assert "nothing can be compared" in none.output
@@ -337,6 +362,65 @@ def test_the_regression_command(tmp_path):
     assert slow.exit_code == 1
     assert "step/W1/torch/FA slowed: 1.500 times BP's time, 1.000 before (+50%" in slow.output
     assert run("base", "broken").exit_code == run("base", "missing").exit_code == run().exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "spread", "passes", "code", "said"),
+    [
+        (1.91, 0.33, 3, 3, "FA cannot tell: 1.910 times BP's time, 1.000 before (+91%, limit +169%); measure both with "
+                           "--passes 10"),
+        (1.91, 0.33, 10, 3, "limit +169%); measure both where less else runs"),
+        (1.0, 0.076, 3, 3, "FA cannot tell: 1.000 times BP's time, 1.000 before (+0%, limit +26%)"),
+        (1.0, 0.073, 3, 0, "FA as before: 1.000 times BP's time, 1.000 before (+0%, limit +24%)"),
+        (0.5, 0.2, 3, 0, "FA as before"),  # faster: even with its scatter not a quarter slower
+        (3.0, 0.33, 3, 1, "FA slowed: 3.000 times BP's time, 1.000 before (+200%, limit +169%)"),
+    ],
+)  # fmt: skip
+def test_a_check_says_where_it_cannot_tell(value, spread, passes, code, said, tmp_path):
+    for name, v, s in (("base", 1.0, 0.0), ("new", value, spread)):
+        records = [ratio_record(v, s) | {"passes": passes}, ratio_record(1.0, key="step/W1/torch/DFA")]
+        (tmp_path / f"{name}.json").write_text(json.dumps({"records": records}))
+    done = CliRunner().invoke(regression.app, [str(tmp_path / f"{name}.json") for name in ("base", "new")])
+    assert done.exit_code == code
+    assert said in done.output
+    assert "DFA as before: 1.000 times BP's time, 1.000 before (+0%, limit +10%)" in done.output  # every limit is said
+    told = f"{int(code == 1)} of 2 ratios slowed, and of {int(code == 3)} the check cannot tell"
+    assert done.output.splitlines()[-1] == told
+
+
+@pytest.mark.parametrize(
+    ("spread", "stop", "taken"),
+    [
+        (0.01, math.inf, 3),
+        (0.075, math.inf, 7),  # a limit of 37 % after 3 passes, of 25.2 after 6, of 23 after 7
+        (1.0, math.inf, 10),
+        (1.0, 5, 5),  # the time is up
+    ],
+)
+def test_passes_are_taken_until_the_check_can_tell(spread, stop, taken):
+    passes = []
+
+    def measured():
+        passes.append(0)
+        yield {"key": "step/BP"}
+        yield ratio_record(1.0, spread)
+
+    plain, found = regression.enough_passes(measured, 3, lambda: len(passes) < stop)
+    assert (len(passes), found["passes"]) == (taken, taken)
+    assert plain == {"key": "step/BP"}
+    assert found["ratio"]["spread"] == pytest.approx(spread * math.sqrt(3 / taken))
+
+
+def test_passes_are_counted_against_the_run_that_is_compared_with():
+    passes = []
+    steady, loud = ratio_record(1.0, 0.001), ratio_record(1.0, 0.5)
+
+    def measured():
+        passes.append(0)
+        return [ratio_record(1.0, 0.07)]
+
+    assert regression.enough_passes(measured, 2, lambda: True, lambda r: steady)[0]["passes"] == 2
+    assert regression.enough_passes(measured, 2, lambda: True, lambda r: loud)[0]["passes"] == 10
 
 
 # The driver
@@ -382,7 +466,7 @@ def test_the_driver_completes_what_is_there(tmp_path, quick):
     assert len(report.merged(tmp_path / "records.jsonl")) == len(keys) + 1
 
 
-def test_the_driver_compares_with_what_was_there_before(tmp_path, quick):
+def test_the_driver_compares_with_what_was_there_before(tmp_path, quick, monkeypatch):
     """Also where that is the file it writes."""
     first = "--workloads", "W1", "--algorithms", "FA", "--parts", "algorithms", "--against"
     assert run_driver(tmp_path, *first, str(tmp_path / "none.json")).exit_code == 2
@@ -393,9 +477,12 @@ def test_the_driver_compares_with_what_was_there_before(tmp_path, quick):
         if "ratio" in r:
             r["ratio"] |= {"value": 1e-9, "spread": 0.0}
     (tmp_path / page.DATA).write_text(json.dumps(data))
-    found = run_driver(tmp_path, *first, str(tmp_path / page.DATA))
+    monkeypatch.setattr(regression, "MOST_PASSES", 3)
+    monkeypatch.setattr(regression, "DOUBTFUL", 0.0)
+    found = run_driver(tmp_path, *first, str(tmp_path / page.DATA), "--passes", "2")
     assert found.exit_code == 1
     assert "step/W1/numpy/FA slowed" in found.output
+    assert [r["passes"] for r in json.loads((tmp_path / page.DATA).read_text())["records"] if "ratio" in r] == [3]
 
 
 def test_compilation_is_what_steps_take_longer_than_the_last(monkeypatch):

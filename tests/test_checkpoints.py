@@ -8,7 +8,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
-from ref_bioplaus.experiments import checkpoints
+from ref_bioplaus.experiments import checkpoints, files
 from ref_bioplaus.experiments.checkpoints import BEST, CheckpointError, found, latest, load, name_at, save
 from tests.conftest import get
 
@@ -31,10 +31,11 @@ class System:
     A write that is cut short has written half. lose: what was not synced is lost, as in a power cut.
     """
 
-    O_WRONLY, O_CREAT, O_TRUNC, O_RDONLY, name = os.O_WRONLY, os.O_CREAT, os.O_TRUNC, os.O_RDONLY, "posix"
-
     def __init__(self, end):
         self.end, self.count, self.opened, self.synced = end, 0, {}, set()
+
+    def __getattr__(self, name):
+        return getattr(os, name)
 
     def count_down(self):
         self.count += 1
@@ -139,10 +140,15 @@ def test_a_folder_without_the_checkpoint_says_what_it_has(tmp_path):
         latest(tmp_path)
 
 
+def use(system, monkeypatch):
+    for module in (checkpoints, files):
+        monkeypatch.setattr(module, "os", system)
+
+
 def operations(tmp_path, monkeypatch):
     """How many operations one save takes."""
     system = System(10**9)
-    monkeypatch.setattr(checkpoints, "os", system)
+    use(system, monkeypatch)
     folder = tmp_path / "count"
     folder.mkdir()
     for step in (1, 2, 3):
@@ -161,7 +167,7 @@ def test_a_kill_between_any_two_operations_leaves_a_whole_checkpoint(tmp_path, m
         folder.mkdir()
         for step in (1, 2):
             save(folder, step, HEADER | {"step": step}, tensors_at(step), best=True)
-        monkeypatch.setattr(checkpoints, "os", System(end))
+        use(System(end), monkeypatch)
         with suppress(Killed):
             save(folder, 3, HEADER | {"step": 3}, tensors_at(3), best=True)
         monkeypatch.undo()

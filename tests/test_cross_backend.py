@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+import ref_bioplaus as rb
+from ref_bioplaus import backends
 from ref_bioplaus.conformance import agreement
 from ref_bioplaus.conformance.architectures import CHAINS, GRADIENT, batch
 from ref_bioplaus.conformance.cases import Case, step_cases
@@ -99,3 +101,29 @@ def test_agreement_can_fail():
     assert agreement.difference(run, missing) == agreement.Difference("t", float("inf"))
     assert agreement.relative(np.array([1e-20]), np.array([3e-20]), 1.0) < 1e-19  # rounding noise, by the gradient
     assert agreement.relative(np.array([1e-3]), np.array([1.1e-3]), 1.0) > 0.09
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize(
+    ("name", "kernels"), [("numpy", "portable"), ("numpy", "native"), ("torch", "native"), ("jax", "native")]
+)
+def test_a_weight_that_is_nan_reaches_the_loss_of_a_step(name, kernels):
+    """And every error, through rectifiers and pools: as many of them as with the kernels that define it."""
+    get(name)
+    backend = backends.get(name, kernels=kernels)
+    layers = (rb.conv(3, (3, 2)), rb.bias, rb.relu, rb.max_pool(2)), rb.flatten, (rb.dense(7), rb.bias, rb.relu)
+    network = rb.chain((6, 5, 1), *layers, (rb.dense(4), rb.bias)).with_kernels(backend.kernels)
+    algorithm = rb.algorithms.feedback_alignment(network, rb.losses.cross_entropy(), rb.optimizers.sgd(0.1))
+    state = algorithm.init(backend.key(0))
+    W = backend.to_numpy(state.forward.params[1].W).copy()
+    W[0, 0, 0, 1] = np.nan  # one of three filters
+    first, second, *rest = state.forward.params
+    params = (first, second._replace(W=backend.asarray(W)), *rest)
+    x = np.random.default_rng(0).standard_normal((3, 6, 5, 1)).astype(np.float32)
+    _, info = backend.compile(algorithm.modes["learn"])(
+        state._replace(forward=state.forward._replace(params=params)), backend.batch(x, np.eye(4)[:3])
+    )
+    assert np.isnan(backend.to_numpy(info.loss)).all()
+    lost = {l: int(np.isnan(backend.to_numpy(d)).sum()) for l, d in enumerate(info.delta) if d is not None}
+    every_place, one_of_each_window = 6 * 5, 3 * 2
+    assert lost == {1: 3 * (every_place + 2 * one_of_each_window), 2: 3 * 3 * 2 * 3, 3: 3 * 7, 4: 3 * 4}

@@ -71,7 +71,9 @@ def test_every_kernel_but_those_that_have_no_better_form_is_cupys(native):
 def test_max_pool(native, name, n, dtype):
     w = WINDOWS[name]
     x, dy = arrays((n, *w.in_shape), (n, *w.out_size, w.in_shape[2]), dtype=dtype)
-    for image in (x, np.rint(x), -np.abs(x)):  # np.rint: ties
+    one_nan = x.copy()
+    one_nan[0, 0, 1, 0] = np.nan
+    for image in (x, np.rint(x), -np.abs(x), one_nan):  # np.rint: ties
         (y, first), (expected, mask) = native.max_pool(image, w), PORTABLE.max_pool(image, w)
         same(y, expected, dtype)
         assert first.dtype == np.int32
@@ -93,9 +95,15 @@ def test_local_operations(native, n, dtype):
         y = native.activation(op, zero)
         same(y, PORTABLE.activation(op, zero), dtype)
         same(native.activation_backward(op, y, dy), PORTABLE.activation_backward(op, y, dy), dtype)
-    not_a_number = np.asarray([np.nan, -1.0, 1.0], dtype)
+    x, error = (np.asarray(a, dtype) for a in ([np.nan, -1.0, 1.0, 0.0, -1.0], [1.0, 1.0, 1.0, np.nan, np.inf]))
     for part in cupy_elementwise.FORWARD:
-        assert np.isnan(native.activation(part.build(()), not_a_number)).tolist() == [True, False, False]
+        op = part.build(())
+        y = native.activation(op, x)
+        assert np.isnan(y).tolist() == [True, *[False] * 4]
+        with np.errstate(invalid="ignore"):
+            expected = PORTABLE.activation_backward(op, y, error)
+        same(native.activation_backward(op, y, error), expected, dtype)
+        assert np.isnan(expected[[0, 3]]).all()
 
 
 @pytest.mark.parametrize(("start", "n"), [(0, 1), (3, 57), ((1 << 32) - 40, 40), ((5 << 32) + 9, 33)])

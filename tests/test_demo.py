@@ -200,6 +200,22 @@ def test_every_row_clearly_learns(images, row, architecture):
     assert found.error < (30 if row.module == "backprop" else 50)
 
 
+@pytest.mark.parametrize(
+    ("row", "steps", "said"),
+    [
+        ("dtp-alternating", 3, "no forward weight has learned (0 forward, 0.06 inverse)"),
+        ("dtp-alternating", 55, "of its epochs 0.1 forward, 1 inverse"),
+        ("dtp", 3, ""),
+        ("weight-mirror", 3, "a mirror step follows every step, inside its time"),
+    ],
+)
+def test_what_a_number_stands_for_is_said(images, row, steps, said):
+    backend = backends.get("numpy", kernels="portable")
+    found = demo.train(registry.row(row), FC, "numpy", backend, images, steps, 0, Progress())
+    assert found.note.startswith(said) and bool(found.note) == bool(said)
+    assert page.training_data(found)["note"] == found.note
+
+
 def test_training_in_float32_repeats_exactly_after_float64_has_been_used(images):
     pytest.importorskip("jax")
     row = registry.row("feedback-alignment")

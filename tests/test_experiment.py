@@ -49,6 +49,7 @@ EVERY_FIELD = Experiment(
     data='a folder/with "quotes" \\ and η',
     augmentation="crop-24",
     normalise=False,
+    inputs={"shape": [28, 28, 1], "classes": ["T-shirt", "η"], "mean": [0.0], "deviation": [1.0]},
     held_out=5000,
     test=False,
     loss="squared-error",
@@ -73,6 +74,7 @@ EVERY_FIELD = Experiment(
     evaluate_every=2,
     checkpoint_every=0.0,
     metrics=("sign_changes",),
+    code={"my_package.my_module:backend": {"file": "/home/me/my_package/my_module.py", "sha256": "e3b0"}},
 )
 
 
@@ -347,7 +349,8 @@ def test_pixels_are_normalised_or_not_as_the_field_says(monkeypatch):
 
     monkeypatch.setattr(datasets, "load", load)
     for normalise in (True, False):
-        preparing.load_data(checked(Experiment(normalise=normalise, held_out=3, data="few")), Teller())
+        few = Experiment(normalise=normalise, held_out=3, dataset="ylecun/mnist", data="few")
+        preparing.load_data(checked(few), Teller())
     assert told == ["few has 10 training images, ylecun/mnist has 60,000."]
     assert [named["normalise"] for named in asked] == [True, False]
     assert {named["held_out"] for named in asked} == {3}

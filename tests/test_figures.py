@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from typer.testing import CliRunner
 
 from ref_bioplaus.cli import app
@@ -136,6 +137,15 @@ def test_weights_of_every_kind_of_layer_become_images(runs, data, shape):
     np.testing.assert_array_equal(mosaics.scaled(np.zeros((2, 3, 1))), np.zeros((2, 3, 1)))
 
 
+def test_the_images_of_a_run_have_the_shape_that_it_says(runs):
+    """4 x 9 pixels are as many as 6 x 6."""
+    W = np.arange(72.0).reshape(2, 36)
+    known = runs["bp"]._replace(experiment=replace(runs["bp"].experiment, inputs={"shape": [4, 9, 1]}))
+    assert mosaics.fields(known, W, None).shape == (2, 4, 9, 1)
+    older = runs["bp"]._replace(experiment=replace(runs["bp"].experiment, inputs={}))
+    assert mosaics.fields(older, W, None).shape == (2, 6, 6, 1)
+
+
 def test_reconstructions_are_the_networks_outputs(runs, data):
     figure = figures.draw("reconstructions", chosen(runs, "auto"), data).figure
     above, below = (np.asarray(axes.images[0].get_array()) for axes in figure.axes)
@@ -220,6 +230,24 @@ def test_titles_of_receptive_fields_have_room(runs, data, tmp_path):
         assert all(box.y1 <= figure.bbox.y1 and box.x1 <= figure.bbox.x1 for box in boxes)
         assert all(left.x1 < right.x0 for left, right in zip(boxes, boxes[1:], strict=False))
         assert all(box.y0 >= image.y1 for box, image in zip(boxes, images, strict=True))
+
+
+@pytest.mark.parametrize("name", ["$\\frac{", "a$b$c"])
+def test_a_dollar_in_a_name_begins_no_formula(runs, data, name):
+    """A dataset's name stands in labels that tell runs apart."""
+    for figure, members in (("learning", ("fa-0", "fa-1")), ("angles", ("fa-0", "fa-1")),
+                            ("receptive-fields", ("bp", "fa-0")), ("auxiliary-size", ("ao-4", "ao-9"))):  # fmt: skip
+        first, second = chosen(runs, *members)
+        first = first._replace(experiment=replace(first.experiment, dataset=name))
+        drawn = figures.draw(figure, [first, second], data).figure
+        drawn.draw_without_rendering()
+        found = [
+            text
+            for text in drawn.findobj(Text)
+            if f"dataset {name}" in text.get_text().replace(r"\$", "$").replace("\n", " ")
+        ]
+        assert found, figure
+        assert not any(text._preprocess_math(text.get_text())[1] for text in found)
 
 
 def test_signs_fixed_at_an_update_and_after_a_share_are_one_line(runs):

@@ -19,18 +19,19 @@ LIBRARY = sorted(
     p
     for folder in ("", "algorithms", "models")
     for p in (ROOT / "ref_bioplaus" / folder).glob("*.py")
-    if p.name != "cli.py"
+    if p.name not in ("cli.py", "__main__.py")
 )
 ALGORITHMS = [p for p in LIBRARY if p.parent.name == "algorithms" and p.name != "__init__.py"]
 SOURCES = [
     *LIBRARY,
+    *(ROOT / "ref_bioplaus" / name for name in ("cli.py", "__main__.py")),
     *sorted((ROOT / "ref_bioplaus" / "experiments").rglob("*.py")),
     *sorted((ROOT / "backends").glob("*.py")),
     *sorted((ROOT / "conformance").rglob("*.py")),
 ]
 # Imports run downwards only: a module may import what stands on a line above its own.
 ORDER = [
-    {"types", "tree"},
+    {"types", "tree", "naming"},
     {"windows"},
     {"kernels"},
     {"random", "make_normal_table"},
@@ -44,6 +45,7 @@ ORDER = [
     {"backends"},
     {"conformance", "experiments"},
     {"cli"},
+    {"__main__"},
 ]
 CREATION = {"zeros", "ones", "full", "empty", "arange", "linspace", "eye", "asarray"}
 
@@ -204,6 +206,56 @@ def test_an_algorithms_docstring_has_its_four_parts(path):
     assert all(line.startswith("    ") for line in [*lines[state + 1 : choices], *lines[choices + 1 :]])
     in_code = set(re.findall(r"#.*?\((\d+)\)", path.read_text()))
     assert in_code <= set(re.findall(r"\((\d+)\)", docstring))
+
+
+IMPORTING = {  # what imports by name, or runs source, and what it may be
+    "ref_bioplaus/naming.py": {"import_module"},  # the gate
+    "ref_bioplaus/__init__.py": {"import_module"},  # its own parts
+    "ref_bioplaus/experiments/__init__.py": {"import_module"},  # those of PLACES
+    "ref_bioplaus/experiments/monitor.py": {"import_module"},  # two writers of TensorBoard
+    "ref_bioplaus/experiments/readme.py": {"import_module"},  # the registry's modules
+    "backends/straight.py": {"exec", "compile"},  # source that torch_trees.py and ownership.py make
+}
+BY_NAME = {"import_module", "__import__", "exec", "eval", "compile", "exec_module", "run_module", "run_path"}
+UNPICKLING = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "runpy", "code"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_names_of_code_pass_one_gate(path):
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Call):
+            called = getattr(node.func, "id", getattr(node.func, "attr", None))
+            builtin = isinstance(node.func, ast.Name) or called not in ("compile", "eval", "exec")  # backend.compile
+            if called in BY_NAME and builtin:
+                assert called in IMPORTING.get(name(path), ()), f"line {node.lineno}: {called}"
+            for keyword in node.keywords:
+                assert keyword.arg != "allow_pickle" or keyword.value.value is False, f"line {node.lineno}"
+        changes_path = isinstance(node, ast.Attribute) and ast.unparse(node) == "sys.path" and path.name != "naming.py"
+        assert not changes_path, f"line {node.lineno}: sys.path"
+    assert not {module.split(".")[0] for module, _ in imports(path)} & UNPICKLING
+
+
+WRITING = {  # what opens files for writing, beside experiments/files.py
+    "ref_bioplaus/make_normal_table.py": "makes a file of the package",
+    "ref_bioplaus/experiments/data/make_fashion_mnist_small.py": "makes a file of the package",
+    "ref_bioplaus/experiments/jobs.py": "opens the null device",
+    "ref_bioplaus/experiments/printing.py": "opens the null device",
+}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_files_are_opened_for_writing_in_one_place(path):
+    if path.name == "files.py" or name(path) in WRITING:
+        return
+    for node in ast.walk(tree(path)):
+        if not isinstance(node, ast.Call):
+            continue
+        called = getattr(node.func, "id", getattr(node.func, "attr", None))
+        assert called not in ("write_text", "write_bytes", "touch", "tofile", "save_file"), f"line {node.lineno}"
+        if called in ("open", "fdopen"):
+            words = [ast.unparse(argument) for argument in (*node.args, *(k.value for k in node.keywords))]
+            writes = [w for w in words if re.fullmatch(r"'[rbt]*[wax+][bt+]*'|.*O_(WRONLY|RDWR).*", w)]
+            assert not writes, f"line {node.lineno}: {writes}"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)

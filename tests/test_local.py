@@ -103,8 +103,11 @@ def test_nonlinearities_have_known_values():
     assert values["relu"].tolist() == [0.0, 0.0, 0.0, 0.5, 800.0]
     assert np.allclose(values["sigmoid"], [0.0, 1 / (1 + np.e), 0.5, 1 / (1 + np.exp(-0.5)), 1.0], rtol=0, atol=1e-15)
     assert np.allclose(values["rectified_tanh"], [0.0, 0.0, 0.0, np.tanh(0.5), 1.0], rtol=1e-15, atol=0)
-    nan = relu.build((1,)).forward({}, {}, np.array([[np.nan]]), (), True)[0]
-    assert np.isnan(nan).all()  # a NaN is not hidden
+    for part in (tanh, relu, sigmoid, rectified_tanh):
+        op = part.build((1,))
+        y, _, cache = op.forward({}, {}, np.array([[np.nan]]), (), True)
+        assert np.isnan(y).all()  # a NaN is not hidden
+        assert np.isnan(op.backward({}, cache, np.ones((1, 1)))[0]).all()
 
 
 @pytest.mark.parametrize("name", ["numpy", "torch", "jax", "array-api-strict"])

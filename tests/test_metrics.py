@@ -65,6 +65,8 @@ def test_sign_changes_count_zeros_as_signs_of_their_own():
     after = (params[0], params[1]._replace(W=W), *params[2:])
     changes = metrics.sign_changes(params, after)
     assert {l: float(c) for l, c in changes.items()} == pytest.approx({1: 10 / 99, 2: 0.0, 3: 0.0})
+    W[1, 1] = np.nan
+    assert np.isnan(metrics.sign_changes(params, after)[1])  # no fraction is known
 
 
 def test_reconstruction_error_is_one_for_a_silent_inverse_and_falls_with_learning():
@@ -94,5 +96,7 @@ def test_top_k_error_and_its_ties(name):
     output = backend.asarray(np.array([[0.1, 0.5, 0.4], [0.3, 0.3, 0.3], [0.2, 0.0, 0.8], [0.0, 0.0, 1.0]]))
     y = backend.asarray(np.eye(3)[[1, 1, 0, 1]])
     assert [float(metrics.top_k_error(output, y, k)) for k in (1, 2, 3)] == [0.75, 0.25, 0.0]
+    missing = backend.asarray(np.array([[np.nan, 0.5, 0.4], [0.1, np.nan, 0.3], [0.1, 0.5, 0.4], [0.1, 0.5, 0.4]]))
+    assert float(metrics.top_k_error(missing, y, 3)) == 0.5
     with pytest.raises(ValueError, match="expected 1 to 3"):
         metrics.top_k_error(output, y, 4)

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from ref_bioplaus import losses, metrics, modifications
+from ref_bioplaus import backends, losses, metrics, modifications
 from ref_bioplaus.algorithms import backprop, kolen_pollack, sign_symmetry, weight_mirror
 from ref_bioplaus.conformance.architectures import GRADIENT, batch, fully_connected, randomised
 from ref_bioplaus.modifications import align_to_random, batch_manhattan, constant_norm, fixed_signs, noisy_gradients
 from ref_bioplaus.optimizers import adam, piecewise, sgd
-from ref_bioplaus.types import Batch
+from ref_bioplaus.types import NO_PARAMS, Batch, LayerParams
 from tests.conftest import get
 
 CE = losses.cross_entropy()
@@ -65,6 +65,32 @@ def test_constant_norm_leaves_a_zero_weight_alone():
     zero = np.zeros((2, 3))
     assert np.array_equal(modifications.scaled_to(zero, 1.5), zero)
     assert np.isclose(np.linalg.norm(modifications.scaled_to(zero + 2.0, 1.5)), 1.5)
+
+
+@pytest.mark.parametrize("kernels", ["portable", "native"])
+@pytest.mark.parametrize("name", ["numpy", "torch", "jax"])
+def test_a_weight_or_gradient_that_is_nan_stays_nan(name, kernels):
+    """Its sign, its clipping and its norm do not make a number of it; other weights are moved as ever."""
+    if name not in backends.installed():
+        pytest.skip(f"{name} is not installed")
+    b = backends.get(name, kernels=kernels)
+    W, g = (np.array([values], np.float32) for values in ([np.nan, 1.0, -2.0, 3.0], [1.0, np.nan, 2.0, 0.0]))
+
+    def moved(W, g, key):
+        found = []
+        for wrap in (batch_manhattan, lambda o: fixed_signs(o, start=0), constant_norm):
+            optimizer = wrap(sgd(0.25))
+            memory = optimizer.init((LayerParams(0.0 * g + 1.0), LayerParams(None)), (key,), b.kernels)
+            params, _ = optimizer.update((LayerParams(g), NO_PARAMS), memory, (LayerParams(W), NO_PARAMS), b.kernels)
+            found.append(params[0].W)
+        return tuple(found)
+
+    with np.errstate(invalid="ignore"):
+        signs, frozen, scaled = map(b.to_numpy, b.wrap(moved)(b.asarray(W), b.asarray(g), b.key(0)))
+    nan = np.float32(np.nan)
+    np.testing.assert_array_equal(signs, np.array([[nan, nan, -2.25, 3.0]], np.float32))
+    np.testing.assert_array_equal(frozen[0, :2], [nan, nan])
+    assert np.isnan(scaled).all()  # what a norm is made of is in it
 
 
 def test_signs_are_fixed_from_the_freeze_on_and_free_before():

@@ -22,18 +22,22 @@ from ref_bioplaus.cli import app
 from ref_bioplaus.experiments import (
     augmentation,
     checkpoints,
+    compare,
     datasets,
     jobs,
     logs,
     papers,
+    phases,
     preparing,
+    registry,
     reproduce,
+    series,
     side_by_side,
     training,
 )
 from ref_bioplaus.experiments.building import Shape, build
 from ref_bioplaus.experiments.checking import checked
-from ref_bioplaus.experiments.experiment import ExperimentError, as_toml, from_dict
+from ref_bioplaus.experiments.experiment import Experiment, ExperimentError, as_toml, from_dict
 from ref_bioplaus.models import MODELS
 from tests.conftest import get
 from tests.small_models import CLASSES, SIZES
@@ -219,6 +223,106 @@ def test_departures_and_failures_are_said(tmp_path):
         "backprop seed 0: optimizer.eta is 0.5, the paper's experiment has 0.000152",
         "backprop seed 0: failed: The loss is not finite.",
     ]
+
+
+@pytest.mark.parametrize("row", [row.name for row in registry.ROWS])
+def test_how_many_epochs_taught_the_forward_weights_is_asked_of_every_rows_schedule(row):
+    """Three epochs of five batches and two batches more; those that alternate begin with their inverses."""
+    alternates = "schedule" in registry.row(row).options
+    found = phases.taken(phases.schedule_of(Experiment(algorithm=row)), 5, 17)
+    assert (found.forward, found.others) == ((1.4, {"inverse": 2.0}) if alternates else (3.4, {}))
+    assert str(found) == ("1.4 forward, 2 inverse" if alternates else "")
+    first = phases.taken(phases.schedule_of(Experiment(algorithm=row)), 5, 5)
+    assert first.sentence().startswith("no forward weight has learned (0 forward, 1 inverse)") == alternates
+    assert phases.taken(phases.schedule_of(Experiment(algorithm=row)), 5, 6).sentence() == ""
+    many = phases.taken(phases.schedule_of(Experiment(algorithm=row)), 10**6, 3 * 10**6)
+    assert (many.forward, many.others) == ((1.0, {"inverse": 2.0}) if alternates else (3.0, {}))
+
+
+def test_a_table_says_how_many_epochs_were_of_inverse_learning_alone(tmp_path):
+    written_run(tmp_path, "dtp-alternating", 0, [record(0, None, 90.0), record(1, None, 90.0)])
+    written_run(tmp_path, "dtp-alternating", 1, [record(1, None, 90.0), record(2, 30.0, 40.0), record(3, None, 41.0)])
+    report = reproduce.reported(TABLE, COLUMN, tmp_path, ["dtp-alternating"])
+    shown = [row[-1] for row in side_by_side.text_rows(report)][::2]
+    assert shown == ["3 of 500 (1 forward, 2 inverse)", "1 of 500 (0 forward, 1 inverse)"]
+    (note,) = report.notes
+    assert note.startswith("dtp-alternating seed 0: no forward weight has learned (0 forward, 1 inverse)")
+    rows = json.loads(side_by_side.as_json(report))["rows"]
+    assert [row["phases"] for row in rows] == [
+        {"forward": 1.0, "others": {"inverse": 2.0}},
+        {"forward": 0.0, "others": {"inverse": 1.0}},
+    ]
+    headings, (first, second) = compare.table([series.read(r) for r in sorted(tmp_path.rglob("seed-*"))])
+    assert [dict(zip(headings, row, strict=True))["epochs"] for row in (first, second)] == shown
+
+
+def test_the_same_seed_in_two_folders_counts_once(tmp_path):
+    rows = [record(1, 9.0, 9.0)]
+    for seed in (0, 2):
+        out = written_run(tmp_path, "backprop", seed, rows)
+    shutil.copytree(out, out.with_name("seed-3"))
+    written_run(tmp_path, "backprop", 4, [record(1, 9.0, 3.0)])
+    report = reproduce.reported(TABLE, COLUMN, tmp_path, ["bp"])
+    (line,) = report.lines
+    assert (line.seeds, line.final["test error"]) == ((0, 2, 4), (7.0, pytest.approx(12**0.5), 3))
+    assert report.notes == ["backprop, seed-3: has the experiment and the seed of seed-2, so they count once"]
+
+
+def segment(**data):
+    """A log's line on a segment, by hand."""
+    images = {"dataset": "ylecun/mnist", "as_named": True, "train": 60_000, "test": 10_000, "labels": "digits",
+              "sha256": "0123456789abcdef", "of": "the bytes of 3 files"}  # fmt: skip
+    return {
+        "segment": {
+            "number": 1, "step": 0, "epoch": 0, "data": images | data, "backend": "torch", "device": "cuda:0 (H100)",
+            "kernels": "native", "dtype": "float32", "precision": "tf32", "versions": {"torch": "2.9"},
+            "processor": "A processor", "cores": 3, "threads": {},
+        }
+    }  # fmt: skip
+
+
+def test_a_report_says_what_computed_its_runs_and_from_which_images(tmp_path):
+    written_run(tmp_path, "backprop", 0, [segment(), record(1, 9.0, 9.0)])
+    written_run(tmp_path, "backprop", 1, [segment(), record(1, 9.0, 8.0)])
+    written_run(tmp_path, "dfa", 0, [record(1, 9.0, 9.0)], backend="jax")
+    report = reproduce.reported(TABLE, COLUMN, tmp_path, ["bp", "dfa"])
+    computed = [
+        "backprop seed 0, backprop seed 1: torch on cuda:0 (H100), native kernels, float32 (tf32); A processor, 3 "
+        "cores; torch 2.9; 60,000 training images of ylecun/mnist, sha256 0123456789ab of the bytes of 3 files",
+        "dfa seed 0: jax, native kernels, float32 (ieee) as asked for; no record of its device, versions and images",
+    ]
+    assert report.computed == computed
+    page, numbers = side_by_side.write(report, tmp_path)
+    assert page.read_text("utf-8").endswith("What computed them:\n\n" + "".join(f"- {line}\n" for line in computed))
+    assert json.loads(numbers.read_text("utf-8"))["runs"][0]["segments"] == [segment()["segment"]]
+
+
+def test_other_images_do_not_stand_beside_the_papers_numbers(tmp_path):
+    written_run(tmp_path, "backprop", 0, [segment(), record(1, 9.0, 9.0)])
+    written_run(tmp_path, "backprop", 1, [segment(as_named=False), record(1, 9.0, 9.0)])
+    written_run(tmp_path, "backprop", 2, [segment(dataset="own", as_named=None), record(1, 9.0, 9.0)], dataset="own")
+    report = reproduce.reported(TABLE, COLUMN, tmp_path, ["bp"])
+    rows = [row for row in side_by_side.text_rows(report) if row[1] == "test error"]
+    assert [(row[2], row[4], row[6]) for row in rows] == [
+        ("1.48", "+7.52", "+7.52"), ("of other images", "–", "–"), ("of other images", "–", "–"),
+    ]  # fmt: skip
+    assert report.notes == [
+        "backprop seed 1: learned from images that are not those of ylecun/mnist by their class names and brightness",
+        "backprop seed 2: dataset is own, the paper's experiment has ylecun/mnist",
+    ]
+    differences = [row["difference"]["final"] for row in json.loads(side_by_side.as_json(report))["rows"]]
+    assert differences[1:] == [{}, {}] and differences[0]["test error"] == pytest.approx(7.52)
+
+
+def test_an_edited_experiment_is_refused_before_anything_runs(tmp_path):
+    folder = finished_run(tmp_path)
+    newest = checkpoints.latest(folder)
+    experiment = logs.stored(folder)
+    checkpoints.save(folder, 8, newest.header | {"experiment": reproduce.as_dict(experiment)}, newest.tensors)
+    assert reproduce.planned(TABLE, COLUMN, ["bp"], out=tmp_path, epochs=2)
+    (folder / "experiment.toml").write_text(as_toml(replace(experiment, checkpoint_every=9.0)))
+    with pytest.raises(ExperimentError, match="was edited, checkpoint_every = 9.0 where the run has 60.0"):
+        reproduce.planned(TABLE, COLUMN, ["bp"], out=tmp_path, epochs=2)
 
 
 def test_seeds_that_learned_with_other_settings_are_not_averaged(tmp_path):

@@ -251,6 +251,22 @@ def test_a_trial_whose_loss_is_not_finite_comes_last_and_is_not_run_again(tmp_pa
     assert not (tmp_path / search.BEST).exists()
 
 
+def test_trials_of_the_same_values_count_once_and_one_that_learned_nothing_says_so(tmp_path):
+    ranges = 'trials = 3\n[[range]]\n[range.of]\n"optimizer.eta" = { kind = "choice", values = [0.1] }\n'
+    (tmp_path / "ranges.toml").write_text(ranges)
+    base = replace(BASE, algorithm="dtp-alternating", epochs=1, optimizer={"name": "sgd", "eta": 0.1}, batch=1000)
+    (tmp_path / "base.toml").write_text(as_toml(base))
+    given = ("search", tmp_path / "ranges.toml", "--experiment", tmp_path / "base.toml", "--out", tmp_path / "out")
+    done = CliRunner().invoke(app, [str(option) for option in given])
+    assert done.exit_code == 0, done.output
+    assert [line["repeats"] for line in found_in(tmp_path / "out")] == [None, 0, 0]
+    assert ["trial", "0"] in [line.split() for line in done.output.splitlines()]  # a table of this one alone
+    assert "Trial 2 has the values of trial 0: they count once." in done.output
+    assert "trial 0: numpy on cpu, native kernels, float32 (ieee); " in done.output
+    assert "Trial 0: no forward weight has learned (0 forward, 1 inverse)" in done.output
+    assert "the best are shown, by the lowest validation error of all their epochs" in done.output
+
+
 def test_what_to_search_is_named_once(tmp_path):
     for options in (
         (),

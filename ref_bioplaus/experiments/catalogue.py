@@ -5,11 +5,10 @@ The command `list` prints these rows, and the README's tables are checked agains
 
 import inspect
 import re
-from collections.abc import Callable
-from importlib import import_module
 from typing import Any, NamedTuple
 
 from .. import backends
+from ..models import MODELS
 from . import registry
 
 
@@ -34,8 +33,7 @@ def algorithms() -> Table:
 
 def models() -> Table:
     """The papers' networks."""
-    constructors: dict[str, Callable] = getattr(import_module("ref_bioplaus.models"), "MODELS", {})
-    rows = ((name, first_sentence(constructor)) for name, constructor in constructors.items())
+    rows = ((name, first_sentence(constructor)) for name, constructor in MODELS.items())
     return Table(("name", "what it is"), tuple(rows))
 
 

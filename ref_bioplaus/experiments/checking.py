@@ -1,6 +1,7 @@
 """An experiment checked before anything starts, and whatever it leaves open filled in."""
 
 import difflib
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,18 @@ from .building import (
     resolve_options,
     wrapped_row,
 )
-from .experiment import METRICS, Experiment, ExperimentError, as_dict, check_type, from_dict, plain, unknown
+from .experiment import (
+    INPUTS,
+    METRICS,
+    OWN,
+    Experiment,
+    ExperimentError,
+    as_dict,
+    check_type,
+    from_dict,
+    plain,
+    unknown,
+)
 
 DATASETS = {"mnist": "ylecun/mnist", "cifar": "uoft-cs/cifar10", "imagenet": "ILSVRC/imagenet-1k"}
 CIFAR_MODELS = ("he2016/resnet20",)
@@ -50,6 +62,7 @@ def checked(experiment: Experiment) -> Experiment:
     if experiment.seed >= 1 << 63:
         raise ExperimentError(f"seed is {experiment.seed}, expected less than 2^63.")
     check_dataset(experiment)
+    check_inputs(experiment)
     if not experiment.test and not experiment.held_out:
         raise ExperimentError("test is false and held_out is 0, so nothing would be measured: hold out some images.")
     full = replace(
@@ -57,7 +70,7 @@ def checked(experiment: Experiment) -> Experiment:
         algorithm=row.name,
         algorithm_options=default_options(experiment, row),
         model_options=default_model_options(experiment, row),
-        dataset=experiment.dataset or dataset_of(experiment.model),
+        dataset=experiment.dataset or (OWN if experiment.data else dataset_of(experiment.model)),
         optimizer=default_optimizer(experiment, row),
         inverse_optimizer=default_inverse_optimizer(experiment, row),
     )
@@ -93,13 +106,42 @@ def check_dataset(experiment: Experiment) -> None:
     from .datasets import KNOWN
 
     name, known = experiment.dataset, ("embedded", *KNOWN)
-    if name and experiment.data is None and name not in known and "/" not in name:
+    if name and name != OWN and experiment.data is None and name not in known and "/" not in name:
         ends = {id.rpartition("/")[2]: id for id in known}
         close = difflib.get_close_matches(name.lower(), ends, n=3)
         raise ExperimentError(
             f'The dataset "{name}" is unknown: did you mean {", ".join(ends[c] for c in close) or ", ".join(known)}?'
         )
     parse(experiment.augmentation)
+
+
+def check_inputs(experiment: Experiment) -> None:
+    """Raise ExperimentError for inputs that cannot be those of images."""
+    given = plain(experiment.inputs)
+    for name, value in given.items():
+        if name not in INPUTS:
+            raise ExperimentError(unknown("entry of inputs", name, INPUTS))
+        kind = {"shape": (int,), "classes": (str,)}.get(name, (float,))
+        check_type(f"inputs.{name}", value, (list,))
+        for entry in value:
+            check_type(f"an entry of inputs.{name}", entry, kind)
+    if ("mean" in given) != ("deviation" in given) or len(given.get("mean", ())) != len(given.get("deviation", ())):
+        raise ExperimentError("inputs has a mean without a deviation, or not as many: give both, a number per channel.")
+    if not all(math.isfinite(m) and 0 < d < math.inf for m, d in constants(given)):
+        raise ExperimentError(
+            f"inputs.mean is {given['mean']} and inputs.deviation {given['deviation']}, expected finite numbers, "
+            "deviations above 0."
+        )
+    if not experiment.normalise and any((m, d) != (0, 1) for m, d in constants(given)):
+        raise ExperimentError(
+            f"normalise is false, but inputs.mean is {given['mean']} and inputs.deviation {given['deviation']}: "
+            "leave out one of them."
+        )
+
+
+def constants(inputs: dict[str, Any]) -> list[tuple[float, float]]:
+    """Mean and deviation of every channel, as far as they are given."""
+    return list(zip(inputs.get("mean", ()), inputs.get("deviation", ()), strict=True))
 
 
 def dataset_of(model: str) -> str:

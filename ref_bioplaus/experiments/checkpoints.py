@@ -8,6 +8,7 @@ which holds it exactly.
 import hashlib
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ import numpy as np
 from ..backends import Backend
 from ..tree import named_leaves, unflatten
 from ..types import State
+from . import files
 
 KEPT = 2
 BEST = "best.safetensors"
@@ -71,9 +73,12 @@ def save(folder: Path, step: int, header: dict[str, Any], tensors: dict[str, np.
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is there with its whole content or not at all. Raises OSError."""
+    """Write an ordinary file so that it is there with its whole content or not at all. Raises OSError."""
+    files.check_place(path)
     temporary = path.with_name(path.name + TEMPORARY)
-    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    with suppress(FileNotFoundError):
+        os.unlink(temporary)  # what a kill left, or a link
+    file = files.opened(temporary, os.O_EXCL)
     try:
         rest = memoryview(content)
         while rest:
@@ -122,7 +127,7 @@ def load(path: Path) -> Checkpoint:
     from safetensors.numpy import load as deserialized
 
     try:
-        content = path.read_bytes()
+        content = files.content(path)
     except OSError as error:
         raise CheckpointError(f"The checkpoint {path} cannot be read ({error.strerror}).") from error
     try:
@@ -143,10 +148,10 @@ def load(path: Path) -> Checkpoint:
 def header_of(path: Path) -> dict[str, Any]:
     """A checkpoint's header alone, unchecked; {} where it cannot be read."""
     try:
-        with path.open("rb") as file:
+        with files.to_read(path) as file:
             size = int.from_bytes(file.read(8), "little")
             return dict(json.loads(json.loads(file.read(size))["__metadata__"][ENTRY]))
-    except (OSError, ValueError, KeyError, TypeError, MemoryError):
+    except (OSError, ValueError, KeyError, TypeError, MemoryError, OverflowError, RecursionError):
         return {}
 
 
@@ -195,10 +200,12 @@ def state_of(backend: Backend, checkpoint: Checkpoint, like: State) -> State:
 
 
 def keep_until(folder: Path, checkpoint: Checkpoint, experiment: dict[str, Any]) -> None:
-    """Make a checkpoint the newest of its folder, with the experiment's fields as they are from here on: the run takes
-    another way, a kill or not. Raises CheckpointError."""
+    """Make a checkpoint the newest of its folder, with the experiment's fields as they are from here on, beside those
+    of before: the run takes another way, a kill or not. Raises CheckpointError."""
     newest = folder / name_at(checkpoint.header["step"])
     header = checkpoint.header | {"experiment": experiment}
+    if header != checkpoint.header:
+        header |= {"experiment_before": checkpoint.header["experiment"]}
     try:
         if checkpoint.path != newest or header != checkpoint.header:  # the best one's own file may be gone, or damaged
             write_whole(newest, encoded(header, checkpoint.tensors))

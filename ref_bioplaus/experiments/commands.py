@@ -22,7 +22,13 @@ PIPE_WIDTH = 160  # columns, where no terminal says how wide it is
 BackendName = Annotated[str | None, typer.Option(help='The array library, as in `list backends`, or "module:object".')]
 DeviceName = Annotated[str | None, typer.Option(help='"cpu", "cuda", "cuda:1". Default: the library\'s usual one.')]
 DataFolder = Annotated[Path | None, typer.Option(help="A folder with the images, in the layout of Hugging Face's hub.")]
-CheckpointName = Annotated[str | None, typer.Option(help='A checkpoint\'s file name, or "best". Default: the newest.')]
+CheckpointName = Annotated[
+    str | None,
+    typer.Option(
+        help='A checkpoint\'s file name, or "best": by the images held out, or by the training batches where none are. '
+        "Default: the newest."
+    ),
+]
 Kernels = Annotated[str | None, typer.Option(help='"native", the library\'s own, or "portable", the definition.')]
 Epochs = Annotated[int | None, typer.Option(help="How often to go through the training images.")]
 Steps = Annotated[int | None, typer.Option(help="Batches after which to stop, wherever in an epoch.")]
@@ -45,6 +51,7 @@ def train(
         typer.Option(help='An id of Hugging Face\'s hub, or "embedded". Default: what the model is made for.'),
     ] = None,
     data: DataFolder = None,
+    config: Annotated[str | None, typer.Option(help="A configuration of the dataset, where it has several.")] = None,
     backend: BackendName = None,
     device: DeviceName = None,
     dtype: Annotated[str | None, typer.Option(help='"float32", "float64" or "bfloat16".')] = None,
@@ -63,8 +70,8 @@ def train(
     """An algorithm learns a dataset: any algorithm, model, dataset and backend."""
     named = {
         "algorithm": algorithm, "model": model, "dataset": dataset, "data": None if data is None else str(data),
-        "backend": backend, "device": device, "dtype": dtype, "precision": precision, "kernels": kernels,
-        "batch": batch, "epochs": epochs, "steps": steps, "seed": seed, "held_out": held_out,
+        "config": config, "backend": backend, "device": device, "dtype": dtype, "precision": precision,
+        "kernels": kernels, "batch": batch, "epochs": epochs, "steps": steps, "seed": seed, "held_out": held_out,
         "augmentation": augmentation,
     }  # fmt: skip
 
@@ -90,6 +97,9 @@ def resume(
     kernels: Kernels = None,
     epochs: Epochs = None,
     steps: Steps = None,
+    despite_lost_log: Annotated[
+        bool, typer.Option("--despite-lost-log", help="Go on with what is left of a log that was deleted or cut.")
+    ] = False,
     tensorboard: WithTensorBoard = False,
 ) -> None:
     """Continue a run that was stopped, bit for bit on the same backend and device, or on another one.
@@ -105,7 +115,10 @@ def resume(
     def work(reporter):
         from . import training
 
-        return training.resume(out, checkpoint, reporter=reporter, tensorboard=tensorboard, **given(changes))
+        return training.resume(
+            out, checkpoint, reporter=reporter, tensorboard=tensorboard, despite_lost_log=despite_lost_log,
+            **given(changes),
+        )  # fmt: skip
 
     carry_out(work)
 
@@ -156,9 +169,10 @@ def sentences(work: Callable) -> Any:
     from ..backends import BackendError
     from .checkpoints import CheckpointError
     from .experiment import ExperimentError
+    from .files import NotOrdinary
     from .running import NotFinite
 
-    expected: tuple[type[Exception], ...] = (BackendError, CheckpointError, ExperimentError, ImportError)
+    expected: tuple[type[Exception], ...] = (BackendError, CheckpointError, ExperimentError, NotOrdinary, ImportError)
     with suppress(ImportError):
         from .datasets import DataError
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import figures, series
+from . import figures, phases, segments, series
 from .checkpoints import CheckpointError, write_whole
 from .experiment import ExperimentError
 from .figures import FIGURES
@@ -16,8 +16,9 @@ from .side_by_side import shown
 TEMPLATE = "compare.html"
 CAPTION = (
     "Mean over seeds ± sample standard deviation, errors in percent. Final: the last evaluation; best: the lowest of "
-    "all evaluations, which no choice depends on; train: the batches of an epoch as they were met. Seeds that reached "
-    "different epochs have rows of their own."
+    "all evaluations, each error for itself, so that the best test error is chosen by the test images, which no other "
+    "choice depends on; train: the batches of an epoch as they were met. Seeds that reached different epochs have rows "
+    "of their own. Where epochs taught no forward weight, it says how many did and how many did not."
 )
 FINAL = {
     "train_error": "train error",
@@ -31,6 +32,7 @@ BEST = {"validation_error": "best validation error", "test_error": "best test er
 
 def table(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
     """Headings, and a row for the runs that differ only in their seed and reached the same step."""
+    runs, _ = series.once(runs)
     names = [name for name in FINAL if any(final(run, name) is not None for run in runs)]
     best = [name for name in BEST if name in names]
     headings = ["run", "seeds", "epochs", *(FINAL[n] for n in names), *(BEST[n] for n in best), "time, s", "images/s"]
@@ -66,8 +68,23 @@ def lowest(run: Run, name: str) -> float | None:
 
 
 def epochs(run: Run) -> str:
-    """How far a run has come, of how many epochs."""
-    return f"{run.records[-1]['epoch']} of {run.experiment.epochs}"
+    """How far a run has come, of how many epochs, and how many of them taught the forward weights if not all."""
+    parts = phases.of_run(run.experiment, run.records, run.segments)
+    reached = f"{run.records[-1]['epoch']} of {run.experiment.epochs}"
+    return f"{reached} ({parts})" if parts and str(parts) else reached
+
+
+def notes(runs: Sequence[Run]) -> list[str]:
+    """What a reader must know of single runs: those that count once, those that learned nothing, and what computed."""
+    kept, found = series.once(runs)
+    for run in kept:
+        parts = phases.of_run(run.experiment, run.records, run.segments)
+        if parts and parts.sentence():
+            found.append(f"{run.out}: {parts.sentence()}.")
+    return [
+        *found,
+        *(f"{line}." for line in segments.told((str(run.out), run.experiment, run.segments) for run in kept)),
+    ]
 
 
 def cell(numbers: Sequence[float | None], digits: int) -> str:
@@ -78,7 +95,7 @@ def cell(numbers: Sequence[float | None], digits: int) -> str:
 def settings(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
     """The fields of their experiments in which groups differ, but for the algorithm: headings and rows."""
     groups = series.grouped(runs)
-    fields = [series.identity(group.runs[0].experiment) for group in groups]
+    fields = [series.known_by(group.runs[0]) for group in groups]
     names = sorted({name for own in fields for name in own} - {"algorithm"})
     differing = [name for name in names if len({repr(own.get(name)) for own in fields}) > 1]
     return ["field", *(group.label for group in groups)], [
@@ -119,8 +136,9 @@ def as_page(runs: Sequence[Run], data: Any = None) -> str:
         folders=[str(run.out) for run in runs],
         results=table(runs),
         caption=CAPTION,
+        notes=notes(runs),
         settings=settings(runs),
-        pictures=drawn(runs, data),
+        pictures=drawn(series.once(runs)[0], data),
     )
 
 

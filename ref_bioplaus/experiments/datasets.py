@@ -27,6 +27,7 @@ from .streaming import cores, views
 
 __all__ = ("DataError", "Dataset", "Split", "images_per_second", "load")
 
+EMBEDDED = "embedded"  # the name of the images inside this package
 IN_MEMORY = 1 << 30  # bytes: larger sets stream
 PROBED = 100  # images, evenly spread, whose size and colour are looked at before the rest is decoded
 SAMPLED = 1000  # images, evenly spread, that give a streamed set its mean and deviation, or tell whose images they are
@@ -61,19 +62,20 @@ KNOWN = {
 def load(
     name: str, path: str | Path | None = None, held_out: int = 0, augmentation: str = "none",
     normalise: bool = True, stream: bool | None = None, workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None, config: str | None = None,
 ) -> Dataset:  # fmt: skip
     """A dataset of the hub, "embedded", or in place of these the one in the folder `path`.
 
     held_out: training images kept for validation, the last ones of a fixed permutation. normalise: to mean 0 and
     deviation 1 over the training images, per channel; False: brightness in [0, 1]. stream: None streams what is larger
     than 1 GiB, or is resized at random. workers: processes that decode a stream; None: one per core, 0: threads.
-    progress: told how many images are decoded, of how many. Raises DataError, one sentence.
+    progress: told how many images are decoded, of how many. config: one of the dataset's configurations, where it has
+    several. Raises DataError, one sentence.
     """
     plan = augmentations.parse(augmentation)
     if path is None and name == "embedded":
         return embedded_images(plan, held_out, normalise)
-    found = hub.find(name, path)
+    found = hub.find(name, path, config)
     title = name if path is None else str(path)
     parts = {"train": found.train} if found.test is None else {"train": found.train, "test": found.test}
     probed = [image for source in parts.values() for image in source.images(spread(len(source), PROBED))]
@@ -117,9 +119,12 @@ def load(
         found.classes, (*out, 1 if grey else 3), plan, np.zeros(1), np.ones(1), resize_first,
         cores() if workers is None else workers,
     )  # fmt: skip
+    if path is None and name in KNOWN:
+        data.recognised = name
+    elif normalise or name in KNOWN:
+        data.recognised = recognised(found)
     if normalise:
-        known = name if path is None and name in KNOWN else recognised(found)
-        data.mean, data.deviation = moments(data, known)
+        data.mean, data.deviation = moments(data, data.recognised)
     else:
         data.mean, data.deviation = unit(data)
     return data
@@ -167,6 +172,7 @@ def embedded_images(plan: Augmentation, held_out: int, normalise: bool) -> Datas
         np.zeros(1), np.ones(1),
     )  # fmt: skip
     data.mean, data.deviation = moments(data, None) if normalise else unit(data)
+    data.recognised = EMBEDDED
     return data
 
 

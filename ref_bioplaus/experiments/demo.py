@@ -19,7 +19,7 @@ from ..backends import Backend, BackendError
 from ..conformance import agreement
 from ..network import Network, predict
 from ..types import NO_PARAMS, LayerParams, Loss, State
-from . import embedded, registry
+from . import embedded, phases, registry
 from .environment import environment
 from .recipes import ARCHITECTURES, BATCH, CLASSES, Architecture
 from .records import REFERENCE, Comparison, Progress, Results, Settings, Training
@@ -162,7 +162,8 @@ def train(
             began = time.perf_counter()
         progress.advance()
     layers = {l: tuple(points) for l, points in angles.items()}
-    return Training(row, architecture, name, steps, "", seconds, warm_up_seconds, tuple(curve), layers)
+    parts = phases.taken(algorithm.schedule, per_epoch, steps)
+    return Training(row, architecture, name, steps, "", seconds, warm_up_seconds, tuple(curve), layers, parts)
 
 
 def batches(images: embedded.Images, network: Network, seed: int) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:

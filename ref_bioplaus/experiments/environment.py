@@ -4,7 +4,11 @@ import ctypes
 import datetime
 import os
 import platform
+import re
 import sys
+from contextlib import chdir
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +18,7 @@ from ..backends import Backend
 
 KEEP = ((-4, 0), (-1, 2**31 - 1))  # malloc.h: no M_MMAP_MAX for arrays of their own, M_TRIM_THRESHOLD out of reach
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+SAFE_PATH = "PYTHONSAFEPATH"  # as python -P
 XLA_DETERMINISTIC = "xla_gpu_deterministic_ops"
 OTHERS = ("OPENBLAS_CORETYPE", "XLA_FLAGS")  # these change speed as well
 
@@ -43,6 +48,17 @@ def keep_freed_memory() -> bool:
     return mallopt is not None and all(mallopt(option, value) for option, value in KEEP)
 
 
+def leave_the_current_folder_alone() -> None:
+    """Let no Python that this process starts import from the current folder, as `python -c` does, and matplotlib not
+    read its settings there, which may have it evaluate expressions and start TeX. For programs: it is for the whole
+    process."""
+    os.environ[SAFE_PATH] = "1"
+    spec = find_spec("matplotlib") if os.path.lexists("matplotlibrc") else None
+    if spec is not None and spec.origin is not None:
+        with chdir(os.path.dirname(spec.origin)):
+            import matplotlib  # noqa: F401
+
+
 def ask_for_determinism() -> None:
     """Ask CUDA's and XLA's libraries for the same bits every time; they read this once, before their first product.
 
@@ -65,6 +81,19 @@ def make_deterministic(backend: Backend) -> None:
         torch.use_deterministic_algorithms(True)
         settings: Any = torch.utils.deterministic
         settings.fill_uninitialized_memory = False  # every kernel writes all of its result
+
+
+def versions(backend: Backend) -> dict[str, str]:
+    """The versions of what computes, {name: version}."""
+    ours = {"ref_bioplaus": __version__, "python": platform.python_version(), "numpy": np.__version__}
+    return ours | backend.versions()
+
+
+def processor() -> str:
+    """The processor's name."""
+    path = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*:\s*(.+)", path.read_text()) if path.exists() else []
+    return names[0] if names else platform.processor() or platform.machine() or "unknown"
 
 
 def environment(learning: dict[str, Backend]) -> dict[str, str]:

@@ -12,8 +12,35 @@ from .experiment import Experiment, ExperimentError
 
 BYTES = {"bfloat16": 2, "float32": 4, "float64": 8}
 SLOTS = {"adam": 2, "rmsprop": 3}  # tensors of an optimizer's memory per tensor it moves; sgd: 1 with momentum
-SAVING = 3  # the state, and two copies of it as bytes, while a checkpoint is made
-PER_UNIT = 3  # numbers kept for each unit and sample of a step: the output, what its backward pass needs, the error
+COMPARING = {"delta_angles", "gradient_ratios"}  # metrics for which a step of backpropagation runs beside the own one
+
+
+class Taken(NamedTuple):
+    """What a run takes in memory beside its state, counted in its layers, its state and the activations of a batch.
+
+    A checkpoint is the state three times more: as arrays of the host, as bytes, as a file's content. A step holds what
+    its forward and backward pass make, torch's all of it at once while the step is captured; two steps are held where
+    learning is compared with backpropagation. Of both torch's memory becomes twice as much, as glibc does not put
+    together again what is freed in pieces. JAX's compiler takes most of what small runs take.
+    """
+
+    base: float  # bytes, whatever runs
+    layer: float  # bytes, of programs and their compiler
+    saving: float  # times the state, while a checkpoint is made or the first state is drawn
+    step: float  # times the activations, for each step that is held
+
+
+# Found by `python -m asv_bench.estimates` from the peak of resident memory of six whole runs, from an MLP to AlexNet,
+# each in a process of its own with one thread: AMD EPYC, glibc 2.36, NumPy 2.4, torch 2.13, JAX 0.10, November 2026.
+TAKEN = {  # what is said was 0.8 to 1.3 times what the runs took; portable kernels ran the four small ones alone
+    ("numpy", "native"): Taken(5e6, 2e6, 4.5, 1.0),
+    ("numpy", "portable"): Taken(1e6, 1e6, 4.5, 1.0),
+    ("torch", "native"): Taken(10e6, 1e6, 8.0, 5.0),
+    ("torch", "portable"): Taken(10e6, 1e6, 7.5, 1.5),
+    ("jax", "native"): Taken(185e6, 9.5e6, 5.0, 2.5),
+    ("jax", "portable"): Taken(185e6, 9.5e6, 5.0, 2.5),
+}
+UNMEASURED = ("numpy", "portable")  # what stands for other libraries on a CPU
 
 
 class Estimate(NamedTuple):
@@ -24,9 +51,12 @@ class Estimate(NamedTuple):
     memory: int  # of optimizers and modifications
     statistics: int  # BatchNorm's running ones
     gradients: int
-    activations: int
+    activations: int  # what synapses and local operations make of a batch
     itemsize: int
     largest: int  # of the state's tensors
+    layers: int = 0
+    steps: int = 1  # whose arrays are held at once
+    taken: Taken | None = None  # what such runs take; None on a GPU, where none was measured
 
     @property
     def state(self) -> int:
@@ -35,8 +65,19 @@ class Estimate(NamedTuple):
 
     @property
     def total(self) -> int:
-        """Bytes that are needed at once at least: by a step, or before the first one, to draw the largest tensor."""
-        return self.state + self.itemsize * max(self.gradients + self.activations, self.largest)
+        """Bytes that are needed at once: on a CPU about, by what runs took; on a GPU at least, by a step or to draw the
+        largest tensor before the first one.
+        """
+        if self.taken is None:
+            return self.state + self.itemsize * max(self.gradients + self.activations, self.largest)
+        base, layer, saving, step = self.taken
+        step *= self.steps * self.itemsize * self.activations
+        return round(base + layer * self.layers + self.state + max(saving * self.state, step))
+
+    @property
+    def needed(self) -> str:
+        """The bytes that are needed, in words."""
+        return f"{'at least' if self.taken is None else 'about'} {size(self.total)}"
 
     def __str__(self) -> str:
         rows = {
@@ -44,7 +85,7 @@ class Estimate(NamedTuple):
             "activations of a batch": self.activations,
         }  # fmt: skip
         parts = [f"{name} {n:,} ({size(n * self.itemsize)})" for name, n in rows.items()]
-        return ", ".join(parts) + f"; in all at least {size(self.total)}"
+        return ", ".join(parts) + f"; in all {self.needed}"
 
 
 def size(count: float) -> str:
@@ -56,8 +97,8 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def estimate(experiment: Experiment, built: Built) -> Estimate:
-    """What the experiment's state and one step take, counted from the network's geometry."""
+def estimate(experiment: Experiment, built: Built, backend: Backend) -> Estimate:
+    """What the experiment's state and one step take, counted from the network's geometry, and a run on this backend."""
     network, module = built.network, built.row.module
     weights = {l: math.prod(network[l].linear.weight_shape) for l in network.weighted}
     parameters = network.parameter_count
@@ -76,11 +117,19 @@ def estimate(experiment: Experiment, built: Built) -> Estimate:
         moved += feedback_weights if module == "kolen_pollack" else 0
         memory += moved if name in ("align-to-random", "fixed-signs") else 0
     statistics = sum(2 * math.prod(s) for n, s in network.parameter_shapes.items() if n.endswith("/gamma"))
-    units = sum(math.prod(layer.out_shape) for layer in network.layers)
+    taken = TAKEN.get((backend.name, backend.kernels.name), TAKEN[UNMEASURED]) if on_host(backend) else None
     return Estimate(
-        parameters, feedback, memory, statistics, parameters + learned_feedback, PER_UNIT * units * experiment.batch,
-        BYTES[experiment.dtype], largest_tensor(built, weights),
+        parameters, feedback, memory, statistics, parameters + learned_feedback,
+        experiment.batch * numbers_made(network), BYTES[experiment.dtype], largest_tensor(built, weights),
+        len(network.layers), 2 if COMPARING.intersection(experiment.metrics) else 1, taken,
     )  # fmt: skip
+
+
+def numbers_made(network: Network) -> int:
+    """Numbers that one sample's forward pass makes: what comes in, and what every synapse and operation gives."""
+    made = [layer.linear.out_shape for layer in network.layers if layer.linear]
+    made += [op.out_shape for layer in network.layers for op in layer.local]
+    return sum(map(math.prod, [network[0].out_shape, *made]))
 
 
 def optimizer_size(options, count: int) -> int:
@@ -203,10 +252,8 @@ def free_disk(folder: Path) -> int | None:
 def check_memory(found: Estimate, backend: Backend, what: str) -> None:
     """Raise ExperimentError, with numbers, where an experiment cannot fit on the device."""
     free = free_memory(backend)
-    needed = max(found.total, SAVING * found.state if on_host(backend) else 0)
-    if free is not None and needed > free:
-        when = " while a checkpoint is made," if needed > found.total else ""
+    if free is not None and found.total > free:
         raise ExperimentError(
-            f"{what} needs at least {size(needed)}{when} on {backend.device}, which has {size(free)} free: {found}; "
+            f"{what} needs {found.needed} on {backend.device}, which has {size(free)} free: {found}; "
             "choose a smaller batch or model, or another device."
         )

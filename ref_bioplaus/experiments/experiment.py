@@ -17,6 +17,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from .. import naming
+from . import files
+
 Table = Mapping[str, Any]
 
 
@@ -32,10 +35,12 @@ class Experiment:
     algorithm_options: Table = field(default_factory=dict)  # of its function in algorithms/
     model: str = "bartunov2018/mnist-fc"
     model_options: Table = field(default_factory=dict)
-    dataset: str | None = None  # an id of the Hugging Face hub, or "embedded"; None: what the model is made for
+    dataset: str | None = None  # an id of the Hugging Face hub, or "embedded"; None: what the model is made for, or OWN
     data: str | None = None  # a folder in the hub's layout
+    config: str | None = None  # of the dataset's configurations, where it has several
     augmentation: str = "none"
     normalise: bool = True  # pixels to mean 0 and deviation 1 per channel over the training images; false: 0 to 1
+    inputs: Table = field(default_factory=dict)  # {shape, classes, mean, deviation}: what the network gets, see INPUTS
     held_out: int = 0  # training images kept for validation
     test: bool = True  # whether the test images are measured
     loss: str | None = None  # None: cross-entropy, or squared-error where the targets are the inputs
@@ -54,21 +59,30 @@ class Experiment:
     evaluate_every: int = 1  # epochs
     checkpoint_every: float = 60.0  # seconds; 0: after every step
     metrics: tuple[str, ...] = ("matrix_angles", "delta_angles", "gradient_ratios", "sign_changes")
+    code: Table | None = None  # of each "module:object" above {file, sha256}, as a run has found it
 
 
 METRICS = Experiment().metrics
+OWN = "own"  # the dataset of images that are given, in a folder or as arrays, without the name of one
+# The images that a run learned from, for whoever predicts with what it learned: (height, width, channels), the classes'
+# names, and per channel what brightness in [0, 1] is reduced and then divided by. A run fills them in from its data,
+# but for images that do not tell; those that are given are used.
+INPUTS = ("shape", "classes", "mean", "deviation")
 NOT_LEARNING = (
     "backend",
     "device",
     "kernels",
     "data",
+    "inputs",
     "epochs",
     "steps",
     "evaluate_every",
     "checkpoint_every",
     "metrics",
     "test",
+    "code",
 )
+CODE = ("backend",)  # fields that may name code, "module:object"; see naming.py
 
 
 # Files
@@ -77,7 +91,7 @@ NOT_LEARNING = (
 def read(path: Path) -> Experiment:
     """The experiment of a TOML file. Raises ExperimentError where it cannot be read or understood."""
     try:
-        return from_dict(tomllib.loads(path.read_text("utf-8")))
+        return from_dict(tomllib.loads(files.content(path).decode("utf-8")))
     except OSError as error:
         raise ExperimentError(f"The experiment {path} cannot be read ({error.strerror}): name another file.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -96,8 +110,12 @@ def as_dict(experiment: Experiment) -> dict[str, Any]:
     return {name: plain(value) for name, value in asdict(experiment).items() if value is not None}
 
 
-def from_dict(values: Table) -> Experiment:
-    """The experiment of these fields. Raises ExperimentError for an unknown field or a value of a wrong type."""
+def from_dict(values: Table, named: Iterable[str] = ()) -> Experiment:
+    """The experiment of these fields. Raises ExperimentError for an unknown field or a value of a wrong type.
+
+    named: names of code that a call or a command gave. Those of `values` that are not among them are taken for a
+    file's: naming.Stored, so that nothing is imported for them.
+    """
     known = {f.name: f for f in fields(Experiment)}
     for name, value in values.items():
         if name not in known:
@@ -108,22 +126,38 @@ def from_dict(values: Table) -> Experiment:
         given["metrics"] = tuple(given["metrics"])
     if "checkpoint_every" in given:
         given["checkpoint_every"] = float(given["checkpoint_every"])
+    known_code = given.get("code") or {}
+    for name, record in known_code.items():
+        check_type(f'code."{name}"', record, (dict,))
+        for key, value in record.items():
+            check_type(f'code."{name}".{key}', value, (str,))
+    asked = set(named)
+    for name in CODE:
+        if name in given:
+            text = str(given[name])
+            given[name] = text if text in asked else naming.stored(text, f"--{name}", known_code.get(text))
     return Experiment(**given)
 
 
 FIELD_TYPES: dict[str, tuple[type, ...]] = (
     dict.fromkeys(("algorithm", "model", "augmentation", "backend", "dtype", "precision", "kernels"), (str,))
-    | dict.fromkeys(("dataset", "data", "device", "loss"), (str, type(None)))
+    | dict.fromkeys(("dataset", "data", "config", "device", "loss"), (str, type(None)))
     | dict.fromkeys(("held_out", "batch", "epochs", "seed", "evaluate_every"), (int,))
     | dict.fromkeys(("algorithm_options", "model_options", "modifications"), (dict,))
-    | dict.fromkeys(("optimizer", "inverse_optimizer"), (dict,))
+    | dict.fromkeys(("optimizer", "inverse_optimizer", "inputs"), (dict,))
     | dict.fromkeys(("test", "normalise"), (bool,))
-    | {"steps": (int, type(None)), "checkpoint_every": (float,), "metrics": (list, tuple)}
+    | {"steps": (int, type(None)), "checkpoint_every": (float,), "metrics": (list, tuple), "code": (dict, type(None))}
 )
 
 
+def named_code(values: Table) -> tuple[str, ...]:
+    """The names in an experiment's fields, as `as_dict` has them, that a call or a command gave itself."""
+    return naming.named(values.get(name) for name in CODE)
+
+
 def overridden(experiment: Experiment, settings: Iterable[str]) -> Experiment:
-    """The experiment with settings "optimizer.eta=0.01": a dotted path, and a value as in TOML (or a bare word).
+    """The experiment with settings "optimizer.eta=0.01": a dotted path, and a value as in TOML (or a bare word). Code
+    that a setting names is named by the command.
 
     Raises ExperimentError for a setting that is none, an unknown field and a value of a wrong type.
     """
@@ -139,7 +173,7 @@ def overridden(experiment: Experiment, settings: Iterable[str]) -> Experiment:
             if not isinstance(place, dict):
                 raise ExperimentError(f'The setting "{setting}" is not understood: "{name}" is a value, not a table.')
         place[last] = toml_value(text.strip())
-    return from_dict(values)
+    return from_dict(values, named_code(values))
 
 
 def toml_value(text: str) -> Any:

@@ -8,6 +8,7 @@ are those that colour-blind readers can tell apart.
 """
 
 import copy
+import io
 import textwrap
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -22,8 +23,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from . import mosaics, series
+from .checkpoints import write_whole
 from .experiment import ExperimentError, unknown
-from .lines import DARK, FLOOR, band, bars, dashes, error_axis, group_name, legend, number_axis, time_axis
+from .lines import DARK, FLOOR, band, bars, dashes, error_axis, group_name, legend, literal, number_axis, time_axis
 from .missing import (
     error_name,
     freezing,
@@ -72,8 +74,10 @@ def draw(name: str, runs: Sequence[Run], data: Any = None) -> Picture:
     for run in runs:
         if missing := kind.lacks(run):
             raise ExperimentError(f"The run {run.out} {missing}")
+    kept, repeated = series.once(runs)
     with rc_context(STYLE):
-        return kind.draw(runs, data)
+        picture = kind.draw(kept, data)
+    return picture._replace(caption=" ".join([picture.caption, *repeated]))
 
 
 def save(picture: Picture, out: Path) -> None:
@@ -82,8 +86,10 @@ def save(picture: Picture, out: Path) -> None:
     with rc_context(STYLE | {"svg.hashsalt": out.name}):
         figure = with_room_below(picture)
         metadata: dict[str, Any] = {"Date": None, "Creator": None} if out.suffix == ".svg" else {}
+        drawn = io.BytesIO()
         try:
-            figure.savefig(out, dpi=150, facecolor="white", metadata=metadata)
+            figure.savefig(drawn, format=out.suffix[1:], dpi=150, facecolor="white", metadata=metadata)
+            write_whole(out, drawn.getvalue())
         except OSError as error:
             raise ExperimentError(
                 f"The picture {out} cannot be written ({error.strerror}): name another file."
@@ -285,7 +291,7 @@ def final_errors(
     few = FixedLocator(places) if len(places) <= NAMED_PLACES else MaxNLocator(integer=integer)
     axes.xaxis.set_major_locator(few)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:.4g}"))
-    handles = [Line2D([], [], color=COLOURS[i % len(COLOURS)], label=g.label) for i, g in enumerate(groups)]
+    handles = [Line2D([], [], color=COLOURS[i % len(COLOURS)], label=literal(g.label)) for i, g in enumerate(groups)]
     handles += dashes({"train": "--", test: "-"})
     legend(figure, handles)
     epochs = sorted({run.records[-1]["epoch"] for run in runs})

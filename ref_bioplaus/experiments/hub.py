@@ -4,13 +4,16 @@
 decoded here, from their bytes, so that a damaged one can be named.
 """
 
-import io
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from . import inside
 from .augmentation import DataError
+from .files import NotOrdinary
+from .labels import any_label, check_labels, is_text, labels_of, words_of
 
 TESTS = ("test", "validation", "val", "valid", "dev")  # the first one that has labels is the test split
 IMAGES = ("image", "img")  # column names, preferred over others of the same type
@@ -32,6 +35,7 @@ class Source(NamedTuple):
     column: str
     origin: str  # the hub's id, or the folder
     split: str
+    roots: tuple[str, ...]  # folders in which its files may lie
 
     def __len__(self) -> int:
         return len(self.table)
@@ -42,18 +46,28 @@ class Source(NamedTuple):
         return [self.decoded(cell, int(row), grey) for cell, row in zip(cells, rows, strict=True)]
 
     def decoded(self, cell: dict | None, row: int, grey: bool | None) -> Any:
-        """One image, upright. Raises DataError for bytes that are not an image of 8 bits."""
-        from PIL import Image, ImageOps
+        """One image, upright. Raises DataError for bytes that are not an image of 8 bits, and for a path that leads out
+        of the folder."""
+        from PIL import Image, ImageOps, UnidentifiedImageError
 
         if not cell or (cell["bytes"] is None and cell["path"] is None):
             raise DataError(f"{self.place(row, cell)} has no image: leave the row out.")
         try:
-            with Image.open(cell["path"] if cell["bytes"] is None else io.BytesIO(cell["bytes"])) as file:
+            with inside.stream(cell, self.roots) as stream, Image.open(stream, formats=inside.rasters()) as file:
                 mode = file.mode
                 if mode not in NOT_EIGHT_BITS:
                     turned = file.getexif().get(ORIENTATION, 1) != 1
                     image = ImageOps.exif_transpose(file) if turned else file
                     return image.convert("L" if (mode in GREY if grey is None else grey) else "RGB")
+        except NotOrdinary as error:
+            raise DataError(
+                f"{self.place(row, cell)} cannot be read ({error.strerror}): only ordinary files inside the folder are."
+            ) from None
+        except UnidentifiedImageError as error:
+            raise DataError(
+                f"{self.place(row, cell)} is damaged ({first_line(error)}), or of a format that is not read: expected "
+                f"one of {', '.join(inside.RASTERS)}."
+            ) from None
         except Exception as error:  # whatever Pillow's decoders raise
             raise DataError(
                 f"{self.place(row, cell)} is damaged ({first_line(error)}): load the dataset anew."
@@ -79,30 +93,43 @@ class Found(NamedTuple):
     named: bool  # whether the dataset itself names its classes
 
 
-def find(name: str, path: str | Path | None = None) -> Found:
-    """The splits of a dataset, by the hub's id or in a folder. Raises DataError, one sentence, where there are none."""
-    splits = opened(name, None if path is None else Path(path))
+def find(name: str, path: str | Path | None = None, config: str | None = None) -> Found:
+    """The splits of a dataset, by the hub's id or in a folder; config: one of its configurations, where it has several.
+
+    Labels are numbers, or words: the classes are then the words of the training images, in order. A split for measuring
+    none of whose images has a label is passed over. Raises DataError, one sentence.
+    """
+    splits = opened(name, None if path is None else Path(path), config)
     origin = name if path is None else str(path)
+    roots = inside.roots_of(folder_of(name, path))
     if "train" not in splits:
         raise DataError(f'{origin} has no split "train", only {", ".join(splits)}: rename one in its README.')
     column, label, classes = columns(splits["train"], origin)
-    labels = labels_of(splits["train"], label, origin, "train")
+    if is_text(splits["train"], label):
+        classes = words_of(splits["train"], label, origin)
+    labels = labels_of(splits["train"], label, origin, "train", classes)
     named = bool(classes)
     classes = classes or tuple(map(str, range(int(labels.max(initial=0)) + 1)))
     check_labels(labels, classes, origin, "train")
-    source = Source(encoded(splits["train"], column), column, origin, "train")
+    source = Source(encoded(splits["train"], column), column, origin, "train", roots)
     for split in (name for name in TESTS if name in splits and len(splits[name])):
-        if {column, label} <= set(splits[split].column_names):
-            test_labels = labels_of(splits[split], label, origin, split)
+        if {column, label} <= set(splits[split].column_names) and any_label(splits[split], label):
+            test_labels = labels_of(splits[split], label, origin, split, classes)
             if np.any(test_labels != -1):  # the hub's -1: not made public
                 check_labels(test_labels, classes, origin, split)
-                test = Source(encoded(splits[split], column), column, origin, split)
+                test = Source(encoded(splits[split], column), column, origin, split, roots)
                 return Found(source, labels, test, test_labels, classes, named)
     return Found(source, labels, None, None, classes, named)
 
 
-def opened(name: str, path: Path | None) -> Any:
-    """Every split by name. Raises DataError."""
+def folder_of(name: str, path: str | Path | None) -> Path | None:
+    """The folder that is read: the one named, or one that stands where the hub's id leads."""
+    place = Path(name if path is None else path)
+    return place if path is not None or place.is_dir() else None
+
+
+def opened(name: str, path: Path | None, config: str | None) -> Any:
+    """Every split of a configuration by name. Raises DataError."""
     try:
         import datasets
         import PIL  # noqa: F401
@@ -117,11 +144,34 @@ def opened(name: str, path: Path | None) -> Any:
             f'The dataset "{name}" is no id of the Hugging Face hub, and no folder: expected an id as ylecun/mnist, '
             "or a folder that is there."
         )
+    inside.check_version()
+    folder = folder_of(name, path)
+    if folder is not None:
+        inside.check_folder(folder)
+    place = name if path is None else str(path.resolve())
     try:
-        splits = datasets.load_dataset(name if path is None else str(path.resolve()))
+        builder = datasets.load_dataset_builder(place, config)
+        inside.check_builder(builder, inside.roots_of(folder), name if path is None else str(path))
+        builder.download_and_prepare()
+        return builder.as_dataset()
+    except DataError:
+        raise
     except Exception as error:  # whatever the hub's client and the file formats raise
-        raise DataError(sentence(error, name, path)) from error
-    return splits
+        which = configurations(error, place, config, name if path is None else str(path))
+        raise DataError(which or sentence(error, name, path)) from error
+
+
+def configurations(error: Exception, place: str, config: str | None, origin: str) -> str | None:
+    """A sentence on a configuration that has to be chosen, or is none; None for another error."""
+    import datasets
+
+    if not isinstance(error, ValueError) or not re.match(
+        "Config name is missing|BuilderConfig .* not found", str(error)
+    ):
+        return None
+    names = datasets.get_dataset_config_names(place)
+    wrong = f'has no configuration "{config}"' if config else f"has {len(names)} configurations"
+    return f"{origin} {wrong}: choose one of {', '.join(names)} with --config."
 
 
 def sentence(error: Exception, name: str, path: Path | None) -> str:
@@ -202,10 +252,11 @@ def columns(table: Any, origin: str) -> tuple[str, str, tuple[str, ...]]:
     label = first(datasets.ClassLabel, LABELS)
     if label is not None:
         return image, label, tuple(features[label].names)
-    label = next((n for n in LABELS if "int" in str(getattr(features.get(n), "dtype", ""))), None)
+    label = next((n for n in LABELS if re.match("u?int|(large_)?string", getattr(features.get(n), "dtype", ""))), None)
     if label is None:
         raise DataError(
-            f'{origin} has no class label for an image, only {", ".join(features)}: expected a column "label".'
+            f'{origin} has no class label for an image, only {", ".join(features)}: expected a column "label" of '
+            "numbers or words."
         )
     return image, label, ()
 
@@ -215,29 +266,6 @@ def encoded(table: Any, column: str) -> Any:
     import datasets
 
     return table.select_columns([column]).cast_column(column, datasets.Image(decode=False))
-
-
-def labels_of(table: Any, column: str, origin: str, split: str) -> np.ndarray:
-    """A split's labels, int32 (n,). Raises DataError for a row that has none."""
-    if not len(table):
-        return np.zeros(0, dtype=np.int32)
-    values = table.with_format("arrow")[:][column]
-    if values.null_count:
-        row = values.to_pylist().index(None)
-        raise DataError(f'Row {row} of split "{split}" of {origin} has no label: leave it out.')
-    return np.asarray(values, dtype=np.int32)
-
-
-def check_labels(labels: np.ndarray, classes: tuple[str, ...], origin: str, split: str) -> None:
-    """Raise DataError for an empty split and for a label that is no class."""
-    if not len(labels):
-        raise DataError(f'Split "{split}" of {origin} has no images: expected one at least.')
-    wrong = np.flatnonzero((labels < 0) | (labels >= len(classes)))
-    if len(wrong):
-        raise DataError(
-            f'Row {wrong[0]} of split "{split}" of {origin} has the label {labels[wrong[0]]}, expected 0 to '
-            f"{len(classes) - 1}: correct it, or leave the row out."
-        )
 
 
 def shard_of(origin: str, split: str, row: int) -> tuple[str, int] | None:

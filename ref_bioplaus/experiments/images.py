@@ -4,6 +4,8 @@ import hashlib
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace
@@ -12,6 +14,7 @@ from .. import losses
 from ..backends import Backend
 from ..types import Array, Batch
 from . import augmentation as augmentations
+from . import hashing
 from .augmentation import Augmentation, DataError
 from .hub import Source
 from .streaming import Decoders
@@ -53,6 +56,7 @@ class Dataset:
     deviation: np.ndarray
     resize_first: bool = False
     workers: int = 0
+    recognised: str | None = None  # the hub's dataset that these images are, by its id or as far as can be told
     on_device: weakref.WeakKeyDictionary = field(default_factory=weakref.WeakKeyDictionary, repr=False)  # by backend
     decoders: Decoders | None = field(default=None, repr=False)
 
@@ -76,6 +80,17 @@ class Dataset:
     def fingerprint(self) -> str:
         """What tells the training images from others: a digest of their labels in order."""
         return hashlib.sha256(self.train.labels.astype("<i4").tobytes()).hexdigest()
+
+    def digest(self) -> dict[str, Any]:
+        """The hash of the files that the images are from, or of the arrays where they are from none."""
+        sources = {name: s.source for name in self.splits if (s := getattr(self, name)).source is not None}
+        if not sources:
+            return hashing.of_arrays(self)
+        origin = Path(sources["train"].origin)
+        if origin.is_dir():
+            return hashing.of_folder(origin)
+        cached = [Path(file["filename"]) for source in sources.values() for file in source.table.cache_files]
+        return hashing.of_files({path.name: path for path in cached})
 
     def split(self, name: str) -> Split:
         """A split by name. Raises DataError where there is none."""

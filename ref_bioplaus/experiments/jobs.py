@@ -1,8 +1,8 @@
 """Runs side by side: each experiment in a process of its own, which stops with a checkpoint when it is asked to.
 
-`python -m ref_bioplaus.experiments.jobs` is such a process. It reads what to do from the first line of its standard
-input, writes a JSON line per event to its standard output, and stops when its standard input ends: with whatever
-started it, even where that was killed.
+`main` is such a process. It reads what to do from the first line of its standard input, writes a JSON line per event to
+its standard output, and stops when its standard input ends: with whatever started it, even where that was killed. It
+imports the same ref_bioplaus, behind the standard library, and nothing from the current folder.
 """
 
 import json
@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -20,11 +20,19 @@ from typing import Any, NamedTuple
 
 from . import checkpoints
 from .environment import THREADS, keep_freed_memory
-from .experiment import Experiment, ExperimentError, as_dict, from_dict
+from .experiment import Experiment, ExperimentError, as_dict, from_dict, named_code
 from .logs import FAILURE, records
 
 FINISHED, STOPPED, FAILED, BUSY = "finished", "stopped", "failed", "busy"
 WAIT = 0.2  # seconds between looks at signals
+PLACE = str(Path(__file__).parents[2])  # of the package
+START = """
+import os, sys
+if sys.argv[1] not in sys.path:
+    sys.path.insert(sys.path.index(os.path.dirname(os.__file__)) + 1, sys.argv[1])
+from ref_bioplaus.experiments.jobs import main
+main()
+"""
 
 
 class Job(NamedTuple):
@@ -137,10 +145,11 @@ class Process:
         self.job, self.end, self.sentence = job, FAILED, ""
         environment = os.environ | (dict.fromkeys(THREADS, str(len(share))) if share else {})
         self.process = subprocess.Popen(
-            [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
-            process_group=0,
+            [sys.executable, "-P", "-c", START, PLACE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=environment, process_group=0,
         )  # fmt: skip
-        task = {"experiment": as_dict(job.experiment), "out": str(job.out), "cores": share}
+        fields = as_dict(job.experiment)
+        task = {"experiment": fields, "named": named_code(fields), "out": str(job.out), "cores": share}
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):  # where it has died already, `outcome` says so
             self.process.stdin.write(json.dumps(task) + "\n")
@@ -199,7 +208,7 @@ def main() -> None:
         except BrokenPipeError:  # nobody listens any more: the run is about to be asked to stop
             os.dup2(os.open(os.devnull, os.O_WRONLY), lines.fileno())
 
-    end, sentence = carried_out(from_dict(task["experiment"]), Path(task["out"]), tell)
+    end, sentence = carried_out(from_dict(task["experiment"], task["named"]), Path(task["out"]), tell)
     tell("end", end=end, sentence=sentence)
 
 
@@ -215,6 +224,7 @@ def carried_out(experiment: Experiment, out: Path, tell) -> tuple[str, str]:
     from ..backends import BackendError
     from . import training
     from .datasets import DataError
+    from .files import NotOrdinary
     from .preparing import Busy
 
     class Teller(training.Reporter):
@@ -232,7 +242,7 @@ def carried_out(experiment: Experiment, out: Path, tell) -> tuple[str, str]:
         def record(self, record):
             tell("record", record=record)
 
-    expected = (BackendError, checkpoints.CheckpointError, ExperimentError, DataError, ImportError)
+    expected = (BackendError, checkpoints.CheckpointError, ExperimentError, DataError, NotOrdinary, ImportError)
     try:
         done = training.train(experiment, out, resume=True, reporter=Teller())
     except Busy as error:
@@ -250,12 +260,16 @@ def carried_out(experiment: Experiment, out: Path, tell) -> tuple[str, str]:
 # Before and after a run
 
 
-def check_backend(name: str) -> None:
-    """Raise BackendError for a backend that is unknown or not installed; those installed are not imported."""
+def check_backends(experiments: Iterable[Experiment]) -> None:
+    """Raise BackendError for a backend that is unknown, not installed or named by a file alone, and for words that none
+    takes; those installed are not imported."""
     from .. import backends
 
-    if name not in backends.installed():
-        backends.loader(name)
+    installed = backends.installed()
+    for e in experiments:
+        backends.check_words(e.device, e.dtype, e.precision, e.kernels)
+        if e.backend not in installed:
+            backends.loader(e.backend)
 
 
 def is_finished(job: Job) -> bool:
@@ -266,7 +280,3 @@ def is_finished(job: Job) -> bool:
     last, wanted = found[-1], job.experiment
     enough = last["epoch"] >= wanted.epochs or (wanted.steps is not None and last["step"] >= wanted.steps)
     return enough and newest[0].name == checkpoints.name_at(last["step"])
-
-
-if __name__ == "__main__":
-    main()

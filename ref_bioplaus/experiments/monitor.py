@@ -17,8 +17,8 @@ from ..network import Network, forward
 from ..types import Array, Batch, Info, Optimizer, Params, State, Step
 from .building import Built
 from .demo import feedback_weights
+from .phases import LEARNING
 
-LEARNING = ("learn", "engaged", "parallel", "forward")  # modes that assign errors, one of which every algorithm has
 STILL = Optimizer(lambda params, address, kernels: (), lambda grads, memory, params, kernels: (params, memory))
 TOP = 5
 

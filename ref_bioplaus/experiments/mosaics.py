@@ -14,6 +14,7 @@ from . import checkpoints
 from .building import build, first_state
 from .contracts import Reporter
 from .experiment import ExperimentError
+from .lines import literal
 from .pictures import STYLE
 from .series import Run, grouped
 
@@ -35,8 +36,8 @@ class Picture(NamedTuple):
 def receptive_fields(runs: Sequence[Run], data: Any = None) -> Picture:
     """The weights into the first units of the first layer, each unit on a scale of its own.
 
-    data: tells the images' shape; without it images are taken for square, or else read from the run's dataset. Raises
-    CheckpointError, ExperimentError and DataError.
+    data: tells the images' shape; without it the run does. Those of an older run are taken for square, or else read
+    from its dataset. Raises CheckpointError, ExperimentError and DataError.
     """
     panels = []
     for run in runs:
@@ -80,6 +81,9 @@ def image_shape(run: Run, pixels: int, data: Any) -> tuple[int, ...]:
     """(height, width, channels) of inputs of so many numbers."""
     if data is not None:
         return tuple(data.in_shape)
+    shape = tuple(run.experiment.inputs.get("shape", ()))
+    if math.prod(shape) == pixels:
+        return shape
     from .preparing import load_data
 
     return square(pixels) or tuple(load_data(run.experiment, Reporter()).in_shape)
@@ -160,5 +164,5 @@ def names(runs: Sequence[Run]) -> dict[Any, str]:
     for group in grouped(runs):
         for run in group.runs:
             seed = f", seed {run.experiment.seed}" if len(group.runs) > 1 else ""
-            found[run.out] = f"{group.label}{seed}"
+            found[run.out] = literal(f"{group.label}{seed}")
     return found

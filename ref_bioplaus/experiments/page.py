@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..conformance import agreement
-from . import pictures
-from .recipes import ARCHITECTURES, Architecture, note
+from . import files, pictures
+from .checkpoints import write_whole
+from .recipes import ARCHITECTURES, Architecture
 from .records import REFERENCE, Comparison, Results, Training
 
 PAGE, DATA = "index.html", "demo.json"
@@ -37,6 +38,8 @@ def check_writable(folder: Path) -> None:
     nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not nearest.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, "Not a directory", str(nearest))
+    for file in (folder / PAGE, folder / DATA):
+        files.check_place(file)
     for place in (nearest, *(file for file in (folder / PAGE, folder / DATA) if file.exists())):
         if not os.access(place, os.W_OK) or (place is not nearest and place.is_dir()):
             raise PermissionError(errno.EACCES, "Permission denied", str(place))
@@ -45,10 +48,9 @@ def check_writable(folder: Path) -> None:
 def write(results: Results, folder: Path) -> Path:
     """Write both files into the folder, and return the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / DATA).write_text(json.dumps(as_data(results), indent=1, allow_nan=False), encoding="utf-8")
-    page = folder / PAGE
-    page.write_text(as_page(results), encoding="utf-8")
-    return page
+    write_whole(folder / DATA, json.dumps(as_data(results), indent=1, allow_nan=False).encode())
+    write_whole(folder / PAGE, as_page(results).encode())
+    return folder / PAGE
 
 
 def as_data(results: Results) -> dict[str, Any]:
@@ -81,7 +83,7 @@ def training_data(t: Training) -> dict[str, Any]:
         "network": t.architecture.name,
         "backend": t.backend,
         "recipe": str(t.architecture.recipe(t.row)),
-        "note": note(t.row),
+        "note": t.note,
         "steps": t.steps,
         "failure": t.failure,
         "test_error_percent": number(t.error),
@@ -136,7 +138,6 @@ def as_page(results: Results) -> str:
         angles=pictures.angle_curves(trainings, ANGLES),
         tables=[training_table(a, members) for a, members in by_network if members],
         agreement=agreement_table(results.comparisons),
-        note=note,
         limit=f"{agreement.LIMIT:g}",
         reference=REFERENCE,
     )

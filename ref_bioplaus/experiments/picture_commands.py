@@ -67,9 +67,9 @@ def compare(
 
         found = [series.read(run) for run in once(runs)]
         program.write(found, html)
-        return program.table(found), program.CAPTION
+        return program.table(found), [program.CAPTION, *program.notes(found)]
 
-    (headings, rows), caption = sentences(work)
+    (headings, rows), told = sentences(work)
     console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
     shown = Table(*headings, box=None, pad_edge=False, header_style="bold")
     for column in shown.columns[1:]:
@@ -77,7 +77,8 @@ def compare(
     for row in rows:
         shown.add_row(*map(Text, row))
     console.print(shown)
-    say(console, caption)
+    for sentence in told:
+        say(console, sentence)
     say(console, f"The page is {html}.")
 
 

@@ -4,18 +4,34 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from .. import backends
+import numpy as np
+
+from .. import backends, naming
 from ..backends import Backend, BackendError
 from ..types import Batch
-from . import checkpoints, environment, estimates, monitor
+from . import checkpoints, environment, estimates, files, monitor, papers
 from .building import Built, Shape
 from .checkpoints import TEMPORARY, Checkpoint
 from .contracts import Data, Reporter
-from .experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict, as_toml
+from .experiment import (
+    NOT_LEARNING,
+    OWN,
+    Experiment,
+    ExperimentError,
+    as_dict,
+    as_toml,
+    from_dict,
+    named_code,
+    plain,
+    read,
+)
 from .logs import EXPERIMENT, FAILURE, LOG, TENSORBOARD
 
+SHOWN = 12  # classes that a sentence lists
 BEGUN = (EXPERIMENT, LOG, TENSORBOARD, FAILURE, checkpoints.BEST)  # what a run has before its first checkpoint
 
 
@@ -27,7 +43,8 @@ class Busy(ExperimentError):
 def alone(out: Path) -> Iterator[None]:
     """A run's folder, made where it is not there, for this process alone; taken away again where it stays empty.
 
-    Raises Busy, and ExperimentError where the folder cannot be made or read.
+    Raises Busy, ExperimentError where the folder cannot be made or read, and NotOrdinary where the run would write to a
+    link.
     """
     made = not out.exists()
     try:
@@ -44,6 +61,8 @@ def alone(out: Path) -> Iterator[None]:
             raise Busy(f"Another process is running {out}: wait for it, or name another folder.") from error
         except OSError:
             pass  # a file system without locks
+        for name in (EXPERIMENT, LOG):
+            files.check_place(out / name)  # before what is there is read
         yield
     finally:
         os.close(folder)
@@ -85,6 +104,50 @@ def check_same(experiment: Experiment, stored: Experiment, out: Path) -> None:
         )
 
 
+def check_unedited(out: Path, checkpoint: Checkpoint, experiment: Experiment) -> None:
+    """Raise ExperimentError where a run's experiment.toml was changed since it was written, and show how; NotOrdinary
+    where it is a link.
+
+    It may hold what any checkpoint of the folder says or said before the run was resumed with changes, or `experiment`,
+    what is to be from here on.
+    """
+    path = out / EXPERIMENT
+    files.check_place(path)
+    if not path.exists():
+        return
+    headers = [checkpoint.header, *map(checkpoints.header_of, (*checkpoints.found(out), out / checkpoints.BEST))]
+    said = [header.get(name) for header in headers for name in ("experiment", "experiment_before")]
+    there, run = as_dict(read(path)), as_dict(from_dict(checkpoint.header["experiment"]))
+    if not any(same(there, fields) for fields in (run, as_dict(experiment), *map(understood, said))):
+        shown = [f"{name} = {mine!r} where the run has {theirs!r}" for name, mine, theirs in differences(there, run)]
+        raise ExperimentError(
+            f"The file {path} was edited, {', '.join(shown) or 'its modifications have another order'}: take the edit "
+            "back, or delete the file, which is then written anew, and name what is to be changed as an option, as "
+            "--epochs 20."
+        )
+
+
+def understood(fields: Any) -> dict[str, Any]:
+    """Stored fields of an experiment in their full form; {} where they are none."""
+    try:
+        return as_dict(from_dict(fields))
+    except (ExperimentError, AttributeError, TypeError):
+        return {}
+
+
+def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    """Whether the fields of two experiments are equal, and their modifications in the same order."""
+    return a == b and list(a.get("modifications", ())) == list(b.get("modifications", ()))
+
+
+def differences(a: dict[str, Any], b: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """(dotted path, value in a, value in b) wherever the fields of two experiments differ; None where one has none."""
+    mine, theirs = dict(papers.flat(a)), dict(papers.flat(b))
+    for name in sorted(mine.keys() | theirs.keys()):
+        if mine.get(name) != theirs.get(name):
+            yield name, mine.get(name), theirs.get(name)
+
+
 def labels_of(data: Data) -> str | None:
     """What tells training images from others; None where the data does not say."""
     return getattr(data, "fingerprint", None)
@@ -95,6 +158,7 @@ def check_checkpoint(checkpoint: Checkpoint | None, data: Data, experiment: Expe
     if checkpoint is None:
         return
     header, now = checkpoint.header, data.train.count
+    place = experiment.data or (None if experiment.dataset == OWN else experiment.dataset)
     before = header.get("images", now)
     if now != before:
         raise ExperimentError(
@@ -103,8 +167,8 @@ def check_checkpoint(checkpoint: Checkpoint | None, data: Data, experiment: Expe
         )
     if None not in (header.get("labels"), labels_of(data)) and header["labels"] != labels_of(data):
         raise ExperimentError(
-            f"The run in {out} learned from images with other labels than those of "
-            f"{experiment.data or experiment.dataset}: name the same data, or start in another folder."
+            f"The run in {out} learned from images with other labels than those "
+            f"{f'of {place}' if place else 'given here'}: name the same data, or start in another folder."
         )
     if header["step"] > total:
         raise ExperimentError(
@@ -160,18 +224,85 @@ def get_backend(experiment: Experiment, reporter: Reporter) -> Backend:
         return get("portable")
 
 
+def identified(experiment: Experiment, checkpoint: Checkpoint | None, reporter: Reporter) -> Experiment:
+    """The experiment with the file and hash of the code of one's own that it runs; says so where a run goes on with
+    another file than it had."""
+    used = {name: naming.identity(name) for name in named_code(as_dict(experiment)) if naming.is_code(name)}
+    before = (checkpoint.header["experiment"].get("code") or {}) if checkpoint else {}
+    for name, now in used.items():
+        digest = before.get(name, {}).get("sha256")
+        if digest and digest != now.get("sha256"):
+            reporter.note(f"{name} is not what this run has had so far: sha256 {now.get('sha256')}, before {digest}.")
+    return replace(experiment, code=used or None)
+
+
 def load_data(experiment: Experiment, reporter: Reporter) -> Data:
-    """The experiment's dataset; says so where a folder holds another number of images. Raises datasets.DataError."""
+    """The experiment's dataset, normalised as its inputs say; says so where a folder holds another number of images.
+
+    Raises datasets.DataError, and ExperimentError for images that only whoever began the run can give.
+    """
     from . import datasets
 
+    if experiment.dataset == OWN and experiment.data is None:
+        raise ExperimentError(
+            "The run learns from images of your own, which were given as arrays: give them again (images=), or name "
+            "the folder that holds them with --data."
+        )
+    mean, deviation = (np.array(experiment.inputs.get(name, ()), np.float64) for name in ("mean", "deviation"))
+    as_they_are = not np.any(mean) and np.all(deviation == 1)
     found = datasets.load(
         str(experiment.dataset), experiment.data, held_out=experiment.held_out, augmentation=experiment.augmentation,
-        normalise=experiment.normalise,
+        normalise=experiment.normalise and bool(as_they_are), config=experiment.config,
     )  # fmt: skip
+    if len(mean) and not as_they_are:
+        check_channels(mean, found)
+        found.mean, found.deviation = mean, deviation
     other = datasets.other_count(str(experiment.dataset), found.train.count + experiment.held_out)
     if other:
         reporter.note(f"{experiment.data or experiment.dataset} has {other}.")
     return found
+
+
+def check_channels(mean: np.ndarray, data: Any) -> None:
+    """Raise ExperimentError where constants are given for another number of channels than the images have."""
+    if len(mean) != data.in_shape[-1]:
+        raise ExperimentError(
+            f"inputs.mean has {len(mean)} channels, but the images have {data.in_shape[-1]}: give one number for each."
+        )
+
+
+def settled(experiment: Experiment, data: Data, run: str) -> Experiment:
+    """The experiment with its inputs filled in from its data. run: what a sentence begins with.
+
+    Raises ExperimentError where the experiment has others already, which were learned from.
+    """
+    given, here = plain(experiment.inputs), inputs_of(data)
+    numbers = [str(i) for i in range(len(here["classes"]))]
+    for name, value in here.items():
+        before = given.setdefault(name, value)
+        unnamed = name == "classes" and len(before) == len(value) and numbers in (before, value)
+        if before != value and not unnamed:
+            raise ExperimentError(
+                f"{run} has inputs.{name} = {few(before)}, but the images here have {few(value)}: name the same data, "
+                "or leave out inputs and start in another folder."
+            )
+    return replace(experiment, inputs=given)
+
+
+def few(values: list) -> str:
+    """A list for a sentence: its ends, where it is long."""
+    return str(values) if len(values) <= SHOWN else f"{len(values)} from {values[0]!r} to {values[-1]!r}"
+
+
+def inputs_of(data: Data) -> dict[str, Any]:
+    """The shape and classes of some images, and what they are normalised by where they tell."""
+    names = data.classes if not isinstance(data.classes, int) else range(data.classes)
+    classes = [str(name).encode("utf-8", "backslashreplace").decode() for name in names]  # as a file can hold them
+    found = {"shape": [int(n) for n in data.in_shape], "classes": classes}
+    mean, deviation = getattr(data, "mean", None), getattr(data, "deviation", None)
+    if mean is None or deviation is None:
+        return found
+    return found | {"mean": [float(m) for m in mean], "deviation": [float(d) for d in deviation]}
 
 
 def shape_of(data: Data, experiment: Experiment) -> Shape:

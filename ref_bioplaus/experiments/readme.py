@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 from . import catalogue
+from .checkpoints import write_whole
 from .registry import ROWS
 
 
@@ -87,4 +88,4 @@ def rewritten(text: str) -> str:
 
 if __name__ == "__main__":
     path = Path(sys.argv[1])
-    path.write_text(rewritten(path.read_text()))
+    write_whole(path, rewritten(path.read_text()).encode())

@@ -117,9 +117,5 @@ ARCHITECTURES = (
 
 
 def note(row: Row) -> str:
-    """What a reader of the demo's table must know of a row's steps; often nothing."""
-    if row.module == "weight_mirror":
-        return "a mirror step follows every step, inside its time"
-    if "schedule" in row.options:
-        return "every other epoch trains inverses only"
-    return ""
+    """What a reader of the demo's table must know of the time of a row's steps; often nothing."""
+    return "a mirror step follows every step, inside its time" if row.module == "weight_mirror" else ""

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 from ..conformance import agreement
 from . import registry
-from .recipes import BATCH, Architecture
+from .phases import Phases
+from .recipes import BATCH, Architecture, note
 from .registry import Row
 
 REFERENCE = "numpy"
@@ -36,6 +37,14 @@ class Training:
     warm_up_seconds: float = math.nan
     curve: tuple[tuple[int, float], ...] = ()  # (step, test error in %)
     angles: dict[int, tuple[tuple[int, float], ...]] = field(default_factory=dict)  # {layer: (step, degrees W to B)}
+    phases: Phases | None = None  # of its epochs
+
+    @property
+    def note(self) -> str:
+        """What a reader must know of its steps; often nothing."""
+        if self.phases is None or not str(self.phases):
+            return note(self.row)
+        return self.phases.sentence() or f"of its epochs {self.phases}"
 
     @property
     def error(self) -> float:

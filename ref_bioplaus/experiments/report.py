@@ -8,7 +8,7 @@ from rich.text import Text
 
 from ..conformance import agreement
 from .page import shown
-from .recipes import ARCHITECTURES, note
+from .recipes import ARCHITECTURES
 from .records import REFERENCE, Comparison, Progress, Results, Training
 
 ENOUGH = 10  # sentences of one kind
@@ -57,8 +57,8 @@ def show(results: Results, console: Console) -> None:
         mine = results.learned(architecture)
         if mine:
             console.print(training_table(architecture.label, mine))
-            for text in dict.fromkeys(note(t.row) for t in mine if note(t.row)):
-                labels = " · ".join(dict.fromkeys(t.row.label for t in mine if note(t.row) == text))
+            for text in dict.fromkeys(t.note for t in mine if t.note):
+                labels = " · ".join(dict.fromkeys(t.row.label for t in mine if t.note == text))
                 say(console, f"{labels}: {text}.")
             console.print()
     if results.comparisons:

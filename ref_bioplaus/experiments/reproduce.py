@@ -7,23 +7,26 @@
 The run of a cell is in OUT/<table>/<column>/<row>/seed-<n>. "final" is the last epoch, "best" the lowest of all epochs,
 each quantity for itself; no choice depends on the test images. The train error is the mean over the batches of an epoch
 as they were met, the last epoch that has one: where inverses alone learn, there is none. Seeds that reached different
-epochs, or that learned with other settings, are never averaged together.
+epochs, or that learned with other settings, are never averaged together, and a seed that is there twice counts once.
+The paper's numbers do not stand beside those of other images.
 """
 
 import difflib
 import re
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import checkpoints, papers
+from . import checkpoints, logs, papers, phases, segments
 from .checking import checked
 from .experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict, from_dict, overridden
-from .jobs import Job, check_backend
+from .files import content
+from .jobs import Job, check_backends
 from .logs import FAILURE, records, stored
-from .preparing import check_checkpoint, check_same
+from .phases import Phases
+from .preparing import check_checkpoint, check_same, check_unedited
 
 MEASURED = {  # a table's quantity: the record's number, and whether the paper means the best epoch's
     "train error": ("train_error", None),
@@ -48,6 +51,10 @@ class Result(NamedTuple):
     experiment: Experiment
     departures: tuple[str, ...]  # from the paper's experiment
     failure: str  # "" where there was none
+    folder: str = ""
+    same_images: bool = True  # as the paper's, as far as is known
+    phases: Phases | None = None  # of its epochs
+    segments: Sequence[dict[str, Any]] = ()  # what computed it; none in an older log
 
 
 class Spread(NamedTuple):
@@ -69,6 +76,14 @@ class Line:
     epochs: int  # the paper's
     final: dict[str, Spread]
     best: dict[str, Spread]
+    same_images: bool = True
+    phases: Phases | None = None
+    repeated: tuple[str, ...] = ()  # a sentence for every run that has the seed of another
+
+    @property
+    def published(self) -> Mapping[str, float]:
+        """The paper's numbers to compare with, by quantity; none where the images are others."""
+        return self.cell.values if self.same_images else {}
 
 
 @dataclass(frozen=True)
@@ -85,9 +100,17 @@ class Report:
         """What a reader must know of single runs: departures and failures."""
         found: dict[str, list[str]] = {}
         for result in self.results:
-            for text in [*result.departures, *([f"failed: {result.failure}"] if result.failure else [])]:
+            unlearned = result.phases.sentence() if result.phases else ""
+            failed = f"failed: {result.failure}" if result.failure else ""
+            for text in filter(None, [*result.departures, unlearned, failed]):
                 found.setdefault(text, []).append(f"{result.row} seed {result.seed}")
-        return [f"{', '.join(runs)}: {text}" for text, runs in found.items()]
+        notes = [f"{', '.join(runs)}: {text}" for text, runs in found.items()]
+        return notes + [text for line in self.lines for text in line.repeated]
+
+    @property
+    def computed(self) -> list[str]:
+        """What computed which runs."""
+        return segments.told((f"{r.row} seed {r.seed}", r.experiment, r.segments) for r in self.results)
 
 
 # What to run
@@ -171,8 +194,7 @@ def planned(
             theirs = experiment_of(table, by_column.id, row.id)
             mine = checked(overridden(replace(theirs, seed=seed, **changes), settings))
             found.append(Job(f"{row.label} seed {seed}", mine, folder(out, table, by_column.id, row.id, seed)))
-    for backend in dict.fromkeys(job.experiment.backend for job in found):
-        check_backend(backend)
+    check_backends(job.experiment for job in found)
     for job in found:
         check_begun(job)
     return found
@@ -189,6 +211,9 @@ def check_begun(job: Job) -> None:
     if before is None or not (newest or records(job.out)):
         return
     check_same(job.experiment, before, job.out)
+    header = checkpoints.header_of(newest[0]) if newest else {}
+    if "experiment" in header:
+        check_unedited(job.out, checkpoints.Checkpoint(newest[0], header, {}), job.experiment)
     check_images(job, before, newest)
 
 
@@ -206,7 +231,14 @@ def check_images(job: Job, before: Experiment, newest: Sequence[Path]) -> None:
             "name the same data, or start in another folder."
         )
     data = datasets.load(
-        str(now.dataset), now.data, now.held_out, now.augmentation, normalise=False, stream=True, workers=0
+        str(now.dataset),
+        now.data,
+        now.held_out,
+        now.augmentation,
+        normalise=False,
+        stream=True,
+        workers=0,
+        config=now.config,
     )  # streamed, so that hardly an image is decoded
     check_checkpoint(checkpoints.Checkpoint(newest[0], header, {}), data, now, job.out, header["step"])
 
@@ -248,9 +280,14 @@ def results_of(table: papers.Table, column: papers.Column, row: papers.Row, out:
         mine, rows = stored(path.parent), records(path.parent)
         if mine is not None and rows:
             failure = path.with_name(FAILURE)
-            why = failure.read_text("utf-8") if failure.exists() else ""
-            one = result(table, row, mine, theirs, rows, why)
-            found.append(one._replace(departures=(*one.departures, *other_images(path.parent, mine))))
+            why = content(failure).decode("utf-8") if failure.exists() else ""
+            one, parts = result(table, row, mine, theirs, rows, why), logs.segments(path.parent)
+            other = segments.other_images(parts)
+            found.append(one._replace(
+                departures=(*one.departures, *other_images(path.parent, mine), *([other] if other else [])),
+                folder=path.parent.name, same_images=mine.dataset == theirs.dataset and not other,
+                phases=phases.of_run(mine, rows, parts), segments=parts,
+            ))  # fmt: skip
     return found
 
 
@@ -299,11 +336,28 @@ def lines_of(table: papers.Table, column: papers.Column, row: papers.Row, result
     cell, epochs = table.cell(row.id, column.id), experiment_of(table.name, column.id, row.id).epochs
     found, alike = [], dict.fromkeys((r.epoch, r.departures) for r in results)
     for epoch, departing in sorted(alike, key=lambda key: key[0], reverse=True):
-        here = [r for r in results if (r.epoch, r.departures) == (epoch, departing)]
+        every = [r for r in results if (r.epoch, r.departures) == (epoch, departing)]
+        by_seed = {r.seed: r for r in reversed(every)}
+        here = [r for r in every if by_seed[r.seed] is r]
+        repeated = tuple(
+            f"{row.id}, {r.folder}: has the experiment and the seed of {by_seed[r.seed].folder}, so they count once"
+            for r in every if by_seed[r.seed] is not r
+        )  # fmt: skip
         final, best = ({q: spread(getattr(r, which).get(q) for r in here) for q in table.quantities}
                        for which in ("final", "best"))  # fmt: skip
         found.append(
-            Line(row, cell, tuple(r.seed for r in here), epoch, epochs, without_none(final), without_none(best))
+            Line(
+                row,
+                cell,
+                tuple(r.seed for r in here),
+                epoch,
+                epochs,
+                without_none(final),
+                without_none(best),
+                here[0].same_images,
+                here[0].phases,
+                repeated,
+            )  # fmt: skip
         )
     return found or [Line(row, cell, (), 0, epochs, {}, {})]
 

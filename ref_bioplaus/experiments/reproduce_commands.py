@@ -144,7 +144,7 @@ def show(report: Any, whole: Any, out: Path, console: Console) -> None:
     for row in side_by_side.text_rows(report):
         found.add_row(*map(Text, row))
     console.print(found)
-    for note in report.notes:
+    for note in [*report.notes, *report.computed]:
         say(console, note)
     page, numbers = sentences(lambda: written(whole, out))
     say(console, f"The report is {page}, its numbers are in {numbers}.")
@@ -203,7 +203,8 @@ def search(
     chosen, todo = sentences(begun)
     outcomes, stopped = carry_out(todo, jobs, threads, console, device or (), chosen.collected)
     lines = sentences(chosen.collected)
-    best = lines[:BEST_TRIALS]
+    counted = [found for found in lines if found["repeats"] is None]
+    best = counted[:BEST_TRIALS]
     results = new_table(("", *(f"trial {found['trial']}" for found in best)))
     results.add_row("validation", *("not finite" if f["score"] is None else f"{f['score']:.4g}" for f in best))
     results.add_row("at epoch", *(f"{f['epoch']} of {f['epochs']}" for f in best))
@@ -211,7 +212,18 @@ def search(
         results.add_row(path, *(f"{f['values'][path]:.4g}" if isinstance(f["values"][path], float) else
                                 str(f["values"][path]) for f in best))  # fmt: skip
     console.print(results)
-    say(console, f"{len(lines)} of {max(len(lines), chosen.trials)} trials have ended; the best are shown.")
+    say(
+        console,
+        f"{len(lines)} of {max(len(lines), chosen.trials)} trials have ended; the best are shown, by the lowest "
+        "validation error of all their epochs, or loss where there are no classes.",
+    )
+    for found in lines:
+        if found["repeats"] is not None:
+            say(console, f"Trial {found['trial']} has the values of trial {found['repeats']}: they count once.")
+        elif found["unlearned"]:
+            say(console, f"Trial {found['trial']}: {found['unlearned']}.")
+    for sentence in chosen.computed(found["trial"] for found in best):
+        say(console, f"{sentence}.")
     if lines and lines[0]["score"] is not None:
         say(console, f"The best experiment is {out / program.BEST}, all results are in {out / program.RESULTS}.")
     finish(outcomes, stopped, console)

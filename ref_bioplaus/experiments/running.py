@@ -1,8 +1,7 @@
 """The loop of a run: learn, look at the loss, evaluate, keep checkpoints."""
 
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,26 +10,27 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from .. import __version__
 from ..backends import Backend
 from ..tree import tree_map
 from ..types import Array, Batch, State
-from . import checkpoints, estimates, monitor
+from . import checkpoints, environment, estimates, monitor, phases, segments
 from .building import Built, build, first_state
 from .checkpoints import Checkpoint, CheckpointError
 from .contracts import Data, Reporter
 from .diagnosis import NotFinite, diagnosis
 from .experiment import Experiment, as_dict
 from .interrupt import Interrupt
-from .logs import LOG, TENSORBOARD, Log
+from .logs import LOG, TENSORBOARD, Log, records_of, reopened, segments_of
 from .preparing import (
     check_checkpoint,
     get_backend,
+    identified,
     labels_of,
     load_data,
     measured_splits,
     ordered,
     prepare_folder,
+    settled,
     shape_of,
 )
 
@@ -50,6 +50,7 @@ class Run:
     backend: Backend
     step: int
     stopped_by: str | None = None  # the signal's name
+    segments: list[dict[str, Any]] = field(default_factory=list)  # what computed which records, see segments.py
 
     @property
     def finished(self) -> bool:
@@ -97,21 +98,26 @@ def until(interrupt: Interrupt, batches: Iterator[Batch]) -> Iterator[Batch]:
 class Training:
     """One run: what it works with, and where it is."""
 
-    def __init__(self, experiment, out, checkpoint, data, reporter, callback, tensorboard):
-        self.experiment: Experiment = experiment
+    def __init__(
+        self, experiment, out, checkpoint, data, reporter, callback, tensorboard, given=(), despite_lost_log=False
+    ):
         self.out: Path = out
+        self.given: dict[str, Any] = dict(given)  # by whoever called
         self.reporter: Reporter = reporter or Reporter()
         self.callback = callback
         self.checkpoint: Checkpoint | None = checkpoint
         self.backend = get_backend(experiment, self.reporter)
+        experiment = identified(experiment, checkpoint, self.reporter)
         self.data: Data = data or load_data(experiment, self.reporter)
+        experiment = settled(experiment, self.data, f"The run in {out}" if checkpoint else "The experiment")
+        self.experiment: Experiment = experiment
         self.shape = shape_of(self.data, experiment)
         self.total = experiment.epochs * self.shape.steps
         if experiment.steps is not None:
             self.total = min(self.total, experiment.steps)
         check_checkpoint(checkpoint, self.data, experiment, out, self.total)
         self.built = build(experiment, self.backend, self.shape)
-        self.needs = estimates.estimate(experiment, self.built)
+        self.needs = estimates.estimate(experiment, self.built, self.backend)
         self.reporter.note(f"{self.needs}.")
         estimates.check_memory(self.needs, self.backend, f'"{experiment.algorithm}" on "{experiment.model}"')
         if tensorboard:
@@ -125,11 +131,13 @@ class Training:
         self.state = first
         self.at = Progress()
         self.last_saved = time.monotonic()
-        self.log = Log(out / LOG, checkpoint.header["log_size"] if checkpoint else 0)
-        self.records = self.log.records()
+        self.log, self.lost = Log(out / LOG), 0
         if checkpoint is not None:
             self.state = checkpoints.state_of(self.backend, checkpoint, first)
             self.at = Progress(**({"due": False} | checkpoint.header["progress"]))  # older ones do not say
+            self.log, self.lost = reopened(out, checkpoint.header, self.at.due, experiment, despite_lost_log)
+        lines = self.log.lines()
+        self.records, self.segments = records_of(lines), segments_of(lines)
         prepare_folder(out, experiment, self.needs.state, checkpoint)
         self.log.cut()  # after checkpoints that know of more lines are gone
         self.tensorboard = (
@@ -148,15 +156,30 @@ class Training:
         ):
             yield monitor.with_targets(batch, self.built)
 
+    def begin_segment(self) -> None:
+        """Write down what computes from here on."""
+        found = segments.segment(
+            self.experiment, self.given, self.backend, self.data, self.best_by, len(self.segments) + 1, self.at.step,
+            self.at.epoch, self.lost,
+        )  # fmt: skip
+        if self.segments and self.segments[-1]["data"]["sha256"] != found["data"]["sha256"]:
+            now, before = (segments.images_text(one["data"]) for one in (found, self.segments[-1]))
+            self.reporter.note(f"The images are not the same bytes as before: {now}; before {before}.")
+        self.log.begin(found)
+        self.segments.append(found)
+
     # The loop
 
     def run(self) -> Run:
         """Learn until the end, or until a signal; the last state is in a checkpoint when this returns."""
         at, stopped = self.at, None
         self.reporter.start(self.total, at.step)
-        if at.step == self.total and not at.due:
+        left = at.step < self.total or at.due
+        if not left:
             self.reporter.note(f"Nothing is left to do: the run has taken all of its {self.total:,} steps.")
         with Interrupt() as interrupt:
+            if left:
+                self.kept_on_disk(self.begin_segment)
             if at.due:
                 self.evaluate(interrupt)
                 self.save()
@@ -187,7 +210,22 @@ class Training:
                         break
             if checkpoints.found(self.out)[:1] != [self.out / checkpoints.name_at(at.step)]:
                 self.save()
-        return Run(self.experiment, self.out, self.records, self.state, self.built, self.backend, at.step, stopped)
+        if left:
+            self.say_what_it_came_to()
+        return Run(
+            self.experiment, self.out, self.records, self.state, self.built, self.backend, at.step, stopped,
+            self.segments,
+        )  # fmt: skip
+
+    def say_what_it_came_to(self) -> None:
+        """Where no forward weight has learned, and by what the best checkpoint was chosen."""
+        at = self.at
+        unlearned = phases.taken(self.built.algorithm.schedule, self.shape.steps, at.step).sentence()
+        if unlearned:
+            self.reporter.note(f"The run in {self.out}: {unlearned}.")
+        if at.best is not None:
+            by = segments.BEST_BY[self.best_by]
+            self.reporter.note(f"The best checkpoint is that of step {at.best_step}, by {by}: {at.best:.4g}.")
 
     def awaited(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The batches; counts the seconds until each is there."""
@@ -256,13 +294,13 @@ class Training:
         at = self.at
         at.losses, at.wrong, at.samples, at.seen, at.seen_seconds, at.waited = 0.0, 0, 0, 0, 0.0, 0.0
         at.due = False
-        try:
-            self.log.add(record)
-        except OSError as error:
-            raise CheckpointError(
-                f"The log {self.log.path} cannot be written ({error.strerror}): make room, then continue with "
-                f"`ref-bioplaus resume {self.out}`."
-            ) from error
+        whole = self.log.whole
+        self.kept_on_disk(lambda: self.log.add(record))
+        if whole and not self.log.whole:
+            self.reporter.note(
+                f"The log {self.log.path} was deleted or cut while the run was going on: records are lost, "
+                "and `resume` will say how many."
+            )
         self.records.append(record)
         self.reporter.record(record)
         if self.tensorboard:
@@ -271,13 +309,28 @@ class Training:
             self.callback(record)
         self.keep_best(record)
 
+    def kept_on_disk(self, write: Callable[[], None]) -> None:
+        """Write to the log. Raises CheckpointError where the disk does not take it."""
+        try:
+            write()
+        except OSError as error:
+            raise CheckpointError(
+                f"The log {self.log.path} cannot be written ({error.strerror}): make room, then continue with "
+                f"`ref-bioplaus resume {self.out}`."
+            ) from error
+
+    @property
+    def best_by(self) -> str:
+        """The record's number by which the best checkpoint is chosen."""
+        split = "validation" if self.experiment.held_out else "train"
+        return f"{split}_loss" if self.built.rebuilds else f"{split}_error"
+
     def keep_best(self, record: dict[str, Any]) -> None:
         """A best checkpoint by the validation images, or by the training batches where none are held out.
 
         The test images have no say in it.
         """
-        split = "validation" if self.experiment.held_out else "train"
-        value = record.get(f"{split}_loss" if self.built.rebuilds else f"{split}_error")
+        value = record.get(self.best_by)
         if value is not None and (self.at.best is None or value < self.at.best):
             self.at.best, self.at.best_step = value, self.at.step
             self.save(best=True)
@@ -300,8 +353,10 @@ class Training:
             "images": self.data.train.count,
             "labels": labels_of(self.data),
             "progress": progress,
+            "best_by": self.best_by,
             "log_size": self.log.size,
-            "versions": {"ref_bioplaus": __version__, "python": sys.version.split()[0]} | self.backend.versions(),
+            "records": len(self.records),
+            "versions": environment.versions(self.backend),
         }
         checkpoints.save(self.out, self.at.step, header, tensors, best)
         self.last_saved = time.monotonic()

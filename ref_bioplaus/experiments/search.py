@@ -13,13 +13,14 @@ where it names none; its [range.of] has a table for each dotted path of an exper
     "optimizer.b2" = { kind = "choice", values = [0.99, 0.999] }
 
 A trial's values depend on the search's seed, the trial's number and the names of its ranges alone. Its score is the
-lowest validation error of all epochs, or the lowest loss where there are no classes.
+lowest validation error of all epochs, or the lowest loss where there are no classes; two trials of the same values are
+one experiment, and count once.
 """
 
 import json
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -27,12 +28,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import papers
+from . import files, papers, phases
 from .checking import checked
 from .checkpoints import write_whole
-from .experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict, as_toml, check_type, from_dict, unknown
-from .jobs import Job, check_backend, is_finished
-from .logs import FAILURE, records
+from .experiment import (
+    NOT_LEARNING,
+    Experiment,
+    ExperimentError,
+    as_dict,
+    as_toml,
+    check_type,
+    from_dict,
+    named_code,
+    unknown,
+)
+from .jobs import Job, check_backends, is_finished
+from .logs import FAILURE, records, segments
+from .segments import told
 
 KINDS = {"uniform": ("low", "high"), "log-uniform": ("low", "high"), "choice": ("values",)}
 RESULTS, SEARCH, BEST = "results.jsonl", "search.json", "best.toml"
@@ -75,7 +87,8 @@ def read_ranges(name: str) -> Ranges:
     try:
         if Path(name).suffix != ".toml" and word not in known:
             raise ExperimentError(unknown("file of ranges", name, known))
-        content = tomllib.loads((known[word] if word in known else Path(name)).read_text("utf-8"))
+        text = known[word].read_text("utf-8") if word in known else files.content(name).decode("utf-8")
+        content = tomllib.loads(text)
     except OSError as error:
         raise ExperimentError(f"The ranges {name} cannot be read ({error.strerror}): name another file.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -126,8 +139,12 @@ def drawn(ranges: Mapping[str, Range], seed: int, trial: int) -> dict[str, Any]:
 
 
 def with_values(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:
-    """The experiment with values at dotted paths. Raises ExperimentError for what it does not have."""
+    """The experiment with values at dotted paths. Raises ExperimentError for what it does not have.
+
+    Code that a value names is named by the file of ranges, and is not imported.
+    """
     fields = as_dict(experiment)
+    named = named_code(fields)
     for path, value in values.items():
         *tables, last = path.split(".")
         place = fields
@@ -136,7 +153,7 @@ def with_values(experiment: Experiment, values: Mapping[str, Any]) -> Experiment
             if not isinstance(place, dict):
                 raise ExperimentError(f'The range of {path} is not understood: "{name}" is a value, not a table.')
         place[last] = value
-    return from_dict(fields)
+    return from_dict(fields, named)
 
 
 @dataclass
@@ -171,7 +188,7 @@ class Search:
         if not path.exists() or not any(self.out.glob("trial-*")):
             return
         try:
-            there = dict(papers.flat(dict(json.loads(path.read_text("utf-8")))))
+            there = dict(papers.flat(dict(json.loads(files.content(path)))))
         except (ValueError, TypeError) as error:
             raise ExperimentError(f"The file {path} is damaged: name another folder with --out.") from error
         here = dict(papers.flat(self.searched()))
@@ -186,6 +203,8 @@ class Search:
         """Write down what is searched. Raises ExperimentError where the folder cannot be written to."""
         try:
             self.out.mkdir(parents=True, exist_ok=True)
+            for name in (RESULTS, BEST):
+                files.check_place(self.out / name)
             write_whole(self.out / SEARCH, (json.dumps(self.searched(), indent=1) + "\n").encode())
         except OSError as error:
             raise ExperimentError(
@@ -202,8 +221,9 @@ class Search:
 
         Raises ExperimentError and BackendError.
         """
-        check_backend(self.blind.backend)
+        check_backends([self.blind])
         jobs = [self.job(trial) for trial in range(self.trials)]
+        check_backends(job.experiment for job in jobs)
         self.write_folder()
         return [job for job in jobs if not has_ended(job)]
 
@@ -212,12 +232,14 @@ class Search:
 
         Where there is no such folder yet, none is made.
         """
-        lines = []
+        lines: list[dict[str, Any]] = []
         trial = 0
         while trial < self.trials or (self.out / f"trial-{trial:04d}").exists():
             job = self.job(trial)
             if has_ended(job):
-                lines.append(self.line(trial, job))
+                found = self.line(trial, job)
+                same = (line["trial"] for line in lines if line["values"] == found["values"])
+                lines.append(found | {"repeats": next(same, None)})
             trial += 1
         if not self.out.is_dir():
             return []
@@ -228,6 +250,11 @@ class Search:
             best = checked(with_values(self.base, lines[0]["values"]))
             write_whole(self.out / BEST, as_toml(best).encode())
         return lines
+
+    def computed(self, trials: Iterable[int]) -> list[str]:
+        """What computed which trials."""
+        jobs = [self.job(trial) for trial in trials]
+        return told((job.name, job.experiment, segments(job.out)) for job in jobs)
 
     def line(self, trial: int, job: Job) -> dict[str, Any]:
         """What a trial came to; its score is None where its loss was not finite."""
@@ -242,7 +269,16 @@ class Search:
             "final": measured[-1][0] if measured and not failed else None,
             "epochs": found[-1]["epoch"] if found else 0,
             "failed": failed,
+            "unlearned": unlearned(job, found),
         }
+
+
+def unlearned(job: Job, found: list[dict[str, Any]]) -> str:
+    """A sentence on a trial in which no forward weight has learned; "" where some did."""
+    if not found or any(record.get("train_loss") is not None for record in found):
+        return ""
+    parts = phases.of_run(job.experiment, found, segments(job.out))
+    return parts.sentence() if parts else ""
 
 
 def score(record: Mapping[str, Any]) -> float | None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import papers
+from . import logs, papers, segments
 from .building import find_row
 from .experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict
 from .logs import records, stored
@@ -25,6 +25,7 @@ class Run(NamedTuple):
     out: Path
     experiment: Experiment
     records: list[dict[str, Any]]
+    segments: Sequence[dict[str, Any]] = ()  # what computed which records; none in an older log
 
 
 class Group(NamedTuple):
@@ -51,7 +52,7 @@ def read(out: Path) -> Run:
     found = records(out)
     if not found:
         raise ExperimentError(f"The run {out} has no evaluation in its log yet: wait for the first one.")
-    return Run(out, experiment, found)
+    return Run(out, experiment, found, logs.segments(out))
 
 
 def identity(experiment: Experiment, without: Sequence[str] = ()) -> dict[str, Any]:
@@ -63,6 +64,27 @@ def identity(experiment: Experiment, without: Sequence[str] = ()) -> dict[str, A
     return {name: v for name, v in found.items() if name.partition(".")[0] not in free and name not in without}
 
 
+def known_by(run: Run, without: Sequence[str] = ()) -> dict[str, Any]:
+    """Its `identity`, with a hash of its images where they have no name that tells."""
+    images = segments.identity(run.segments)
+    return identity(run.experiment, without) | ({"images": images} if images else {})
+
+
+def once(runs: Iterable[Run]) -> tuple[list[Run], list[str]]:
+    """The runs, of those with the same experiment and seed the one that has come furthest; a sentence on each other."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        key = repr((sorted(known_by(run).items()), run.experiment.seed))
+        found.setdefault(key, []).append(run)
+    kept = [max(same, key=lambda run: run.records[-1]["step"]) for same in found.values()]
+    return kept, [
+        f"{run.out} has the experiment and the seed of {one.out}: they count once, as {one.out}."
+        for one, same in zip(kept, found.values(), strict=True)
+        for run in same
+        if run is not one
+    ]
+
+
 def grouped(runs: Iterable[Run], without: Sequence[str] = ()) -> list[Group]:
     """Runs that differ only in their seed together, in order; `without`: dotted paths that may differ too.
 
@@ -70,9 +92,9 @@ def grouped(runs: Iterable[Run], without: Sequence[str] = ()) -> list[Group]:
     """
     members: dict[str, list[Run]] = {}
     for run in runs:
-        members.setdefault(repr(sorted(identity(run.experiment, without).items())), []).append(run)
+        members.setdefault(repr(sorted(known_by(run, without).items())), []).append(run)
     found = list(members.values())
-    identities = [identity(group[0].experiment, without) for group in found]
+    identities = [known_by(group[0], without) for group in found]
     return [Group(label(own, identities), group) for own, group in zip(identities, found, strict=True)]
 
 

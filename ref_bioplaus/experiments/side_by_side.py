@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from . import papers
 from .experiment import as_dict
-from .reproduce import MEASURED, Report, Spread
+from .reproduce import MEASURED, Line, Report, Result, Spread
 
+OTHER_IMAGES = "of other images"  # in the place of the paper's number
 LARGE = 1e7  # from here on a mean is shown with its power of ten
 HEADINGS = ("method", "quantity", "paper", "final", "difference", "best epoch", "difference", "seeds", "epochs")
 
@@ -18,7 +20,9 @@ def caption(report: Report) -> str:
     return (
         f"{table.paper.authors} {table.paper.year}, {table.name}, {report.column.label}: {table.caption}. "
         f"The paper's numbers: {theirs}{spread_of_paper}. Ours: mean over seeds ± sample standard deviation; "
-        "best epoch: the lowest of all epochs, each quantity for itself; difference: ours less the paper's."
+        "best epoch: the lowest of all epochs, each quantity for itself, so that a test error's is chosen by the test "
+        "images, which no other choice depends on; difference: ours less the paper's. Where epochs taught no forward "
+        "weight, it says how many did and how many did not."
     )
 
 
@@ -28,19 +32,26 @@ def text_rows(report: Report) -> list[tuple[str, ...]]:
     for line in report.lines:
         for i, quantity in enumerate(report.table.quantities):
             seeds = ", ".join(map(str, line.seeds)) if line.seeds else "missing"
-            epochs = f"{line.epoch} of {line.epochs}" if line.seeds else "missing"
-            paper, digits = line.cell.values.get(quantity), 2 if "error" in quantity else 5
+            epochs = reached(line) if line.seeds else "missing"
+            paper, digits = line.published.get(quantity), 2 if "error" in quantity else 5
             only = MEASURED[quantity][1]
             final = None if only == "best" else line.final.get(quantity)
             best = line.best.get(quantity)
             rows.append(
                 (
-                    "" if i else line.row.label, quantity, published(line.cell, quantity, digits),
+                    "" if i else line.row.label, quantity,
+                    published(line.cell, quantity, digits) if line.same_images else OTHER_IMAGES,
                     shown(final, digits), difference(final, paper, digits),
                     shown(best, digits), difference(best, paper, digits), "" if i else seeds, "" if i else epochs,
                 )
             )  # fmt: skip
     return rows
+
+
+def reached(line: Line) -> str:
+    """How far a line's runs have come, and how many of their epochs taught the forward weights if not all."""
+    parts = str(line.phases) if line.phases else ""
+    return f"{line.epoch} of {line.epochs}" + (f" ({parts})" if parts else "")
 
 
 def published(cell: papers.Cell, quantity: str, digits: int) -> str:
@@ -71,6 +82,7 @@ def as_markdown(report: Report) -> str:
     lines = [f"# {report.table.name}, {report.column.label}", "", f"{caption(report)}", ""]
     lines += ["| " + " | ".join(row) + " |" for row in rows]
     lines += ["", *(f"- {note}" for note in report.notes)] if report.notes else []
+    lines += ["", "What computed them:", "", *(f"- {line}" for line in report.computed)] if report.computed else []
     return "\n".join(lines) + "\n"
 
 
@@ -85,18 +97,26 @@ def as_json(report: Report) -> str:
                 "row": line.row.id, "label": line.row.label, "paper": dict(line.cell.values),
                 "paper_spread": dict(line.cell.spreads), "paper_missing": dict(line.cell.missing),
                 "seeds": line.seeds, "missing": not line.seeds, "epoch": line.epoch, "epochs": line.epochs,
+                "same_images": line.same_images, "phases": line.phases._asdict() if line.phases else None,
                 "final": {q: s._asdict() for q, s in line.final.items()},
                 "best": {q: s._asdict() for q, s in line.best.items()},
                 "difference": {
-                    which: {q: s.mean - line.cell.values[q] for q, s in found.items() if q in line.cell.values}
+                    which: {q: s.mean - line.published[q] for q, s in found.items() if q in line.published}
                     for which, found in (("final", line.final), ("best", line.best))
                 },
             }
             for line in report.lines
         ],
-        "runs": [result._asdict() | {"experiment": as_dict(result.experiment)} for result in report.results],
+        "notes": report.notes,
+        "runs": [as_fields(result) for result in report.results],
     }  # fmt: skip
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def as_fields(result: Result) -> dict[str, Any]:
+    """A run as what JSON can hold."""
+    parts = result.phases._asdict() if result.phases else None
+    return result._asdict() | {"experiment": as_dict(result.experiment), "phases": parts}
 
 
 def write(report: Report, out: Path) -> tuple[Path, Path]:

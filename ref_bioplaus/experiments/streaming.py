@@ -19,12 +19,15 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import islice
+from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .augmentation import Augmentation, DataError, image_words, view
+from .environment import SAFE_PATH
 from .hub import Source
 
 PART = 16  # images of one task
@@ -84,6 +87,35 @@ def end_with_parent() -> None:
         os._exit(1)
 
 
+@contextmanager
+def safe_path() -> Iterator[None]:
+    """Let no Python that starts within this import from the current folder, as `python -c` does; see python -P."""
+    before = os.environ.get(SAFE_PATH)
+    os.environ[SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[SAFE_PATH]
+        else:
+            os.environ[SAFE_PATH] = before
+
+
+class Process(SpawnProcess):
+    """A process that imports nothing from the current folder, unless its parent does."""
+
+    def start(self) -> None:
+        """Start it."""
+        with safe_path():
+            super().start()
+
+
+class Context(SpawnContext):
+    """Starts such processes."""
+
+    Process = Process
+
+
 class Task(NamedTuple):
     """Some rows that are being decoded, and where they will lie."""
 
@@ -101,11 +133,12 @@ class Decoders:
         self.free: list[int] = []  # slots that hold nothing
         self.executor: Executor
         if workers:
-            context = multiprocessing.get_context("spawn")
+            context = Context()
             memory = context.RawArray("B", self.ahead * PART * math.prod(shape))
             self.slots = slots_of(memory, shape)
             self.free = list(range(self.ahead))
-            self.executor = ProcessPoolExecutor(workers, context, begin, (sources, memory, shape))
+            with safe_path():  # a process that keeps count of shared things starts with the first of them
+                self.executor = ProcessPoolExecutor(workers, context, begin, (sources, memory, shape))
         else:
             self.executor = ThreadPoolExecutor(cores())
 

@@ -3,9 +3,10 @@
     run = train(Experiment(algorithm="kolen-pollack", data="mnist", epochs=5), "runs/kp")
     run.records[-1]["test_error"]
 
-The folder gets experiment.toml, log.jsonl with one line per evaluation, and the checkpoints. A record's train_loss and
-train_error are means over the batches learned from since the record before, as they were met; waiting_for_data is the
-share of the time since then, in percent, in which a step waited for its batch.
+The folder gets experiment.toml, log.jsonl with one line per evaluation, and the checkpoints; before the lines of each
+call stands one that says what computes them (see segments.py). A record's train_loss and train_error are means over the
+batches learned from since the record before, as they were met; waiting_for_data is the share of the time since then, in
+percent, in which a step waited for its batch.
 """
 
 from collections.abc import Callable
@@ -13,12 +14,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from . import checkpoints, monitor
+from . import checkpoints, monitor, segments
 from .building import build, first_state
 from .checking import checked
 from .contracts import Data, Reporter
-from .experiment import Experiment, from_dict
-from .preparing import alone, check_empty, check_same, get_backend, load_data, measured_splits, ordered, shape_of
+from .experiment import OWN, Experiment, ExperimentError, as_dict, from_dict, plain
+from .preparing import (
+    alone,
+    check_empty,
+    check_same,
+    check_unedited,
+    few,
+    get_backend,
+    load_data,
+    measured_splits,
+    ordered,
+    settled,
+    shape_of,
+)
 from .running import NotFinite, Run, Training
 
 __all__ = ("Data", "NotFinite", "Reporter", "Run", "evaluate", "resume", "train")
@@ -40,15 +53,22 @@ def train(
     Raises ExperimentError (Busy where another process runs it), BackendError, datasets.DataError and CheckpointError,
     each one sentence, before anything runs where it can be known, and NotFinite.
     """
-    experiment, out = checked(experiment), Path(out)
+    given, out = given_fields(experiment), Path(out)
+    if images is not None and experiment.dataset is None:
+        name = getattr(images, "name", None)
+        loaded = name is not None and name == getattr(images, "recognised", None)
+        experiment = replace(experiment, dataset=name if loaded else OWN)
+    experiment = checked(experiment)
     with alone(out):
         if resume and checkpoints.found(out):
             checkpoint = checkpoints.latest(out)
             check_same(experiment, from_dict(checkpoint.header["experiment"]), out)
+            check_unedited(out, checkpoint, experiment)
+            experiment = learned_inputs(experiment, checkpoint)
         else:
             checkpoint = None
             check_empty(out, resume)
-        return Training(experiment, out, checkpoint, images, reporter, callback, tensorboard).run()
+        return Training(experiment, out, checkpoint, images, reporter, callback, tensorboard, given).run()
 
 
 def resume(
@@ -58,12 +78,14 @@ def resume(
     images: Data | None = None,
     reporter: Reporter | None = None,
     tensorboard: bool = False,
+    despite_lost_log: bool = False,
     **changes: Any,
 ) -> Run:
     """Continue the run in a folder from its newest checkpoint, or from the one of that file name.
 
-    changes: fields of the experiment that are to be others from here on, as backend="jax" or epochs=20; only those that
-    leave what is learned as it is. epochs without steps lifts a limit on steps. Raises as `train` does.
+    despite_lost_log: go on with what is left of a log.jsonl that was deleted or cut. changes: fields of the experiment
+    that are to be others from here on, as backend="jax" or epochs=20; only those that leave what is learned as it is.
+    epochs without steps lifts a limit on steps. Raises as `train` does.
     """
     out = Path(out)
     if not out.is_dir():
@@ -71,11 +93,31 @@ def resume(
     with alone(out):
         found = checkpoints.latest(out, checkpoint)
         stored = from_dict(found.header["experiment"])
+        given = changes | ({"checkpoint": checkpoint} if checkpoint else {})
         if "epochs" in changes:
             changes = {"steps": None} | changes
         experiment = checked(replace(stored, **changes))
         check_same(experiment, stored, out)
-        return Training(experiment, out, found, images, reporter, callback, tensorboard).run()
+        check_unedited(out, found, experiment)
+        return Training(experiment, out, found, images, reporter, callback, tensorboard, given, despite_lost_log).run()
+
+
+def given_fields(experiment: Experiment) -> dict[str, Any]:
+    """The fields of an experiment that are not left as they are by default."""
+    usual = as_dict(Experiment())
+    return {name: value for name, value in as_dict(experiment).items() if value != usual.get(name)}
+
+
+def learned_inputs(experiment: Experiment, checkpoint: checkpoints.Checkpoint) -> Experiment:
+    """The experiment with the inputs that a run has learned from, where it is given none. Raises ExperimentError."""
+    stored = checkpoint.header["experiment"].get("inputs", {})
+    for name, value in plain(experiment.inputs).items():
+        if value != stored.get(name, value):
+            raise ExperimentError(
+                f"The run in {checkpoint.path.parent} has inputs.{name} = {few(stored[name])}, not {few(value)}: leave "
+                "it as it is, or start in another folder."
+            )
+    return replace(experiment, inputs=plain(experiment.inputs) | stored)
 
 
 def evaluate(
@@ -83,12 +125,14 @@ def evaluate(
 ) -> dict[str, Any]:
     """The loss and errors of a folder's newest checkpoint, or another ("best"), on every split.
 
-    Raises as `train` does.
+    Images are normalised as those that the run learned from. Raises as `train` does.
     """
     found = checkpoints.latest(Path(out), checkpoint)
     experiment = checked(replace(from_dict(found.header["experiment"]), **changes))
+    check_unedited(Path(out), found, experiment)
     backend = get_backend(experiment, Reporter())
     data = images or load_data(experiment, Reporter())
+    experiment = settled(experiment, data, f"The run in {out}")
     built = build(experiment, backend, shape_of(data, experiment))
     state = checkpoints.state_of(backend, found, first_state(experiment, built, backend))
     measure = backend.wrap(monitor.measuring(built))
@@ -97,7 +141,9 @@ def evaluate(
         "step": found.header["step"],
         "epoch": found.header["epoch"],
     }
+    if found.path.name == checkpoints.BEST and "best_by" in found.header:
+        record["best_by"] = found.header["best_by"]
     for split in ("train", *measured_splits(experiment, data)):
         batches = ordered(data, split, backend, experiment, built)
         record |= {f"{split}_{k}": v for k, v in monitor.measured(backend, measure, state, batches).items()}
-    return record
+    return record | segments.description(experiment, backend, data)

@@ -1,0 +1,80 @@
+"""Ordinary files, which are all that the program writes, and all that it reads of what a stranger may have made.
+
+A folder on the way may be a link. What stands in a file's own place and is a link, a pipe or a device is never written
+to, as a link leads to files of somebody else's choice.
+"""
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+KINDS = {stat.S_IFLNK: "a link", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+NOFOLLOW, NONBLOCK = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_NONBLOCK", 0)
+
+
+class NotOrdinary(OSError):
+    """A link, a pipe or a device where a file is expected; `strerror` says so, after "cannot be written (...)"."""
+
+    def __str__(self) -> str:
+        """A sentence."""
+        return f"The file {self.filename} cannot be used ({self.strerror}): put an ordinary file in its place."
+
+
+def check(path: Path, mode: int) -> None:
+    """Raise NotOrdinary for the mode of a thing that is no file; a folder is left to the system's own words."""
+    kind = stat.S_IFMT(mode)
+    if kind not in (stat.S_IFREG, stat.S_IFDIR):
+        found = KINDS.get(kind, "a device")
+        raise NotOrdinary(errno.EINVAL, f"{path.name} is {found}, not an ordinary file", str(path))
+
+
+def check_place(path: Path) -> bool:
+    """Whether a file that is to be written bears another name too, as a hard link gives it. Raises NotOrdinary where
+    something that is no file, or a link to one, is in its place."""
+    try:
+        found = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    check(path, found.st_mode)
+    return stat.S_ISREG(found.st_mode) and found.st_nlink > 1
+
+
+def opened(path: Path, flags: int = 0) -> int:
+    """A descriptor to write to an ordinary file with, made where it is not there. flags: os.O_APPEND, or os.O_EXCL for
+    a new file; without them it is emptied, and what is of two names left to the other. Raises OSError."""
+    shared = check_place(path)
+    if shared and not flags & os.O_APPEND:
+        os.unlink(path)
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | NOFOLLOW | NONBLOCK | flags, 0o666)
+    try:
+        check(path, os.fstat(file).st_mode)  # it may have changed since
+        if not flags & os.O_APPEND:
+            os.ftruncate(file, 0)
+    except OSError:
+        os.close(file)
+        raise
+    return file
+
+
+def to_write(path: Path, append: bool = False) -> BinaryIO:
+    """An ordinary file to write to, from its start or from its end. Raises OSError."""
+    return os.fdopen(opened(path, os.O_APPEND if append else 0), "ab" if append else "wb")
+
+
+def to_read(path: str | Path) -> BinaryIO:
+    """An ordinary file, or a link to one, to read; it waits for nobody. Raises OSError."""
+    file = os.open(path, os.O_RDONLY | NONBLOCK)
+    try:
+        check(Path(path), os.fstat(file).st_mode)
+        return os.fdopen(file, "rb")  # raises for a folder
+    except OSError:
+        os.close(file)
+        raise
+
+
+def content(path: str | Path) -> bytes:
+    """What an ordinary file holds. Raises OSError."""
+    with to_read(path) as file:
+        return file.read()
