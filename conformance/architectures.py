@@ -55,7 +55,7 @@ def convolutional():
 
 
 def convolutional_chain(outputs=CLASSES):
-    """Without pooling: target propagation needs synapses in every layer."""
+    """Without pooling, which a mirrored inverse cannot undo."""
     return chain(
         IMAGE,
         (conv(4, (3, 5), stride=2), bias, tanh),

@@ -19,9 +19,10 @@ def mirrored_inverse(network: Network, l: int) -> Layer:
 
 
 def dense_inverse(network: Network, l: int) -> Layer:
-    """Fully connected: every unit of layer l reaches every unit below."""
-    linear = network[l].linear
-    n_out, n_in = math.prod(linear.out_shape), math.prod(linear.in_shape)
+    """Fully connected, from every output of layer l, pooled or not, to every unit below; dense layers as they are."""
+    n_out, n_in = (math.prod(shape) for shape in (network[network.output_of(l)].out_shape, network[l].in_shape))
+    if network[l].linear.weight_shape == (n_out, n_in):
+        return mirrored_inverse(network, l)
     return inverse_layer(network, l, Dense(n_out, n_in, network.kernels))
 
 
@@ -51,8 +52,20 @@ def inverse_layer(network: Network, l: int, linear: LinearMap) -> Layer:
     shared = isinstance(network[l].linear, Convolution)
     c = (bias if shared else unit_bias).build(linear.out_shape)
     operations: list[LocalOperation] = [replace(c, kernels=network.kernels)]
-    below = [op for op in network[l - 1].local if isinstance(op, Nonlinearity)]
+    first = max((k for k in network.weighted if k < l), default=0)  # whose output it is
+    below = [op for layer in network.layers[first:l] for op in layer.local if isinstance(op, Nonlinearity)]
     if below:
         last = below[-1]
         operations.append(replace(last, in_shape=linear.out_shape))
     return Layer((), linear, tuple(operations), linear.in_shape, linear.out_shape, f"inverse of {network[l].name}")
+
+
+def checked(network: Network, l: int, inverse: Layer) -> Layer:
+    """The inverse of layer l. Raises ValueError where pooling behind layer l leaves it other units to start from."""
+    k = network.output_of(l)
+    if math.prod(network[k].out_shape) != math.prod(inverse.in_shape):
+        raise ValueError(
+            f"layer {k} ({network[k].name}): its output has shape {network[k].out_shape}, but the inverse of layer {l} "
+            f"starts from {inverse.in_shape}: pooling has no inverse, choose inverses.dense_inverse"
+        )
+    return inverse

@@ -213,7 +213,9 @@ def tensors(network: Network, params: Tree, stats: Tree, inverse: Inverse) -> di
         if tree is not None and len(tree) != len(network):
             raise ValueError(f"{name} has {len(tree)} layers, expected {len(network)} as the network has")
     first, last = params[network.weighted[0]], params[network.weighted[-1]]
-    forward = isinstance(first, LayerParams) and first.W is not None  # nothing asks for B or V of the first synapses
+    prepared = zip(params, network.layers[: network.weighted[0]])  # below the first synapses; they have no B, but may V
+    forward = isinstance(first, LayerParams) and first.W is not None
+    forward = forward and all(len(p.local) == len(layer.local) for p, layer in prepared)
     consumer = getattr(last, "B", None) is not None  # the last synapses feed no others
     known, rows = places(network), []
     for l, p in enumerate(params):

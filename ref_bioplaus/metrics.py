@@ -51,7 +51,7 @@ def reconstruction_errors(network: Network, loss, inverses: dict, state: State, 
     trace, _ = forward(network, state.forward.params, state.stats, x, train=False)
     errors = {}
     for l, layer in inverses.items():
-        h = loss.output(trace.h[l]) if l == network.L else trace.h[l]
+        h = loss.output(trace.h[l]) if l == network.L else trace.h[network.output_of(l)]
         xp = array_namespace(h)
         h = xp.reshape(h, (h.shape[0], *layer.in_shape))
         rebuilt, _, _ = layer_forward(layer, state.feedback.params[l], ((),) * len(layer.local), h)

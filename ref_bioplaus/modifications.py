@@ -11,7 +11,7 @@ from collections.abc import Callable
 from array_api_compat import array_namespace
 
 from .network import Network, Trace
-from .optimizers import counter
+from .optimizers import check_not_negative, counter
 from .random import key_at, normal
 from .tree import named_leaves, tree_map, unflatten
 from .types import Address, Array, LayerParams, Optimizer, Params, Tree
@@ -36,9 +36,10 @@ def noisy_gradients(optimizer: Optimizer, strength: float = 1.0, on: str = "weig
     gradient; variance is the mean square over a layer's tensor; noise on the error signal itself is backprop's
     `noise_on_delta`.
     """
+    check_not_negative("noisy_gradients: strength", strength)
 
     def init(params, address, kernels):
-        return {"inner": optimizer.init(params, address, kernels), "count": counter(params), "key": key_at(address)}
+        return {"inner": optimizer.init(params, address, kernels), "count": counter(address), "key": key_at(address)}
 
     def update(grads, memory, params, kernels):
         key, count = memory["key"], memory["count"]
@@ -73,6 +74,7 @@ def align_to_random(optimizer: Optimizer, strength: float = 1e-3) -> Optimizer:
 
     Choices: V_l is drawn once, normal, of the variance of W_l at the start.
     """
+    check_not_negative("align_to_random: strength", strength)
 
     def init(params, address, kernels):
         def draw(W, l):
@@ -114,12 +116,13 @@ def fixed_signs(optimizer: Optimizer, start: int, margin: float = 1e-6) -> Optim
     takes the sign it started with, and + where that was 0 too. Raises ValueError for a margin that is not positive and
     normal in float32 (JAX flushes subnormal numbers to 0).
     """
+    check_not_negative("fixed_signs: start", start)
     if not margin >= 2.0**-126:
         raise ValueError(f"fixed_signs: margin is {margin}, expected at least 1.2e-38, the smallest normal float32")
 
     def init(params, address, kernels):
         signs = each(lambda W: sign_or(W, array_namespace(W).ones_like(W)), "weights", weights_of(params))
-        return {"inner": optimizer.init(params, address, kernels), "count": counter(params), "signs": signs}
+        return {"inner": optimizer.init(params, address, kernels), "count": counter(address), "signs": signs}
 
     def update(grads, memory, params, kernels):
         count, signs = memory["count"], memory["signs"]

@@ -85,6 +85,10 @@ class Network:
                 reached.add(l)
         return tuple(l for l in self.weighted if l in reached and l > k)
 
+    def output_of(self, l: int) -> int:
+        """The layer whose output is that of layer l in a chain: l itself, or the last without synapses behind it."""
+        return min((k for k in self.weighted if k > l), default=len(self)) - 1
+
     def with_kernels(self, kernels: Kernels) -> "Network":
         """The same network, computed by other kernels."""
 

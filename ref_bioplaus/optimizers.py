@@ -4,7 +4,8 @@
     update(grads, memory, params, kernels) -> params, memory
 
 Every optimizer counts its own updates, so that another mode's steps (mirroring) never shift a schedule. A learning rate
-is a number or a schedule: a function (updates done, int32 (); dtype) -> array () of that dtype.
+is a number or a schedule: a function (updates done, int32 (); dtype) -> array () of that dtype. Parameters without a
+tensor stay as they are: the feedback path of a network with one layer of weights.
 
 Weight decay has three forms, which differ as soon as the learning rate or the momentum does:
 
@@ -17,12 +18,13 @@ Decay acts on weights only (W and B, not on biases and BatchNorm) unless on="all
 
 import math
 from collections.abc import Callable, Mapping
+from numbers import Real
 
 from array_api_compat import array_namespace, device
 
 from .kernels import scaled
 from .tree import leaves, tree_map, unflatten
-from .types import NO_PARAMS, Array, DType, LayerParams, Optimizer, Params, Tree
+from .types import NO_PARAMS, Address, Array, DType, LayerParams, Optimizer, Params, Tree
 
 LearningRate = float | Callable[[Array, DType], Array]
 DECAY_FORMS = ("paper", "decoupled", "coupled")
@@ -35,19 +37,21 @@ def sgd(
     """Gradient descent: v <- momentum v + g;  p <- p - eta v, or p - eta (g + momentum v) with Nesterov's momentum.
 
     The learning rate scales v when it is used, not when it is gathered (PyTorch's form; Sutskever et al. 2013 scale g:
-    the same but for a learning rate that changes). Raises ValueError for an unknown form, `on`, a momentum outside of
-    [0, 1), or Nesterov's without momentum.
+    the same but for a learning rate that changes). Raises ValueError for an unknown form, `on`, a rate below 0, a
+    momentum outside of [0, 1), or Nesterov's without momentum.
     """
+    check_rate("sgd", eta)
     check_decay(decay, form, on)
     check_share("sgd: momentum", momentum)
     if nesterov and not momentum:
         raise ValueError("sgd: Nesterov's momentum needs momentum above 0, got momentum=0.0")
 
     def init(params, address, kernels):
-        return {"count": counter(params)} | ({"v": zeros_like(params)} if momentum else {})
+        return {"count": counter(address)} | ({"v": zeros_like(params)} if momentum else {})
 
     def update(grads, memory, params, kernels):
-        p = leaves(params)
+        if not (p := leaves(params)):
+            return params, memory
         eta_t = rate(eta, memory["count"], p[0].dtype)
         g, keep = decayed(leaves(grads), p, mask(params, on), decay, form, eta_t)
         p, v = kernels.sgd(p, g, leaves(memory["v"]) if momentum else g, keep, eta_t, momentum, nesterov)
@@ -66,21 +70,24 @@ def adam(
     epsilon_form "paper" is their algorithm 1 (and PyTorch's): p <- p - eta m_hat / (sqrt(v_hat) + epsilon).
     "hat" is the form of their section 2 (and TensorFlow 1's): p <- p - eta_t m / (sqrt(v) + epsilon), eta_t = eta
     sqrt(1 - b2^t) / (1 - b1^t); it differs visibly where epsilon is large. Raises ValueError for an unknown
-    form, and for b1, b2 or epsilon out of range.
+    form, and for eta, b1, b2 or epsilon out of range.
     """
+    check_rate("adam", eta)
     check_decay(decay, form, on)
     for name, b in (("b1", b1), ("b2", b2)):
         if not 0.0 < b < 1.0:
             raise ValueError(f"adam: {name} is {b}, expected a number above 0 and below 1")
-    check_epsilon("adam", epsilon)
+    check_not_negative("adam: epsilon", epsilon)
     if epsilon_form not in ("paper", "hat"):
         raise ValueError(f'adam: epsilon_form "{epsilon_form}" is unknown, expected "paper" or "hat"')
 
     def init(params, address, kernels):
-        return {"count": counter(params), "m": zeros_like(params), "v": zeros_like(params)}
+        return {"count": counter(address), "m": zeros_like(params), "v": zeros_like(params)}
 
     def update(grads, memory, params, kernels):
-        p, count = leaves(params), memory["count"] + 1
+        if not (p := leaves(params)):
+            return params, memory
+        count = memory["count"] + 1
         eta_t = rate(eta, memory["count"], p[0].dtype)
         g, keep = decayed(leaves(grads), p, mask(params, on), decay, form, eta_t)
         xp = array_namespace(count)
@@ -101,18 +108,20 @@ def rmsprop(
     """Centred RMSprop with momentum, epsilon inside the root (Graves 2013; Lee et al. 2015, their public code).
 
     n, a <- moving averages (rho) of g^2, g;  v <- momentum v + eta g / sqrt(n - a^2 + epsilon);  p <- p - v
-    Raises ValueError for an unknown form, and for rho, momentum or epsilon out of range.
+    Raises ValueError for an unknown form, and for eta, rho, momentum or epsilon out of range.
     """
+    check_rate("rmsprop", eta)
     check_decay(decay, form, on)
     check_share("rmsprop: rho", rho)
     check_share("rmsprop: momentum", momentum)
-    check_epsilon("rmsprop", epsilon)
+    check_not_negative("rmsprop: epsilon", epsilon)
 
     def init(params, address, kernels):
-        return {"count": counter(params)} | {slot: zeros_like(params) for slot in ("n", "a", "v")}
+        return {"count": counter(address)} | {slot: zeros_like(params) for slot in ("n", "a", "v")}
 
     def update(grads, memory, params, kernels):
-        p = leaves(params)
+        if not (p := leaves(params)):
+            return params, memory
         xp = array_namespace(p[0])
         eta_t = rate(eta, memory["count"], p[0].dtype)
         g, keep = decayed(leaves(grads), p, mask(params, on), decay, form, eta_t)
@@ -166,8 +175,10 @@ def piecewise(values: tuple[float, ...], boundaries: tuple[int, ...]) -> Learnin
     """values[0] until boundaries[0] updates are done, then values[1], and so on.
 
     Moskovitz et al. 2018 (7.1), MNIST: piecewise((1e-4, 1e-5), (20 * updates an epoch,)).
-    Raises ValueError unless there is one value more than boundaries, and these increase.
+    Raises ValueError unless there is one value more than boundaries, and these increase, and for a value below 0.
     """
+    for value in values:
+        check_rate("piecewise", value)
     if len(values) != len(boundaries) + 1 or list(boundaries) != sorted(set(boundaries)):
         raise ValueError(f"piecewise: {len(values)} values for boundaries {boundaries}, expected one more, increasing")
 
@@ -186,8 +197,11 @@ def staircase(eta: float, factor: float, every: int) -> LearningRate:
     """eta factor^n after n times `every` updates.
 
     Moskovitz et al. 2018 (7.1), CIFAR-10 model 1: staircase(5e-4, 0.8, 30 epochs); Xiao et al. 2018 (public code):
-    staircase(0.1, 0.1, 10 epochs).
+    staircase(0.1, 0.1, 10 epochs). Raises ValueError for a number out of range.
     """
+    check_rate("staircase", eta)
+    check_above("staircase: factor", factor)
+    check_above("staircase: every", every)
 
     def schedule(count, dtype):
         xp = array_namespace(count)
@@ -197,7 +211,12 @@ def staircase(eta: float, factor: float, every: int) -> LearningRate:
 
 
 def warm_up(eta: LearningRate, updates: int) -> LearningRate:
-    """Rise linearly from eta / updates to eta in the first `updates` (Akrout et al. 2019, sec. 6, imply a warm-up)."""
+    """Rise linearly from eta / updates to eta in the first `updates` (Akrout et al. 2019, sec. 6, imply a warm-up).
+
+    Raises ValueError for a number out of range.
+    """
+    check_rate("warm_up", eta)
+    check_above("warm_up: updates", updates)
 
     def schedule(count, dtype):
         xp = array_namespace(count)
@@ -242,16 +261,28 @@ def check_decay(decay: float, form: str, on: str) -> None:
         raise ValueError(f"decay is {decay}, expected a number in [0, 1)")
 
 
+def check_rate(what: str, eta: LearningRate) -> None:
+    """Raise ValueError unless a learning rate is a schedule, or a finite number of at least 0."""
+    if not callable(eta) and not (isinstance(eta, Real) and 0.0 <= eta < math.inf):
+        raise ValueError(f"{what}: the learning rate is {eta!r}, expected a finite number of at least 0, or a schedule")
+
+
+def check_above(what: str, value: float) -> None:
+    """Raise ValueError unless a number is finite and above 0."""
+    if not 0.0 < value < math.inf:
+        raise ValueError(f"{what} is {value}, expected a finite number above 0")
+
+
 def check_share(what: str, value: float) -> None:
     """Raise ValueError unless a number is in [0, 1)."""
     if not 0.0 <= value < 1.0:
         raise ValueError(f"{what} is {value}, expected a number in [0, 1)")
 
 
-def check_epsilon(what: str, value: float) -> None:
+def check_not_negative(what: str, value: float) -> None:
     """Raise ValueError unless a number is finite and not below 0."""
     if not 0.0 <= value < math.inf:
-        raise ValueError(f"{what}: epsilon is {value}, expected a finite number of at least 0")
+        raise ValueError(f"{what} is {value}, expected a finite number of at least 0")
 
 
 def zeros_like(params: Tree) -> Tree:
@@ -259,8 +290,7 @@ def zeros_like(params: Tree) -> Tree:
     return tree_map(lambda p: array_namespace(p).zeros_like(p), params)
 
 
-def counter(params: Tree) -> Array:
-    """0, int32 (), where the parameters are."""
-    p = leaves(params)[0]
-    xp = array_namespace(p)
-    return xp.zeros((), dtype=xp.int32, device=device(p))
+def counter(address: Address) -> Array:
+    """0, int32 (), where the root key is."""
+    xp = array_namespace(address[0])
+    return xp.zeros((), dtype=xp.int32, device=device(address[0]))

@@ -1,8 +1,10 @@
 """The value of an experiment: its file, its overrides, and every mistake in it, said before anything runs."""
 
+import math
 import subprocess
 import sys
 import tomllib
+from contextlib import suppress
 from dataclasses import fields, replace
 from types import SimpleNamespace
 
@@ -13,11 +15,15 @@ from ref_bioplaus import algorithms, inverses
 from ref_bioplaus.experiments import environment, preparing, registry
 from ref_bioplaus.experiments.building import (
     INITIALIZERS,
+    OPTIMIZERS,
+    OPTIONS,
     WORDS,
     Shape,
+    algorithm_parameters,
     build,
     first_state,
     make_optimizer,
+    parameters_of,
     rate,
     resolve_options,
 )  # fmt: skip
@@ -33,6 +39,7 @@ from ref_bioplaus.experiments.experiment import (
     overridden,
     read,
 )
+from ref_bioplaus.experiments.options import parsed
 from ref_bioplaus.models import MODELS
 from ref_bioplaus.tree import named_leaves
 from tests.conftest import get
@@ -125,6 +132,13 @@ def test_a_whole_number_of_seconds_is_a_number():
         ('metrics = "sign_changes"', "metrics is 'sign_changes', expected a list"),
         ('checkpoint_every = "often"', "checkpoint_every is 'often', expected a number"),
         ("steps = [1]", r"steps is \[1\], expected a whole number"),
+        ("seed = 1\n\n  [optimizer]\neta = .01", "is not TOML .*at line 4.*: write .01 as 0.01"),
+        ("optimizer = { momentum = 0.9, eta = 1. }", "is not TOML .*: write 1. as 1.0"),
+        ("test = True # as in Python", "is not TOML .*: write True as true"),
+        ("seed = 1" + "0" * 5000, "is not TOML .*digits"),
+        ("x = " + "[" * 9000, "is nested too deeply"),
+        ("[optimizer" + ".a" * 500 + "]\nx = 1", "optimizer is nested too deeply: expected at most 20"),
+        ("[optimizer]\neta = " + "{a = " * 30 + "1" + "}" * 30, "optimizer is nested too deeply: expected at most 20"),
     ],
 )
 def test_a_file_that_is_not_understood(text, sentence, tmp_path):
@@ -187,6 +201,9 @@ def test_settings_apply_in_their_order():
         ("batch.size=3", '"batch" is a value, not a table'),
         ("seeed=3", "did you mean seed"),
         ("epochs=1e3", "epochs is 1000.0, expected a whole number"),
+        ("seed=1" + "0" * 5000, "The value 1000.* is too long"),
+        ("optimizer=" + "[" * 9000, "nested too deeply"),
+        ("optimizer" + ".a" * 500 + "=1", "optimizer is nested too deeply: expected at most 20"),
     ],
 )
 def test_a_setting_that_is_not_understood(setting, sentence):
@@ -237,7 +254,7 @@ def test_the_loss_is_what_the_models_targets_ask_for():
         (["metrics=[1]"], "an entry of metrics is 1, expected a text"),
         (["batch=0"], "batch is 0, expected at least 1"),
         (["steps=0"], "steps is 0, expected at least 1"),
-        (["checkpoint_every=nan"], "checkpoint_every is nan, expected at least 0"),
+        (["checkpoint_every=nan"], "checkpoint_every is nan, expected a finite number of at least 0"),
         (["test=false"], "nothing would be measured"),
         (["optimizer.name=sdg", "optimizer.eta=1"], 'The optimizer.name "sdg" is unknown: did you mean sgd'),
         (["optimizer.name=[1]"], r"optimizer.name is \[1\], expected a text"),
@@ -246,7 +263,7 @@ def test_the_loss_is_what_the_models_targets_ask_for():
         (["optimizer.momentum=high"], "momentum of optimizer .* is 'high', expected a number"),
         (["optimizer.nesterov=1"], "expected true or false"),
         (["optimizer.nesterov=true", "optimizer.momentum=0"], "needs momentum above 0"),
-        (["optimizer.decay=2"], "decay is 2"),
+        (["optimizer.decay=2"], 'decay of optimizer "sgd" is 2, expected a number of at least 0 and below 1'),
         (["optimizer.eta=-0.1"], "optimizer.eta is -0.1, expected a finite number of at least 0"),
         (["optimizer.eta=nan"], "optimizer.eta is nan, expected a finite"),
         (["optimizer.eta.kind=[]"], r'schedule kind of optimizer.eta "\[\]" is unknown: did you mean piecewise'),
@@ -262,18 +279,18 @@ def test_the_loss_is_what_the_models_targets_ask_for():
         (["modifications.batch-manhatan={}"], "did you mean batch-manhattan"),
         (["modifications.batch-manhattan=3"], "modifications.batch-manhattan is 3, expected a table"),
         (["modifications.batch-manhattan.optimizer=3"], 'The option of modification "batch-manhattan"'),
-        (["modifications.batch-manhattan.on=W"], 'on of modification "batch-manhattan" is "W", expected "weights" or'),
-        (["modifications.constant-norm.on=W"], 'on of modification "constant-norm" is "W", expected "weights" or'),
+        (["modifications.batch-manhattan.on=W"], "on of .*batch-manhattan. is 'W', expected one of weights, all"),
+        (["modifications.constant-norm.on=W"], "on of .*constant-norm. is 'W', expected one of weights, all"),
         (["modifications.noisy-gradients.strength=nan"], 'strength of modification "noisy-gradients" is nan, expected'),
         (["modifications.noisy-gradients.strength=-1"], "strength .* is -1, expected a finite number of at least 0"),
         (["modifications.align-to-random.strength=inf"], 'strength of modification "align-to-random" is inf'),
         (["modifications.fixed-signs={start=1, margin=inf}"], 'margin of modification "fixed-signs" is inf'),
-        (["modifications.fixed-signs.start=-1"], "start of fixed-signs is -1, expected 0 to 2"),
-        (["modifications.fixed-signs.start=3000000000"], "start of fixed-signs is 3000000000, expected 0 to"),
+        (["modifications.fixed-signs.start=-1"], 'start of modification "fixed-signs" is -1, expected at least 0'),
+        (["modifications.fixed-signs.start=3000000000"], "start .* is 3000000000, expected at most 2147483647"),
         (["modifications.fixed-signs={}"], "needs start"),
-        (["modifications.fixed-signs.start=0.5"], "start of fixed-signs is 0.5, expected a whole number"),
-        (["modifications.fixed-signs.start_share=1.5"], "start_share of fixed-signs is 1.5, expected 0 to 1"),
-        (["modifications.fixed-signs.start_share=nan"], "start_share of fixed-signs is nan"),
+        (["modifications.fixed-signs.start=0.5"], "start .* is 0.5, expected a whole number"),
+        (["modifications.fixed-signs.start_share=1.5"], "start_share .* is 1.5, expected 0 to 1"),
+        (["modifications.fixed-signs.start_share=nan"], "start_share .* is nan"),
         (["algorithm_options.noise_on_dela=1"], "did you mean noise_on_delta"),
         (["algorithm=FA", "algorithm_options.feedback_initializer=fan_inn"], "did you mean fan_in"),
         (["algorithm=FA", "algorithm_options.initializer=3"], "initializer .* is 3, expected one of fan_in, fan_out"),
@@ -287,11 +304,39 @@ def test_the_loss_is_what_the_models_targets_ask_for():
         (["algorithm=dtp", "algorithm_options.inverse.wider=[3, 0]"], "expected a whole number or"),
         (["algorithm=dtp", "algorithm_options.inverse.wide=3"], "expected one of mirrored, dense"),
         (["algorithm=ao-sdtp", "model=he2016/resnet20"], "needs an auxiliary output, which model"),
-        (["algorithm=ao-sdtp", "model_options.auxiliary=-1"], "auxiliary is -1, expected a number of units"),
-        (["algorithm=ao-sdtp", "model_options.auxiliary=2.5"], "auxiliary is 2.5, expected a whole number"),
+        (["algorithm=ao-sdtp", "model_options.auxiliary=-1"], "auxiliary .* is -1, expected at least 0"),
+        (["algorithm=ao-sdtp", "model_options.auxiliary=2.5"], "auxiliary .* is 2.5, expected a whole number"),
         (["model_options.auxiliary=7"], 'auxiliary is given, but "backprop" has no use for it'),
         (["model_options.witdh=1"], "did you mean width"),
         (["model_options.width=wide"], "width .* is 'wide', expected a number"),
+        (["model_options.in_shape=784"], "in_shape .* is 784, expected a list"),
+        (["model_options.in_shape=[3, 2.5, 1]"], "an entry of in_shape .* is 2.5, expected a whole number"),
+        (["model_options.width=0"], "width .* is 0, expected a positive factor below 1e9"),
+        (["model_options.width=1e300"], "width .* is 1e.300, expected a positive factor below 1e9"),
+        (["model_options.width=inf"], "width .* is inf, expected a positive factor below 1e9"),
+        (["algorithm=WM", "algorithm_options.layers=turn"], "expected one of together, turns: did you mean turns"),
+        (["algorithm=WM", "algorithm_options.norm=2.0"], "norm .* is 2.0, expected a function, which a file cannot"),
+        (["algorithm=WM", "algorithm_options.norm=word"], "norm .* is 'word', expected a function"),
+        (["algorithm=WM", "algorithm_options.mirror_per_batch=1e30"], "mirror_per_batch .* is 1e.30, expected 0 to"),
+        (["algorithm=WM", "algorithm_options.initial_mirroring=10000000"], "is 10000000, expected at most 1000000"),
+        (["algorithm=WM", "algorithm_options.sigma=nan"], "sigma .* is nan, expected a finite number of at least 0"),
+        (["algorithm=dfa", "algorithm_options.skips=exactly"], "skips .* is 'exactly', expected one of direct, exact"),
+        (["optimizer.eta=1" + "0" * 40], "optimizer.eta is 10{40}, expected a finite number of at most 3.4e.38"),
+        (["optimizer.eta=1" + "0" * 400], "optimizer.eta is 10{400}, expected a finite number of at most 3.4e.38"),
+        (["optimizer.eta=0x" + "f" * 5000], "optimizer.eta is a number of thousands of digits, expected a finite"),
+        (["optimizer.epsilon=1", "optimizer.name=adam", "optimizer.eta=1", "optimizer.b1=1"], "b1 .* is 1, expected"),
+        (["optimizer.eta.kind=staircase", "optimizer.eta.eta=1e39", "optimizer.eta.factor=1", "optimizer.eta.epochs=1"],
+         r"optimizer.eta.eta is 1e\+39, expected a finite number of at most"),
+        (["optimizer.by_layer.²=1"], 'names "²", expected the number of a layer or "last"'),
+        (["steps=1" + "0" * 30], "steps is 10{30}, expected at most 2147483647"),
+        (["epochs=1" + "0" * 30], "epochs is 10{30}, expected at most 2147483647"),
+        (["seed=9223372036854775808"], "seed is 9223372036854775808, expected at most 9223372036854775807"),
+        (["optimizer.eta=.01"], "optimizer.eta is '.01', expected a number: write it as 0.01"),
+        (["optimizer.eta=1."], "optimizer.eta is '1.', expected a number: write it as 1.0"),
+        (["batch=007"], "batch is '007', expected a whole number: write it as 7"),
+        (["test=True"], "test is 'True', expected true or false: write it as true"),
+        (['optimizer.eta="0.1"'], "optimizer.eta is '0.1', expected a number: write it as 0.1"),
+        (["batch=1\nseed=5"], "batch is '1.nseed=5', expected a whole number"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_found_before_anything_is_built(settings, sentence):
@@ -303,18 +348,14 @@ def test_a_mistake_is_found_before_anything_is_built(settings, sentence):
     ("settings", "sentence"),
     [
         (["optimizer.by_layer.99.eta=1"], "by_layer names layer 99, expected one of 0 to 6"),
-        (["model_options.in_shape=784"], "model_options.in_shape is 784, expected a list"),
         (["model_options.in_shape=[784]"], r"in_shape is \[784\], but the images have \(108,\)"),
         (["model_options.classes=5"], "classes is 5, but the dataset has 4"),
         (["model_options.classes=3"], "classes is 3, but the dataset has 4"),
-        (["model_options.width=0"], "width is 0, expected a positive factor below 1e9"),
-        (["model_options.width=1e300"], "width is 1e.300, expected a positive factor below 1e9"),
-        (["model_options.width=inf"], "width is inf, expected a positive factor below 1e9"),
-        (["modifications.fixed-signs={start=1, margin=0}"], "margin is 0, expected at least"),
+        (["modifications.fixed-signs={start=1, margin=0}"], "margin is 0.0, expected at least"),
         (["algorithm=sdtp", "algorithm_options.noise.2=1"], r"names layers \[2\], expected all of \[2, 3, 4, 5, 6\]"),
         (["algorithm=dtp", "algorithm_options.noise.2=1"], r"names layers \[2\], expected all of \[2, 3, 4, 5\]"),
-        (["algorithm=dtp", "model=he2016/resnet20"], "needs a chain, synapses in every layer"),
-        (["algorithm=WM", "algorithm_options.layers=turn"], 'expected "together" or "turns"'),
+        (["epochs=2000000000"], "the number of updates is 10000000000, expected at most 2147483647"),
+        (["algorithm=dtp", "model=he2016/resnet20"], "needs a chain that ends in synapses"),
     ],
 )  # fmt: skip
 def test_a_mistake_that_only_the_data_shows(settings, sentence):
@@ -462,7 +503,7 @@ def moved(table, network=None):
     make = make_optimizer("optimizer", table, 5, network)
     ones = tuple(LayerParams(np.ones((2, 3)), ()) for _ in range(4))
     kernels = get("numpy").kernels
-    params, _ = make.update(ones, make.init(ones, (), kernels), ones, kernels)
+    params, _ = make.update(ones, make.init(ones, (np.zeros(2, np.int32),), kernels), ones, kernels)
     return [1.0 - float(p.W[0, 0]) for p in params]
 
 
@@ -490,6 +531,27 @@ def test_names_of_functions_stand_for_functions():
     assert resolve_options(frsf, {"rule": "strict-norm"})["rule"] is algorithms.strict_norm
     assert resolve_options(dense_fa, {"dense_initializer": "zero"})["dense_initializer"] is INITIALIZERS["zero"]
     assert resolve_options(registry.row("weight-mirror"), {"mirror_per_batch": 0.25}) == {"mirror_per_batch": 0.25}
+
+
+ABSURD = [
+    0, -1, 7, 10**30, 10**5000, -(2**63), 0.0, -0.5, 1e-300, 1e300, math.nan, math.inf, -math.inf, True, "", "x", "\n",
+    "²", "a" * 5000, [], [1], [-1], [[1]], ["x"], [10**5000], {}, {"": 1}, {"1": -1}, {"wider": [3]},
+]  # fmt: skip
+
+
+def test_every_option_has_a_parser_that_takes_it_or_says_what_is_wrong():
+    """Those of the algorithms, the optimizers, the modifications and the models, by the functions' signatures."""
+    taken = {name for row in registry.ROWS for name in algorithm_parameters(row)} | {"start_share"}
+    for function in (*OPTIMIZERS.values(), *registry.MODIFICATIONS.values(), *MODELS.values()):
+        taken |= set(parameters_of(function, "eta", "optimizer"))
+    assert taken == set(OPTIONS)
+    for name in OPTIONS:
+        for value in ABSURD:
+            with suppress(ExperimentError):
+                found = parsed("it", [name], {name: value}, OPTIONS)[name]
+                if isinstance(found, float):
+                    np.float32(found)
+                    assert 0 <= found <= np.finfo(np.float32).max
 
 
 @pytest.mark.parametrize("row", registry.ROWS, ids=lambda row: row.name)

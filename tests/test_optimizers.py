@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ref_bioplaus import optimizers
+from ref_bioplaus import modifications, optimizers
 from ref_bioplaus.kernels import PORTABLE
 from ref_bioplaus.optimizers import adam, by_layer, piecewise, rmsprop, sgd, staircase, warm_up
 from ref_bioplaus.tree import leaves, named_leaves
@@ -181,6 +181,19 @@ def test_each_layer_may_have_an_optimizer_of_its_own():
         (lambda: adam(0.1, decay=-0.1), r"decay is -0.1, expected a number in \[0, 1\)"),
         (lambda: adam(0.1, epsilon_form="tf"), 'expected "paper" or "hat"'),
         (lambda: sgd(0.1, nesterov=True), "needs momentum above 0"),
+        (lambda: sgd(-0.1), "sgd: the learning rate is -0.1, expected a finite number of at least 0"),
+        (lambda: sgd("0.1"), "sgd: the learning rate is '0.1', expected a finite number"),
+        (lambda: adam(float("nan")), "adam: the learning rate is nan, expected a finite number"),
+        (lambda: rmsprop(float("inf")), "rmsprop: the learning rate is inf, expected a finite number"),
+        (lambda: rmsprop(0.1, epsilon=-1.0), "rmsprop: epsilon is -1.0, expected a finite number of at least 0"),
+        (lambda: piecewise((0.1, -0.1), (3,)), "piecewise: the learning rate is -0.1"),
+        (lambda: staircase(0.1, 0.0, 3), "staircase: factor is 0.0, expected a finite number above 0"),
+        (lambda: staircase(0.1, 0.5, 0), "staircase: every is 0, expected"),
+        (lambda: warm_up(-1.0, 3), "warm_up: the learning rate is -1.0"),
+        (lambda: warm_up(1.0, 0), "warm_up: updates is 0, expected"),
+        (lambda: modifications.noisy_gradients(sgd(0.1), -1.0), "noisy_gradients: strength is -1.0, expected"),
+        (lambda: modifications.align_to_random(sgd(0.1), float("nan")), "align_to_random: strength is nan"),
+        (lambda: modifications.fixed_signs(sgd(0.1), -1), "fixed_signs: start is -1, expected"),
         (lambda: piecewise((0.1,), (3,)), "expected one more"),
         (lambda: piecewise((0.1, 0.2, 0.3), (3, 3)), "increasing"),
     ],

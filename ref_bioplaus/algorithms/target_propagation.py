@@ -16,38 +16,40 @@
     r = h_{l-1}  de-noising: SDTP and AO-SDTP (algorithm 1)
 
 State: feedback.params[l] is lambda_l: W is V_l, in the layout of W_l (our V is the paper's V^T), and c_l its bias;
-    feedback.memory is the inverse optimizer's. For l = L to 2; DTP has no inverse of layer L, which it never uses.
+    feedback.memory is the inverse optimizer's. For l = L to 2 with synapses; DTP has none of L, which it never uses.
 Choices: algorithm 1 misprints indices; f carries theta_l and L_l compares with hhat_l. Losses are sums over units and
     means over the batch, without 1/2; alpha steps along each sample's own gradient. TP's inverse loss is de-noising
     (the paper gives none). g's nonlinearity is that of the layer whose activity it rebuilds; c is shared over positions
     where W is. V is drawn as W is (Glorot). Parallel: both losses use the same old parameters. Alternating: epochs of
-    one loss, the inverse first. z has the network's nonlinearity, and its rows of W_L and b_L are frozen.
+    one loss, the inverse first. z has the network's nonlinearity, and its rows of W_L and b_L are frozen. A layer
+    without synapses (flatten, pooling) belongs to the synapses below it: h_l and hhat_l are those behind it, and errors
+    pass it exactly. One below all synapses only prepares x; the inverse above it learns, but no weights by its target.
 """
 
 from array_api_compat import array_namespace
 
 from ..credit import backward, batch_mean, mean_correlation
 from ..initializers import draw, glorot_normal, new_state
-from ..inverses import mirrored_inverse
+from ..inverses import checked, mirrored_inverse
 from ..modifications import frozen_units
 from ..network import dtype_of, forward, layer_backward, layer_forward
 from ..random import normal
 from ..types import NO_PARAMS, Algorithm, Info, LayerParams, Pathway, State, always
 
 
-def propagated(L, h, hhat_L, g):
-    """Targets of TP."""
-    hhat = {L: hhat_L}
-    for l in range(L, 1, -1):
-        hhat[l - 1] = g(l, hhat[l])
+def propagated(ends, h, first, g):
+    """Targets of TP, by layer; ends: {l: where the output of layer l is}, downwards; first: the target known."""
+    hhat = dict(first)
+    for l, k in ends.items():
+        hhat[l - 1] = g(l, hhat[k])
     return hhat
 
 
-def difference_corrected(L, h, hhat_L, g):
+def difference_corrected(ends, h, first, g):
     """Targets of DTP (from L - 1 down) and SDTP."""
-    hhat = {L: hhat_L}
-    for l in range(L, 1, -1):
-        hhat[l - 1] = h[l - 1] - g(l, h[l]) + g(l, hhat[l])  # (2), and (3) where h_L = [o, z]
+    hhat = dict(first)
+    for l, k in ends.items():
+        hhat[l - 1] = h[l - 1] - g(l, h[k]) + g(l, hhat[k])  # (2), and (3) where h_L = [o, z]
     return hhat
 
 
@@ -102,23 +104,21 @@ def target_propagation(
 
     alpha: DTP's step, None for the others. noise: sigma, a number or one per layer, {l: sigma}. inverse: (network, l)
     -> the Layer that computes g from h_l to h_{l-1} (see inverses.py). A rate per layer is an inverse_optimizer made
-    with optimizers.by_layer. Raises ValueError unless the network is a chain of layers with synapses.
+    with optimizers.by_layer. Raises ValueError unless the network is a chain that ends in synapses.
     """
     L = network.L
     for l in range(1, L + 1):
-        if network[l].linear is None or network[l].inputs != (l - 1,):
-            raise ValueError(
-                f"layer {l} ({network[l].name}): target propagation needs a chain, synapses in every layer"
-            )
-    top = L if alpha is None else L - 1  # where inverses begin
-    g_layer = {l: inverse(network, l) for l in range(2, top + 1)}
+        if network[l].inputs != (l - 1,) or (l == L and network[l].linear is None):
+            raise ValueError(f"layer {l} ({network[l].name}): target propagation needs a chain that ends in synapses")
+    ends = {l: network.output_of(l) for l in reversed(network.weighted) if 1 < l < L or (l == L > 1 and alpha is None)}
+    g_layer = {l: checked(network, l, inverse(network, l)) for l in reversed(ends)}
 
     def init(key):
         state, lam = new_state(network, key, optimizer, initializer), [NO_PARAMS] * len(network)
         for l, layer in g_layer.items():
             V = draw(inverse_initializer, layer.linear, (key, "feedback", l), dtype_of(network, key), network.kernels)
             lam[l] = LayerParams(V, tuple(op.init(key, V.dtype)[0] for op in layer.local))
-        memory = inverse_optimizer.init(tuple(lam), (key, "feedback optimizer"), network.kernels) if g_layer else ()
+        memory = inverse_optimizer.init(tuple(lam), (key, "feedback optimizer"), network.kernels)
         return state._replace(feedback=Pathway(tuple(lam), memory))
 
     def apply_inverse(l, lam, h):
@@ -130,21 +130,21 @@ def target_propagation(
 
     def learn_inverses(state, h):
         params, lam, grads = state.forward.params, state.feedback.params, [NO_PARAMS] * len(network)
+        address = (state.key, "step", state.t)
         for l, layer in g_layer.items():
             sigma = noise[l] if isinstance(noise, dict) else noise
             epsilon = normal((state.key, "corrupt", state.t, l), h[l - 1].shape, h[l - 1].dtype, network.kernels)
-            htilde = h[l - 1] + sigma * epsilon
-            above, _, _ = layer_forward(network[l], params[l], state.stats[l], htilde, (state.key, "step", state.t, l))
+            above = htilde = h[l - 1] + sigma * epsilon
+            for k in range(l, ends[l] + 1):
+                above, _, _ = layer_forward(network[k], params[k], state.stats[k], above, (*address, k))
             above = loss.output(above) if l == L else above
             rebuilt, above, cache = apply_inverse(l, lam, above)
             error = 2.0 * (rebuilt - reconstructed(h[l - 1], htilde))  # the gradient of L_l^inv at g
             error = array_namespace(error).reshape(error, (error.shape[0], *layer.out_shape))
             delta, local = layer_backward(layer, lam[l], cache, error)
             grads[l] = LayerParams(mean_correlation(layer.linear, above, delta), batch_mean(delta.shape[0], local))
-        gradient = tuple(grads)
-        if not g_layer:
-            return state.feedback, gradient
-        return Pathway(*inverse_optimizer.update(gradient, state.feedback.memory, lam, network.kernels)), gradient
+        path = Pathway(*inverse_optimizer.update(tuple(grads), state.feedback.memory, lam, network.kernels))
+        return path, tuple(grads)
 
     def learn_forward(state, batch, trace, h):
         params, lam, u = state.forward.params, state.feedback.params, trace.h[-1]
@@ -154,11 +154,11 @@ def target_propagation(
             return apply_inverse(l, lam, h)[0]
 
         if alpha is None:
-            hhat = targets(L, h, loss.target(h[L], batch.y), g)
+            hhat = targets(ends, h, {L: loss.target(h[L], batch.y)}, g)
         else:
             delta_L, _ = layer_backward(network[L], params[L], trace.cache[L], error)
             gradient = network[L].linear.transport(params[L].W, delta_L)  # dL/dh_{L-1}
-            hhat = targets(L - 1, h, h[L - 1] - alpha * gradient, g)
+            hhat = targets(ends, h, {L - 1: h[L - 1] - alpha * gradient}, g)
 
         def feedback(l, delta):
             return 2.0 * (h[l - 1] - hhat[l - 1])  # the gradient of L_{l-1} at h_{l-1}

@@ -4,17 +4,34 @@ Whatever cannot be built is said in one sentence, an ExperimentError, that names
 """
 
 import inspect
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from .. import algorithms, initializers, inverses, losses, optimizers
+from ..algorithms.sign_symmetry import RULES
 from ..backends import Backend
 from ..models import MODELS
 from ..network import Network
 from ..types import Algorithm, Loss, Optimizer, State
 from . import registry
 from .experiment import Experiment, ExperimentError, Table, check_type, plain, unknown
+from .options import (
+    INT32,
+    Parser,
+    between_0_and_1,
+    by_layer,
+    flag,
+    form_of_inverse,
+    in_python_only,
+    layer_number,
+    list_of,
+    number,
+    parsed,
+    positive,
+    share,
+    whole,
+    word,
+)
 
 LOSSES: dict[str, Callable[[], Loss]] = {
     "cross-entropy": losses.cross_entropy,
@@ -38,21 +55,44 @@ INITIALIZERS: dict[str, Any] = {
     "naive": initializers.naive(),
     "zero": initializers.zero,
 }
-WORDS: dict[str, dict[str, Any]] = {  # options of algorithms that are functions, by the names they have in a file
+WORDS: dict[str, dict[str, Any]] = {  # options that are functions, by the names they have in a file, or words
     "initializer": INITIALIZERS,
     "feedback_initializer": INITIALIZERS,
     "inverse_initializer": INITIALIZERS,
     "dense_initializer": INITIALIZERS,
-    "rule": {
-        rule.__name__.replace("_", "-"): rule
-        for rule in (
-            algorithms.uniform, algorithms.batch_random, algorithms.initial_magnitude, algorithms.strict_norm,
-            algorithms.fan_out_scale,
-        )
-    },
+    "rule": {rule.__name__.replace("_", "-"): rule for rule in RULES},
     "inverse": {"mirrored": inverses.mirrored_inverse, "dense": inverses.dense_inverse},
     "schedule": {"parallel": algorithms.target_propagation.parallel, "alternating": algorithms.alternating},
-}  # fmt: skip
+    "feedback": {"stored": "stored", "generated": "generated"},
+    "skips": {"direct": "direct", "exact": "exact"},
+    "layers": {"together": "together", "turns": "turns"},
+    "form": {form: form for form in optimizers.DECAY_FORMS},
+    "on": {"weights": "weights", "all": "all"},
+    "epsilon_form": {"paper": "paper", "hat": "hat"},
+}
+OFTEN = 10**6  # mirror steps for one batch
+OPTIONS: dict[str, Parser] = {  # what each option may be, in every algorithm, optimizer, modification and model
+    **{name: word(words) for name, words in WORDS.items()},
+    **dict.fromkeys(
+        ("noise_on_delta", "alpha", "eta_B", "lambda_B", "sigma", "epsilon", "strength", "margin"), positive
+    ),
+    **dict.fromkeys(("momentum", "rho", "decay"), share),
+    **dict.fromkeys(("b1", "b2"), between_0_and_1),
+    **dict.fromkeys(("bias_blocking", "symmetric_output", "nesterov", "batch_norm_after_relu"), flag),
+    "inverse": form_of_inverse(WORDS["inverse"]),
+    "norm": in_python_only,
+    "noise": by_layer(positive),
+    "mirror_per_batch": number(f"0 to {OFTEN}", lambda value: 0 <= value <= OFTEN),
+    "initial_mirroring": whole(0, OFTEN),
+    "start": whole(),
+    "start_share": number("0 to 1", lambda value: 0 <= value <= 1),
+    "in_shape": list_of(whole(1)),
+    "classes": whole(1),
+    "auxiliary": whole(),
+    "hidden": whole(1),
+    "width": number("a positive factor below 1e9", lambda value: 0 < value < 1e9),
+}
+SHARES = {"fixed-signs": ("start_share",)}  # of the run's updates, in the place of `start`
 SCHEDULES = {"piecewise": ("values",), "staircase": ("eta", "factor"), "warm-up": ("eta",)}
 
 
@@ -96,16 +136,6 @@ def parameters_of(function: Callable, *but: str) -> dict[str, Any]:
     return {name: parameter.default for name, parameter in found.items() if name not in but}
 
 
-def check_options(what: str, defaults: Mapping[str, Any], options: Table) -> None:
-    """Raise ExperimentError for an option that is not among the defaults, or whose type is not its default's."""
-    for name, value in options.items():
-        if name not in defaults:
-            raise ExperimentError(unknown(f"option of {what}", name, defaults))
-        default = defaults[name]
-        if isinstance(default, bool | int | float | str) and not (name == "noise" and isinstance(value, dict)):
-            check_type(f"{name} of {what}", value, (float,) if name == "mirror_per_batch" else (type(default),))
-
-
 def algorithm_parameters(row: registry.Row) -> dict[str, Any]:
     """The options that a row's algorithm takes, and their defaults."""
     given = ("network", "loss", "optimizer", "inverse_optimizer", "options")
@@ -118,46 +148,7 @@ def algorithm_parameters(row: registry.Row) -> dict[str, Any]:
 
 def resolve_options(row: registry.Row, options: Table) -> dict[str, Any]:
     """An algorithm's options, with functions in the place of their names. Raises ExperimentError."""
-    what = f'algorithm "{row.name}"'
-    check_options(what, algorithm_parameters(row), options)
-    return {name: resolved(name, value, what) for name, value in options.items()}
-
-
-def resolved(name: str, value: Any, what: str) -> Any:
-    """An option's value; the function that a name stands for. Raises ExperimentError."""
-    if name == "inverse" and isinstance(value, dict) and set(value) == {"wider"}:
-        return inverses.wider_inverse(kernel_size(f"inverse.wider of {what}", value["wider"]))
-    if name == "noise" and isinstance(value, dict):
-        for layer, sigma in value.items():
-            if not str(layer).isdigit():
-                raise ExperimentError(f'noise of {what} names "{layer}", expected the number of a layer.')
-            check_type(f"noise.{layer} of {what}", sigma, (float,))
-        return {int(layer): float(sigma) for layer, sigma in value.items()}
-    if name not in WORDS:
-        return value
-    words = WORDS[name]
-    if not isinstance(value, str):
-        raise ExperimentError(f"{name} of {what} is {value!r}, expected one of {', '.join(words)}.")
-    word = value.replace("-", "_") if words is INITIALIZERS else value
-    if word not in words:
-        raise ExperimentError(unknown(f"{name} of {what}", value, words))
-    return words[word]
-
-
-def kernel_size(path: str, value: Any) -> Any:
-    """A kernel's size, a number or [height, width]. Raises ExperimentError."""
-    sides = value if isinstance(value, list) else [value]
-    if len(sides) > 2 or not all(type(side) is int and side > 0 for side in sides):
-        raise ExperimentError(f"{path} is {value!r}, expected a whole number or [height, width].")
-    return tuple(value) if isinstance(value, list) else value
-
-
-def positive(path: str, value: Any) -> float:
-    """A finite number of at least 0. Raises ExperimentError for anything else."""
-    check_type(path, value, (float,))
-    if not 0 <= value < math.inf:
-        raise ExperimentError(f"{path} is {value}, expected a finite number of at least 0.")
-    return float(value)
+    return parsed(f'algorithm "{row.name}"', algorithm_parameters(row), options, OPTIONS)
 
 
 def rate(where: str, eta: Any, steps: int) -> Any:
@@ -179,7 +170,8 @@ def rate(where: str, eta: Any, steps: int) -> Any:
     unit, factor = ("epochs", steps) if "epochs" in eta else ("updates", 1)
     several = kind == "piecewise"
     check_type(f"{where}.eta.{unit}", eta[unit], (list if several else float,))
-    times = [round(factor * positive(f"{where}.eta.{unit}", t)) for t in (eta[unit] if several else [eta[unit]])]
+    given = eta[unit] if several else [eta[unit]]
+    times = [min(round(factor * positive(f"{where}.eta.{unit}", t)), INT32) for t in given]
     if several:
         check_type(f"{where}.eta.values", eta["values"], (list,))
         values = tuple(positive(f"{where}.eta.values", value) for value in eta["values"])
@@ -204,10 +196,10 @@ def make_optimizer(where: str, options: Table, steps: int, network: Network | No
     name = str(own.pop("name"))
     if name not in OPTIMIZERS:
         raise ExperimentError(unknown(f"{where}.name", name, OPTIMIZERS))
-    check_options(f'{where} "{name}"', parameters_of(OPTIMIZERS[name]), own)
-    eta = rate(where, own.pop("eta"), steps)
+    parsers = OPTIONS | {"eta": lambda path, eta: rate(where, eta, steps)}
+    own = parsed(f'{where} "{name}"', parameters_of(OPTIMIZERS[name]), own, parsers)
     try:
-        default = OPTIMIZERS[name](eta, **own)
+        default = OPTIMIZERS[name](**own)
     except ValueError as error:
         raise ExperimentError(f"{where}: {error}.") from error
     check_type(f"{where}.by_layer", by_layer, (dict,))
@@ -215,15 +207,13 @@ def make_optimizer(where: str, options: Table, steps: int, network: Network | No
         return default
     special = {}
     for layer, changes in by_layer.items():
-        if layer != "last" and not str(layer).isdigit():
-            raise ExperimentError(f'{where}.by_layer names "{layer}", expected the number of a layer or "last".')
-        check_type(f"{where}.by_layer.{layer}", changes, (dict,))
         last = 0 if network is None else network.weighted[-1]
-        number = last if layer == "last" else int(layer)
-        if network is not None and number > network.L:
-            raise ExperimentError(f"{where}.by_layer names layer {number}, expected one of 0 to {network.L}.")
+        l = last if layer == "last" else layer_number(f"{where}.by_layer", layer, ' or "last"')
+        check_type(f"{where}.by_layer.{layer}", changes, (dict,))
+        if network is not None and l > network.L:
+            raise ExperimentError(f"{where}.by_layer names layer {l}, expected one of 0 to {network.L}.")
         mine = {k: v for k, v in options.items() if k != "by_layer"}
-        special[number] = make_optimizer(f"{where}.by_layer.{layer}", mine | changes, steps)
+        special[l] = make_optimizer(f"{where}.by_layer.{layer}", mine | changes, steps)
     return optimizers.by_layer(default, special)
 
 
@@ -240,22 +230,12 @@ def wrapped_row(experiment: Experiment, row: registry.Row, total: int) -> regist
     for name, options in chosen:
         if name not in registry.MODIFICATIONS:
             raise ExperimentError(unknown("modification", name, registry.MODIFICATIONS))
-        if name == "fixed-signs":
-            if "start_share" in options:
-                share = positive("start_share of fixed-signs", options.pop("start_share"))
-                if share > 1:
-                    raise ExperimentError(f"start_share of fixed-signs is {share}, expected 0 to 1.")
-                options["start"] = round(share * total)
-            if "start" not in options:
-                raise ExperimentError('The modification "fixed-signs" needs start (updates) or start_share (0 to 1).')
-            check_type("start of fixed-signs", options["start"], (int,))
-            if not 0 <= options["start"] < 1 << 31:
-                raise ExperimentError(f"start of fixed-signs is {options['start']}, expected 0 to 2^31 - 1 updates.")
-        check_options(f'modification "{name}"', parameters_of(registry.MODIFICATIONS[name], "optimizer"), options)
-        if options.get("on", "weights") not in ("weights", "all"):
-            raise ExperimentError(f'on of modification "{name}" is "{options["on"]}", expected "weights" or "all".')
-        for option in ("strength", "margin"):
-            positive(f'{option} of modification "{name}"', options.get(option, 0.0))
+        taken = [*parameters_of(registry.MODIFICATIONS[name], "optimizer"), *SHARES.get(name, ())]
+        options = parsed(f'modification "{name}"', taken, options, OPTIONS)
+        if "start_share" in options:
+            options["start"] = round(options.pop("start_share") * total)
+        if name == "fixed-signs" and "start" not in options:
+            raise ExperimentError('The modification "fixed-signs" needs start (updates) or start_share (0 to 1).')
         wrappers.append((name, options))
     return row._replace(wrappers=tuple(wrappers))
 
@@ -269,7 +249,6 @@ def build_network(experiment: Experiment, shape: Shape) -> Network:
     """The network for data of that shape. Raises ExperimentError."""
     constructor, options = MODELS[experiment.model], plain(experiment.model_options)
     parameters = parameters_of(constructor)
-    check_type("model_options.in_shape", options.get("in_shape", []), (list,))
     vector = len(options.get("in_shape", parameters["in_shape"])) == 1
     in_shape: tuple[int, ...] = shape.in_shape
     if vector:
@@ -295,7 +274,9 @@ def build(experiment: Experiment, backend: Backend, shape: Shape) -> Built:
     network = network.with_kernels(backend.kernels).with_dtype(backend.dtype)
     outputs = network[network.L].out_shape[0] - experiment.model_options.get("auxiliary", 0)
     loss = registry.task_loss(row, LOSSES[str(experiment.loss)](), outputs)
-    row = wrapped_row(experiment, row, experiment.epochs * shape.steps)._replace(
+    total = experiment.epochs * shape.steps
+    whole()("the number of updates", min(total, experiment.steps or total))
+    row = wrapped_row(experiment, row, total)._replace(
         options=dict(row.options) | resolve_options(row, experiment.algorithm_options)
     )
     optimizer = make_optimizer("optimizer", experiment.optimizer, shape.steps, network)
@@ -322,8 +303,9 @@ def first_state(experiment: Experiment, built: Built, backend: Backend) -> State
 def check_noise(row: registry.Row, network: Network) -> None:
     """Raise ExperimentError where noise is given by layer, but not for every layer whose inverse is learned."""
     noise = row.options.get("noise")
-    needed = range(2, network.L + (0 if row.name.startswith("dtp") else 1))
+    last = network.L - 1 if row.name.startswith("dtp") else network.L
+    needed = [l for l in network.weighted if 1 < l <= last]
     if isinstance(noise, dict) and not set(needed) <= set(noise):
         raise ExperimentError(
-            f"algorithm_options.noise names layers {sorted(noise)}, expected all of {list(needed)}, or one number."
+            f"algorithm_options.noise names layers {sorted(noise)}, expected all of {needed}, or one number."
         )

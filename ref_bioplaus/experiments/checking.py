@@ -1,7 +1,6 @@
 """An experiment checked before anything starts, and whatever it leaves open filled in."""
 
 import difflib
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +9,7 @@ from . import recipes, registry
 from .building import (
     LOSSES,
     OPTIMIZERS,
-    check_options,
+    OPTIONS,
     find_row,
     make_optimizer,
     parameters_of,
@@ -30,11 +29,19 @@ from .experiment import (
     plain,
     unknown,
 )
+from .options import above_0, finite, list_of, parsed, positive, text, whole
 
 DATASETS = {"mnist": "ylecun/mnist", "cifar": "uoft-cs/cifar10", "imagenet": "ILSVRC/imagenet-1k"}
 CIFAR_MODELS = ("he2016/resnet20",)
 MNIST_MODELS = ("akrout2019/mlp", "bartunov2018/autoencoder")
 STEPS = 10**6  # in an epoch, as long as the data is not there: no two of a schedule's moments fall together
+IMAGES = {"shape": list_of(whole(1)), "classes": list_of(text), "mean": list_of(finite), "deviation": list_of(above_0)}
+FIELDS = {  # of an experiment, that are numbers
+    **dict.fromkeys(("batch", "epochs", "steps", "evaluate_every"), whole(1)),
+    "held_out": whole(),
+    "seed": whole(0, 2**63 - 1),
+    "checkpoint_every": positive,
+}
 AUXILIARY = 512  # units of AO-SDTP's output on CIFAR (Bartunov et al. 2018, sec. 3.2); ours elsewhere
 
 
@@ -50,17 +57,15 @@ def checked(experiment: Experiment) -> Experiment:
     if experiment.model not in MODELS:
         raise ExperimentError(unknown("model", experiment.model, MODELS))
     experiment = replace(experiment, loss=loss_of(experiment))
+    model = f'model "{experiment.model}"'
+    parsed(model, parameters_of(MODELS[experiment.model]), plain(experiment.model_options), OPTIONS)
     for name in experiment.metrics:
         check_type("an entry of metrics", name, (str,))
         if name not in METRICS:
             raise ExperimentError(unknown("metric", name, METRICS))
-    least = {"batch": 1, "epochs": 1, "steps": 1, "held_out": 0, "seed": 0, "evaluate_every": 1, "checkpoint_every": 0}
-    for name, smallest in least.items():
-        value = getattr(experiment, name)
-        if value is not None and not value >= smallest:
-            raise ExperimentError(f"{name} is {value}, expected at least {smallest}.")
-    if experiment.seed >= 1 << 63:
-        raise ExperimentError(f"seed is {experiment.seed}, expected less than 2^63.")
+    for name, parse in FIELDS.items():
+        if getattr(experiment, name) is not None:
+            parse(name, getattr(experiment, name))
     check_dataset(experiment)
     check_inputs(experiment)
     if not experiment.test and not experiment.held_out:
@@ -74,7 +79,6 @@ def checked(experiment: Experiment) -> Experiment:
         optimizer=default_optimizer(experiment, row),
         inverse_optimizer=default_inverse_optimizer(experiment, row),
     )
-    check_options(f'model "{full.model}"', parameters_of(MODELS[full.model]), full.model_options)
     resolve_options(row, full.algorithm_options)
     make_optimizer("optimizer", full.optimizer, STEPS)
     if row.inverses:
@@ -118,20 +122,9 @@ def check_dataset(experiment: Experiment) -> None:
 def check_inputs(experiment: Experiment) -> None:
     """Raise ExperimentError for inputs that cannot be those of images."""
     given = plain(experiment.inputs)
-    for name, value in given.items():
-        if name not in INPUTS:
-            raise ExperimentError(unknown("entry of inputs", name, INPUTS))
-        kind = {"shape": (int,), "classes": (str,)}.get(name, (float,))
-        check_type(f"inputs.{name}", value, (list,))
-        for entry in value:
-            check_type(f"an entry of inputs.{name}", entry, kind)
+    parsed("inputs", INPUTS, given, IMAGES)
     if ("mean" in given) != ("deviation" in given) or len(given.get("mean", ())) != len(given.get("deviation", ())):
         raise ExperimentError("inputs has a mean without a deviation, or not as many: give both, a number per channel.")
-    if not all(math.isfinite(m) and 0 < d < math.inf for m, d in constants(given)):
-        raise ExperimentError(
-            f"inputs.mean is {given['mean']} and inputs.deviation {given['deviation']}, expected finite numbers, "
-            "deviations above 0."
-        )
     if not experiment.normalise and any((m, d) != (0, 1) for m, d in constants(given)):
         raise ExperimentError(
             f"normalise is false, but inputs.mean is {given['mean']} and inputs.deviation {given['deviation']}: "
@@ -162,11 +155,6 @@ def default_options(experiment: Experiment, row: registry.Row) -> dict[str, Any]
 def default_model_options(experiment: Experiment, row: registry.Row) -> dict[str, Any]:
     """The model's options; an auxiliary output where the algorithm needs one."""
     given = plain(experiment.model_options)
-    check_type("model_options.auxiliary", given.get("auxiliary", 0), (int,))
-    if given.get("auxiliary", 0) < 0:
-        raise ExperimentError(
-            f"model_options.auxiliary is {given['auxiliary']}, expected a number of units: 0 for none, which is SDTP."
-        )
     if row.auxiliary:
         if "auxiliary" not in parameters_of(MODELS[experiment.model]):
             raise ExperimentError(

@@ -188,7 +188,9 @@ def sentences(work: Callable) -> Any:
 
 def fail(sentence: str, code: int) -> NoReturn:
     """Print one sentence to stderr and stop."""
-    Console(stderr=True).print(Text(sentence, style="red"), soft_wrap=True)
+    from .experiment import one_line
+
+    Console(stderr=True).print(Text(one_line(sentence), style="red"), soft_wrap=True)
     raise typer.Exit(code)
 
 

@@ -190,7 +190,7 @@ def inverse_size(built: Built) -> tuple[int, int]:
     network = built.network
     inverse = built.row.options.get("inverse", mirrored_inverse)
     top = network.L - 1 if built.row.name.startswith("dtp") else network.L
-    layers = [inverse(network, l) for l in range(2, top + 1)]
+    layers = [inverse(network, l) for l in network.weighted if 1 < l <= top]
     weights = sum(math.prod(layer.linear.weight_shape) for layer in layers)
     local = sum(math.prod(s) for layer in layers for op in layer.local for s in op.parameter_shapes.values())
     return weights + local, weights

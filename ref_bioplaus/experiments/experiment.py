@@ -11,6 +11,7 @@ A learning rate is a number or a schedule, in epochs or in the optimizer's own u
 """
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -63,6 +64,7 @@ class Experiment:
 
 
 METRICS = Experiment().metrics
+DEEPEST = 20  # tables within each other; a schedule of schedules for one layer has five
 OWN = "own"  # the dataset of images that are given, in a folder or as arrays, without the name of one
 # The images that a run learned from, for whoever predicts with what it learned: (height, width, channels), the classes'
 # names, and per channel what brightness in [0, 1] is reduced and then divided by. A run fills them in from its data,
@@ -90,12 +92,36 @@ CODE = ("backend",)  # fields that may name code, "module:object"; see naming.py
 
 def read(path: Path) -> Experiment:
     """The experiment of a TOML file. Raises ExperimentError where it cannot be read or understood."""
+    text = ""
     try:
-        return from_dict(tomllib.loads(files.content(path).decode("utf-8")))
+        text = files.content(path).decode("utf-8")
+        values = tomllib.loads(text)
     except OSError as error:
         raise ExperimentError(f"The experiment {path} cannot be read ({error.strerror}): name another file.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ExperimentError(f"The experiment {path} is not TOML ({error}).") from error
+    except RecursionError as error:
+        raise ExperimentError(f"The experiment {path} is nested too deeply.") from error
+    except ValueError as error:  # not TOML, not UTF-8, or an integer of thousands of digits
+        raise ExperimentError(f"The experiment {path} is not TOML ({error}){respelled(text, error)}.") from error
+    return from_dict(values)
+
+
+def respelled(text: str, error: ValueError) -> str:
+    """For a sentence: how TOML writes the number, true or false that it does not read in a line."""
+    line = re.search(r"at line (\d+)", str(error))
+    for word in re.split(r"[\s=,{}\[\]]+", text.splitlines()[int(line[1]) - 1]) if line else ():
+        if isinstance(toml_value(word), str) and (written := spelled(word)):
+            return f": write {word} as {written}"
+    return ""
+
+
+def spelled(word: str) -> str | None:
+    """How TOML writes a number, true or false that Python writes otherwise, as .01, 1. or True; None of other words."""
+    if word.lower() in ("true", "false"):
+        return word.lower()
+    try:
+        return str(int(word)) if word.lstrip("+-").isdigit() else repr(float(word))
+    except ValueError:
+        return None
 
 
 def as_toml(experiment: Experiment) -> str:
@@ -121,6 +147,8 @@ def from_dict(values: Table, named: Iterable[str] = ()) -> Experiment:
         if name not in known:
             raise ExperimentError(unknown("field", name, known))
         check_type(name, value, FIELD_TYPES[name])
+        if depth([value]) > DEEPEST:
+            raise ExperimentError(f"{name} is nested too deeply: expected at most {DEEPEST} tables within each other.")
     given = dict(values)
     if "metrics" in given:
         given["metrics"] = tuple(given["metrics"])
@@ -179,9 +207,12 @@ def overridden(experiment: Experiment, settings: Iterable[str]) -> Experiment:
 def toml_value(text: str) -> Any:
     """A value as TOML reads it; what TOML does not know is a word."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        found = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
         return text
+    except (ValueError, RecursionError) as error:  # an integer of thousands of digits
+        raise ExperimentError(f"The value {text[:20]}... is too long or nested too deeply.") from error
+    return found["value"] if len(found) == 1 else text
 
 
 # For sentences
@@ -217,7 +248,32 @@ def check_type(path: str, value: Any, expected: tuple[type, ...]) -> None:
         list: "a list",
     }
     wanted = " or ".join(dict.fromkeys(names[t] for t in expected if t in names))
-    raise ExperimentError(f"{path} is {value!r}, expected {wanted}.")
+    written = spelled(value) if isinstance(value, str) and {float, int, bool}.intersection(expected) else None
+    raise ExperimentError(
+        f"{path} is {shown(value)}, expected {wanted}{f': write it as {written}' if written else ''}."
+    )
+
+
+def shown(value: Any) -> str:
+    """A value in a sentence."""
+    try:
+        return repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
+
+
+def one_line(sentence: str) -> str:
+    """A sentence to print: what is no character to see is escaped, and a word of hundreds of them is cut."""
+    visible = "".join(c if c.isprintable() else repr(c)[1:-1] for c in sentence)
+    return re.sub(r"\S{300,}", lambda word: f"{word[0][:100]}...", visible)
+
+
+def depth(value: Any) -> int:
+    """How many tables and lists stand within each other."""
+    found, level = 0, [value]
+    while level := [inner for outer in level for inner in (outer.values() if isinstance(outer, dict) else outer)]:
+        found, level = found + 1, [inner for inner in level if isinstance(inner, dict | list | tuple)]
+    return found
 
 
 def plain(value: Any) -> Any:

@@ -1,0 +1,135 @@
+"""Parsers of options: (what the option is called, a value as TOML has it) -> what the library takes.
+
+Each raises ExperimentError, one sentence, for a value that is none of its kind.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from .. import inverses
+from .experiment import ExperimentError, Table, check_type, nearest, shown, unknown
+
+Parser = Callable[[str, Any], Any]
+
+LARGEST = 3.4e38  # about float32's largest number: torch makes no array of more
+INT32 = 2**31 - 1  # the largest number of updates that is counted
+
+
+def parsed(what: str, names: Iterable[str], options: Table, parsers: Mapping[str, Parser]) -> dict[str, Any]:
+    """The options of `what`, which has those names, each through its parser. Raises ExperimentError."""
+    known = list(names)
+    for name in options:
+        if name not in known:
+            raise ExperimentError(unknown(f"option of {what}", name, known))
+    return {name: parsers[name](f"{name} of {what}", value) for name, value in options.items()}
+
+
+def number(
+    expected: str = "a finite number of at least 0", fits: Callable[[Any], bool] = lambda value: value >= 0
+) -> Parser:
+    """A number that fits, as a float, and no larger than float32 holds."""
+
+    def parse(path, value):
+        check_type(path, value, (float,))
+        if not fits(value):
+            raise ExperimentError(f"{path} is {shown(value)}, expected {expected}.")
+        if not abs(value) <= LARGEST:
+            raise ExperimentError(f"{path} is {shown(value)}, expected a finite number of at most {LARGEST}.")
+        return float(value)
+
+    return parse
+
+
+finite = number("a finite number", lambda value: value == value)
+positive = number()
+above_0 = number("a finite number above 0", lambda value: value > 0)
+between_0_and_1 = number("a number above 0 and below 1", lambda value: 0 < value < 1)
+share = number("a number of at least 0 and below 1", lambda value: 0 <= value < 1)
+
+
+def whole(least: int = 0, most: int = INT32) -> Parser:
+    """A whole number from `least` to `most`."""
+
+    def parse(path, value):
+        check_type(path, value, (int,))
+        if not least <= value <= most:
+            wanted = f"at least {least}" if value < least else f"at most {most}"
+            raise ExperimentError(f"{path} is {shown(value)}, expected {wanted}.")
+        return value
+
+    return parse
+
+
+def flag(path: str, value: Any) -> bool:
+    """True or false."""
+    check_type(path, value, (bool,))
+    return value
+
+
+def word(words: Mapping[str, Any]) -> Parser:
+    """One of some words, as what it stands for; "-" is "_" where the words have that."""
+
+    def parse(path, value):
+        name = value.replace("-", "_") if isinstance(value, str) and value not in words else value
+        if not isinstance(name, str) or name not in words:
+            close = nearest(value, list(words)) if value and isinstance(value, str) else []
+            hint = f": did you mean {', '.join(close)}?" if close else "."
+            raise ExperimentError(f"{path} is {shown(value)}, expected one of {', '.join(words)}{hint}")
+        return words[name]
+
+    return parse
+
+
+def in_python_only(path: str, value: Any) -> Any:
+    """What is a function, and has no name in a file."""
+    raise ExperimentError(f"{path} is {shown(value)}, expected a function, which a file cannot hold: leave it out.")
+
+
+def by_layer(parse: Parser) -> Parser:
+    """A value, or a table of values by the number of a layer."""
+
+    def parse_all(path, value):
+        if not isinstance(value, dict):
+            return parse(path, value)
+        name, _, what = path.partition(" of ")
+        return {layer_number(path, layer): parse(f"{name}.{layer} of {what}", one) for layer, one in value.items()}
+
+    return parse_all
+
+
+def layer_number(path: str, text: Any, words: str = "") -> int:
+    """The number of a layer from a key; words: what else the key might be, for the sentence."""
+    if not (str(text).isascii() and str(text).isdigit() and len(str(text)) < 10):
+        raise ExperimentError(f'{path} names "{text}", expected the number of a layer{words}.')
+    return int(text)
+
+
+def text(path: str, value: Any) -> str:
+    """A text."""
+    check_type(path, value, (str,))
+    return value
+
+
+def list_of(parse: Parser) -> Parser:
+    """A list of values."""
+
+    def parse_all(path, value):
+        check_type(path, value, (list,))
+        return [parse(f"an entry of {path}", one) for one in value]
+
+    return parse_all
+
+
+def form_of_inverse(words: Mapping[str, Any]) -> Parser:
+    """One of the words, or {wider = k}: a kernel's size, a number or [height, width]."""
+
+    def parse(path, value):
+        if not (isinstance(value, dict) and set(value) == {"wider"}):
+            return word(words)(path, value)
+        sides = value["wider"] if isinstance(value["wider"], list) else [value["wider"]] * 2
+        if len(sides) != 2 or not all(type(side) is int and 0 < side <= INT32 for side in sides):
+            wider = shown(value["wider"])
+            raise ExperimentError(f"wider of {path} is {wider}, expected a whole number or [height, width].")
+        return inverses.wider_inverse(tuple(sides))
+
+    return parse
