@@ -19,7 +19,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from ref_bioplaus.conformance.exchange_command import exchange_app
+from ref_bioplaus.conformance.exchange_command import exchange_app, path
+from ref_bioplaus.conformance.reading import shown
 
 if TYPE_CHECKING:
     from ref_bioplaus.backends import Backend
@@ -67,11 +68,24 @@ def run(
     ] = "eager,compiled,donating",
     level: Annotated[str, typer.Option(help='0 to 4, as "0-2" or "0,2". Level 4 takes long.')] = "0-3",
     case: Annotated[str, typer.Option(help='Only checks whose id matches, as "1/kolen-pollack/*".')] = "*",
-    json: Annotated[Path | None, typer.Option(help="Write the report here, see conformance/schema.json.")] = None,
-    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here, for continuous integration.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page to look at here.")] = None,
+    json: Annotated[
+        Path | None,
+        typer.Option(help="Write the report here, see conformance/schema.json.", metavar="FILE", parser=path),
+    ] = None,
+    junit: Annotated[
+        Path | None,
+        typer.Option(help="Write JUnit XML here, for continuous integration.", metavar="FILE", parser=path),
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page to look at here.", metavar="FILE", parser=path)
+    ] = None,
     deviations: Annotated[
-        Path | None, typer.Option(help="The folder with <backend>.toml, what is known to differ; ours if left out.")
+        Path | None,
+        typer.Option(
+            help="The folder with <backend>.toml, what is known to differ; ours if left out.",
+            metavar="DIR",
+            parser=path,
+        ),
     ] = None,
 ) -> None:
     """Run the checks on a backend, judge every tensor, and say where the first one departs."""
@@ -85,10 +99,9 @@ def run(
         modes = choose(mode, records.MODES, "--mode")
         levels = parse_levels(level)
         wanted = combinations(split(backend or ()), dtype, precision, kernels)
-        if deviations is not None and not deviations.is_dir():
-            raise ValueError(f"{deviations} is not a folder: name one with --deviations, or leave it out")
+        place = known.FOLDER if deviations is None else known.folder(deviations)
         subjects = [(asked, start(asked, device)) for asked in wanted]
-        rows = [known.load(b.name, deviations or known.FOLDER) for _, b in subjects]
+        rows = [known.load(b.name, place) for _, b in subjects]
         checks = select(levels, case, modes)
         others = left_out(checks) if any(rows) else []
     except ValueError as error:
@@ -103,8 +116,10 @@ def run(
         known.apply(report, mine, datetime.date.today(), others)
         reports.append(report)
         show(report, console)
-    write(reports, files)
+    unwritten = write(reports, files)
     console.print(Text(verdict(reports), style="green" if sound(reports) else "bold red"), soft_wrap=True)
+    if unwritten:
+        fail(unwritten)
     raise typer.Exit(0 if sound(reports) else 1)
 
 
@@ -114,13 +129,13 @@ conformance_app.registered_commands += exchange_app.registered_commands
 # What was asked for
 
 
-def parse_levels(text: str) -> tuple[int, ...]:
+def parse_levels(text: str, option: str = "--level") -> tuple[int, ...]:
     """Levels as "0-2", "0,2" or both, ascending. Raises ValueError, one sentence."""
     found: set[int] = set()
     for part in text.split(","):
         ends = re.fullmatch(r"\s*([0-4])\s*(?:-\s*([0-4])\s*)?", part)
         if not ends or int(ends[1]) > int(ends[2] or ends[1]):
-            raise ValueError(f'--level is "{text}", expected levels from 0 to 4 such as 0-2 or 0,2')
+            raise ValueError(f"{option} is {shown(text)}, expected levels from 0 to 4 such as 0-2 or 0,2")
         found |= set(range(int(ends[1]), int(ends[2] or ends[1]) + 1))
     return tuple(sorted(found))
 
@@ -135,22 +150,27 @@ def choose(text: str, known: Sequence[str], option: str) -> tuple[str, ...]:
     names = split([text])
     unknown = [name for name in names if name not in known]
     if unknown or not names:
-        raise ValueError(f'{option} is "{unknown[0] if unknown else text}", expected some of {", ".join(known)}')
+        wrong = shown(unknown[0] if unknown else text)
+        raise ValueError(f"{option} is {wrong}, expected some of {', '.join(known)}")
     return tuple(name for name in known if name in names)
 
 
-def combinations(backends: Sequence[str], dtype: str, precision: str, kernels: str = "portable") -> list[Asked]:
+def combinations(
+    backends: Sequence[str], dtype: str, precision: str, kernels: str = "portable", prefix: str = "--"
+) -> list[Asked]:
     """Every report that is asked for. Raises ValueError for an unknown word, or a dtype without the precision."""
     from ref_bioplaus.conformance.rounding import PRECISIONS
 
     if not backends:
-        raise ValueError("nothing is named to be checked: name a backend with --backend, as in --backend numpy")
-    dtypes = choose(dtype, list(dict.fromkeys(d for d, _ in PRECISIONS)), "--dtype")
-    precisions = choose(precision, list(dict.fromkeys(p for _, p in PRECISIONS)), "--precision")
-    forms = choose(kernels, KERNELS, "--kernels")
+        how = f"name a backend with {prefix}backend, as in {prefix}backend numpy"
+        raise ValueError(f"nothing is named to be checked: {how}")
+    dtypes = choose(dtype, list(dict.fromkeys(d for d, _ in PRECISIONS)), f"{prefix}dtype")
+    precisions = choose(precision, list(dict.fromkeys(p for _, p in PRECISIONS)), f"{prefix}precision")
+    forms = choose(kernels, KERNELS, f"{prefix}kernels")
     for name in dtypes:
         if not any((name, p) in PRECISIONS for p in precisions):
-            raise ValueError(f"--dtype {name} has no precision {', '.join(precisions)}: leave --precision out")
+            wrong = f"{prefix}dtype {name} has no precision {', '.join(precisions)}"
+            raise ValueError(f"{wrong}: leave {prefix}precision out")
     allowed = [(d, p) for d in dtypes for p in precisions if (d, p) in PRECISIONS]
     return [Asked(b, d, p, k) for b in backends for k in forms for d, p in allowed]
 
@@ -167,17 +187,17 @@ def start(asked: Asked, device: str | None) -> "Backend":
         raise ValueError(error) from error
     except Exception as error:
         why = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
-        raise ValueError(f'backend "{asked.backend}" did not start: {why}') from error
+        raise ValueError(f"backend {shown(asked.backend)} did not start: {why}") from error
 
 
-def select(levels: Sequence[int], case: str, modes: Sequence[str]) -> "tuple[Check, ...]":
+def select(levels: Sequence[int], case: str, modes: Sequence[str], option: str = "--case") -> "tuple[Check, ...]":
     """The checks to run. Raises ValueError where there are none."""
     from ref_bioplaus.conformance import levels as suite
 
     chosen = tuple(c for c in suite.checks(levels) if fnmatchcase(c.id, case) and set(modes) & set(c.modes))
     if not chosen:
         raise ValueError(
-            f'no check of level {", ".join(map(str, levels))} in mode {", ".join(modes)} matches --case "{case}"'
+            f"no check of level {', '.join(map(str, levels))} in mode {', '.join(modes)} matches {option} {shown(case)}"
         )
     return chosen
 
@@ -204,32 +224,35 @@ def driver(device: str) -> dict[str, str]:
 
 def check_files(files: dict[str, Path | None]) -> dict[str, Path]:
     """The files that are asked for. Raises ValueError where one cannot be written. Makes nothing."""
-    from ref_bioplaus.experiments.files import NotOrdinary, check_place
-
     named = {option: file for option, file in files.items() if file is not None}
     for option, file in named.items():
-        nearest = next(place for place in (file, *file.absolute().parents) if place.exists())
-        wrong = 0
-        if file.is_dir():
-            wrong = errno.EISDIR
-        elif nearest != file and not nearest.is_dir():
-            wrong = errno.ENOTDIR
-        elif not os.access(nearest, os.W_OK):
-            wrong = errno.EACCES
-        why: str | None = os.strerror(wrong) if wrong else None
         try:
-            check_place(file)
-        except NotOrdinary as error:
-            why = error.strerror
-        if why:
-            raise ValueError(f"{file} cannot be written ({why}): name another file with {option}")
+            look_at(file.absolute())
+        except OSError as error:
+            raise ValueError(f"{file} cannot be written ({error.strerror}): name another file with {option}") from error
     if len({file.absolute() for file in named.values()}) < len(named):
         raise ValueError(f"{' and '.join(named)} name one file: give each its own")
     return named
 
 
-def write(reports: "Sequence[Report]", files: dict[str, Path]) -> None:
-    """Write the files that are asked for."""
+def look_at(file: Path) -> None:
+    """Raise OSError where a file cannot be written, as far as can be seen beforehand."""
+    from ref_bioplaus.experiments.files import check_place
+
+    check_place(file)
+    there = next(place for place in (file, *file.parents) if os.path.lexists(place))
+    hindrances = {
+        errno.EISDIR: os.path.isdir(file),
+        errno.ENOTDIR: there != file and not os.path.isdir(there),
+        errno.EACCES: not os.access(there, os.W_OK),
+    }
+    for number, holds in hindrances.items():
+        if holds:
+            raise OSError(number, os.strerror(number))
+
+
+def write(reports: "Sequence[Report]", files: dict[str, Path]) -> str:
+    """Write the files that are asked for; returns a sentence on those that cannot be written, "" where all can."""
     from ref_bioplaus.conformance import report
     from ref_bioplaus.experiments.checkpoints import write_whole
 
@@ -238,9 +261,14 @@ def write(reports: "Sequence[Report]", files: dict[str, Path]) -> None:
         "--junit": lambda: report.to_junit(reports),
         "--html": lambda: report.to_html(reports),
     }
+    wrong = []
     for option, file in files.items():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, makers[option]().encode("utf-8", "replace"))
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(file, makers[option]().encode("utf-8", "replace"))
+        except OSError as error:
+            wrong.append(f"{file} could not be written ({error.strerror})")
+    return f"{' and '.join(wrong)}: run it again with other names." if wrong else ""
 
 
 class Bar:

@@ -15,13 +15,14 @@ passes, a row that matches nothing that was run and a row that is past its last 
 """
 
 import datetime
+import os
 import re
-import tomllib
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ref_bioplaus.conformance.reading import Unreadable, shown, toml_of
 from ref_bioplaus.conformance.records import MODES, Outcome, Report
 
 FOLDER = Path(__file__).parent / "deviations"
@@ -59,21 +60,29 @@ class Deviation(NamedTuple):
         return fnmatchcase(outcome.id, self.id) and self.mode in ("", outcome.mode)
 
 
+def folder(place: Path, option: str = "--deviations") -> Path:
+    """A folder of such files. Raises ValueError, one sentence, where it is none, or cannot be looked into."""
+    try:
+        os.listdir(place)
+    except OSError as error:
+        why = f"{place} is no folder to read ({error.strerror})"
+        raise ValueError(f"{why}: name one with {option}, or leave it out") from error
+    return place
+
+
 def load(backend: str, folder: Path = FOLDER) -> tuple[Deviation, ...]:
     """The rows of a backend; none where it has no file. Raises ValueError, one sentence, for a file that is wrong."""
     file = folder / f"{backend}.toml"
-    try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not os.path.lexists(file):
         return ()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} cannot be read ({error}): a file of deviations is expected") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{file} is not TOML ({error}): rows [[deviation]] are expected") from error
+    try:
+        content = toml_of(file)
+    except Unreadable as error:
+        raise ValueError(f"{file} {error}: rows [[deviation]] are expected") from error
     rows = content.pop("deviation", [])
     if content or not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        found = ", ".join(content) or "deviation"
-        raise ValueError(f'{file} has "{found}" at its top, expected rows [[deviation]] and nothing else')
+        found = ", ".join(map(shown, content)) or '"deviation"'
+        raise ValueError(f"{file} has {found} at its top, expected rows [[deviation]] and nothing else")
     return tuple(parse(row, file, i) for i, row in enumerate(rows, 1))
 
 
@@ -83,15 +92,15 @@ def parse(row: dict[str, Any], file: Path, number: int) -> Deviation:
     missing = [key for key in KEYS if key not in row]
     unknown = [key for key in row if key not in KEYS + OPTIONAL]
     if missing or unknown:
-        wrong = " and ".join([*(f'no "{key}"' for key in missing), *(f'an unknown "{key}"' for key in unknown)])
+        wrong = " and ".join([*(f'no "{key}"' for key in missing), *(f"an unknown {shown(key)}" for key in unknown)])
         raise ValueError(f"{where} has {wrong}, expected {', '.join(KEYS)} and, if it matters, {OPTIONAL[0]}")
     texts = {}
     for key in ("id", "device", "dtype", "reason", "link", *(k for k in OPTIONAL if k in row)):
         if not isinstance(row[key], str) or not row[key].strip():
-            raise ValueError(f"{where}: {key} is {row[key]!r}, expected text")
+            raise ValueError(f"{where}: {key} is {shown(row[key])}, expected text")
         texts[key] = row[key].strip()
     if texts.get("mode", MODES[0]) not in MODES:
-        raise ValueError(f'{where}: mode is "{texts["mode"]}", expected one of {", ".join(MODES)}')
+        raise ValueError(f"{where}: mode is {shown(texts['mode'])}, expected one of {', '.join(MODES)}")
     since, until = (day(row[key], f"{where}: {key}") for key in ("since", "until"))
     if since > until:
         raise ValueError(f"{where}: since is {since} and until {until}, expected a first day before the last")
@@ -105,7 +114,7 @@ def day(value: Any, where: str) -> datetime.date:
     try:
         return datetime.date.fromisoformat(value)
     except (TypeError, ValueError):
-        raise ValueError(f"{where} is {value!s}, expected a date such as 2025-12-31") from None
+        raise ValueError(f"{where} is {shown(value)}, expected a date such as 2025-12-31") from None
 
 
 def apply(report: Report, rows: Sequence[Deviation], today: datetime.date, left_out: Iterable[str] = ()) -> None:

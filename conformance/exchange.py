@@ -8,13 +8,12 @@ It may give any of the outputs that the manifest names; those that it gives are 
 """
 
 import difflib
-import json
 import math
+import shlex
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -22,13 +21,16 @@ from ref_bioplaus import __version__
 from ref_bioplaus.conformance import description, judge
 from ref_bioplaus.conformance.axes import LAYOUTS
 from ref_bioplaus.conformance.judge import LIMIT, Score
+from ref_bioplaus.conformance.npz import Archive
+from ref_bioplaus.conformance.reading import Unreadable, check, json_of, shown
 from ref_bioplaus.conformance.rounding import Rounded
 from ref_bioplaus.conformance.vectors import DIGEST, MANIFEST, Vector, digest, models, pretty, steps
 from ref_bioplaus.experiments.checkpoints import write_whole
-from ref_bioplaus.experiments.files import to_read, to_write, typed
+from ref_bioplaus.experiments.files import to_write
 from ref_bioplaus.layouts import Axes
 
 FORMAT = "ref_bioplaus.conformance.exchange 1"
+SCHEMA_FILE = Path(__file__).parent / "manifest_schema.json"
 DTYPES = ("float32", "float64")
 TELLING = ("info/loss", "info/grads", "info/feedback_grads", "state/forward/params", "state/feedback/params")
 
@@ -60,7 +62,7 @@ def emit(folder: Path, pattern: str = "*", layout: str = "NHWC", dtype: str = "f
     vectors = [vector for vector in known if fnmatchcase(vector.id, pattern)]
     if not vectors:
         close = difflib.get_close_matches(pattern, [vector.id for vector in known], n=3, cutoff=0.3)
-        raise ExchangeError(f'No case matches "{pattern}", ids are such as {", ".join(close) or known[0].id}.')
+        raise ExchangeError(f"No case matches {shown(pattern)}, ids are such as {', '.join(close) or known[0].id}.")
     rows = []
     try:
         (folder / "inputs").mkdir(parents=True, exist_ok=True)
@@ -88,7 +90,7 @@ def emit(folder: Path, pattern: str = "*", layout: str = "NHWC", dtype: str = "f
 def choose(what: str, value: str, known: tuple[str, ...]) -> None:
     """Raise ExchangeError for a word that is not known."""
     if value not in known:
-        raise ExchangeError(f'The {what} "{value}" is unknown: choose {" or ".join(known)}.')
+        raise ExchangeError(f"The {what} {shown(value)} is unknown: choose {' or '.join(known)}.")
 
 
 def verdicts(folder: Path, outputs: Path | None = None, dtype: str | None = None) -> Iterator[Verdict]:
@@ -99,111 +101,101 @@ def verdicts(folder: Path, outputs: Path | None = None, dtype: str | None = None
     """
     content = read_manifest(folder)
     emitted, layout = content["dtype"], content["layout"]
-    dtype = dtype or emitted
+    dtype = emitted if dtype is None else dtype
     choose("dtype", dtype, DTYPES)
     if (emitted, dtype) == ("float64", "float32"):
         raise ExchangeError(f"{folder} holds float64 inputs, which float32 cannot hold: emit with --dtype float32.")
-    outputs = outputs or folder / "outputs"
-    if not outputs.is_dir():
-        raise ExchangeError(f"The folder {outputs} does not exist: write outputs there, or name it with --outputs.")
-    if not any((outputs / row["file"]).exists() for row in content["cases"]):
+    outputs = folder / "outputs" if outputs is None else outputs
+    try:
+        there = {file.name for file in outputs.iterdir()}
+    except OSError as error:
+        raise ExchangeError(
+            f"The folder {outputs} cannot be read ({error.strerror}): write outputs there, or name it with --outputs."
+        ) from error
+    if not any(row["file"] in there for row in content["cases"]):
         raise ExchangeError(f"{outputs} holds no outputs, such as {content['cases'][0]['file']}: nothing to judge.")
     known = {vector.id: vector for vector in steps(emitted)}
     for row in content["cases"]:
-        yield verdict(row, known.get(row["id"]), outputs / row["file"], layout, dtype)
+        if row["file"] in there:
+            yield verdict(row, known.get(row["id"]), outputs / row["file"], layout, dtype)
+        else:
+            yield Verdict(row["id"], "not run", f"there is no {row['file']}")
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest that `emit` wrote. Raises ExchangeError where there is none, or none of ours."""
     file = folder / MANIFEST
     try:
-        with to_read(file) as opened:
-            content = json.load(opened)
-    except OSError as error:
-        raise ExchangeError(
-            f"{file} cannot be read ({error.strerror}): write it with {typed('conformance', 'emit', folder)}."
-        ) from error
-    except ValueError as error:
-        raise ExchangeError(f"{file} is not JSON ({error}): emit it again.") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT or not complete(content):
-        raise ExchangeError(f'{file} is not a manifest of format "{FORMAT}": emit it again.')
+        content = json_of(file)
+        check(content, json_of(SCHEMA_FILE), f'a manifest of format "{FORMAT}"')
+    except Unreadable as error:
+        command = f"ref-bioplaus conformance emit {shlex.quote(str(folder))}"
+        raise ExchangeError(f"{file} {error}: write it with `{command}`.") from error
+    ids = [row["id"] for row in content["cases"]]
+    if len(set(ids)) < len(ids):
+        raise ExchangeError(f"{file} has a case {next(id for id in ids if ids.count(id) > 1)} twice: emit it again.")
     return content
-
-
-def complete(content: dict[str, Any]) -> bool:
-    """Whether a manifest holds what judging needs."""
-    rows = content.get("cases")
-    return (
-        content.get("layout") in LAYOUTS
-        and content.get("dtype") in DTYPES
-        and isinstance(rows, list)
-        and bool(rows)
-        and all(isinstance(row, dict) and {"id", "seed", "file", "inputs_sha256"} <= row.keys() for row in rows)
-        and all(isinstance(row["file"], str) and Path(row["file"]).name == row["file"] for row in rows)
-    )
 
 
 def verdict(row: dict[str, Any], vector: Vector | None, file: Path, layout: str, dtype: str) -> Verdict:
     """The verdict on one case."""
     id = row["id"]
-    if not file.exists():
-        return Verdict(id, "not run", f"there is no {file.name}")
     if vector is None:
         return Verdict(id, "error", "the package has no such case: emit again")
     vector = Vector(vector.case, vector.mode, vector.n, row["seed"])
     inputs = {name: tensor.array for name, tensor in vector.inputs().items()}
     if digest(inputs) != row["inputs_sha256"]:
         return Verdict(id, "error", "its inputs are not those that this version of the package gives: emit again")
-    try:
-        with to_read(file) as opened, np.load(opened, allow_pickle=False) as archive:
-            given = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, BadZipFile) as error:
-        return Verdict(id, "error", f"{file.name} cannot be read as .npz ({error})")
     expected = vector.expected(dtype)
     if expected.undecidable:
         return Verdict(id, "not run", f"{expected.undecidable} decisions are undecidable in {dtype}: emit again")
-    wrong = misnamed(given, expected)
-    if wrong:
-        return Verdict(id, "error", wrong)
-    return judged(id, given, expected, vector, layout, dtype)
+    try:
+        archive = Archive(file)
+        wrong = misnamed(archive, expected)
+        return Verdict(id, "error", wrong) if wrong else judged(id, archive, expected, vector, layout, dtype)
+    except Unreadable as error:
+        return Verdict(id, "error", f"{file.name} {error}")
 
 
-def misnamed(given: dict[str, np.ndarray], expected: judge.Expected) -> str:
+def misnamed(given: Archive, expected: judge.Expected) -> str:
     """Why the arrays of a file cannot be judged; "" where they can."""
-    for name, array in given.items():
+    for name in given.entries:
         if name not in expected.tensors:
             close = difflib.get_close_matches(name, expected.tensors, n=1, cutoff=0.0)
-            return f'"{name}" is not one of its outputs: did you mean "{close[0]}"?'
-        if array.dtype.kind not in "fiub":
-            return f"{name} has dtype {array.dtype}, expected numbers"
-    if not any(name.startswith(TELLING) for name in given):
+            return f'{shown(name)} is not one of its outputs: did you mean "{close[0]}"?'
+        header = given.header(name)
+        if header.dtype is None:
+            return f"{name} has dtype {header.words}, expected numbers"
+    if not any(name.startswith(TELLING) for name in given.entries):
         return f"nothing that tells: give at least one of {', '.join(TELLING)}"
     return ""
 
 
-def judged(
-    id: str, given: dict[str, np.ndarray], expected: judge.Expected, vector: Vector, layout: str, dtype: str
-) -> Verdict:
-    """The verdict on outputs that can be judged: pass, or the first departure in order of computation."""
-    missing = tuple(name for name in expected.tensors if name not in given)
+def judged(id: str, given: Archive, expected: judge.Expected, vector: Vector, layout: str, dtype: str) -> Verdict:
+    """The verdict on outputs that can be judged: pass, or the first departure in order of computation.
+
+    Raises Unreadable where an array of the right shape is damaged.
+    """
+    missing = tuple(name for name in expected.tensors if name not in given.entries)
     axes = {name: tensor.axes for name, tensor in vector.tensors(expected.tensors).items()}
+    wanted = {n: in_layout(expected.tensors[n], axes[n], layout) for n in expected.tensors if n in given.entries}
+    shapes = {name: given.header(name).shape for name in wanted}
+    arrays = {n: given.array(n, shapes[n]) for n, tensor in wanted.items() if shapes[n] == tensor.shape}
     worst = 0.0
-    for name, tensor in expected.tensors.items():
-        if name not in given:
-            continue
-        found, named = given[name], axes[name].named(layout)
-        wanted = in_layout(tensor, axes[name], layout)
-        if found.shape != wanted.shape:
-            text = f"{name} departs first: it has shape {found.shape}, expected {wanted.shape} ({named or 'a number'})"
-            return Verdict(id, "fail", text, math.inf, len(given), missing)
-        score = judge.score(name, wanted, found, expected.tiny)
+    for name, tensor in wanted.items():
+        named = axes[name].named(layout)
+        if name not in arrays:
+            text = f"{name} departs first: it has shape {shapes[name]}, expected {tensor.shape} ({named or 'a number'})"
+            return Verdict(id, "fail", text, math.inf, len(wanted), missing)
+        found = arrays[name]
+        score = judge.score(name, tensor, found, expected.tiny)
         worst = max(worst, score.score)
         if not score.score <= LIMIT:
-            text = departure(score, named, wanted.s is None)
+            text = departure(score, named, tensor.s is None)
             if found.dtype.kind == "f" and found.dtype.itemsize < np.dtype(dtype).itemsize:
                 text += f"; it is {found.dtype}, judged as {dtype}: emit with --dtype float32 for results in float32"
-            return Verdict(id, "fail", text, score.score, len(given), missing)
-    return Verdict(id, "pass", "", worst, len(given), missing)
+            return Verdict(id, "fail", text, score.score, len(wanted), missing)
+    return Verdict(id, "pass", "", worst, len(wanted), missing)
 
 
 def in_layout(tensor: Rounded, axes: Axes, layout: str) -> Rounded:

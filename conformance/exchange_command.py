@@ -1,17 +1,23 @@
 """The commands `ref-bioplaus conformance emit`, `judge` and `regenerate`.
 
-Exit codes: 0 all is well · 1 something departs · 2 the command or a file was not understood.
+Exit codes: 0 all is well · 1 something departs, or nothing was judged · 2 the command or a file was not understood.
 """
 
+import shlex
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
-from ref_bioplaus.experiments.files import typed
-
 exchange_app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
 SHOWN = 3  # names of missing outputs to print
+
+
+def path(text: str) -> Path:
+    """A path of the command line. Raises typer.BadParameter for an empty one, such as "$UNSET", which is not "."."""
+    if not text.strip():
+        raise typer.BadParameter('it is empty, expected a path ("." for the current folder).')
+    return Path(text)
 
 
 @exchange_app.callback()
@@ -21,7 +27,7 @@ def main() -> None:
 
 @exchange_app.command()
 def emit(
-    folder: Annotated[Path, typer.Argument(help="Gets manifest.json and inputs/.", metavar="DIR")],
+    folder: Annotated[Path, typer.Argument(help="Gets manifest.json and inputs/.", metavar="DIR", parser=path)],
     case: Annotated[str, typer.Option(help='Only cases whose id matches, as "1/kolen-pollack/*".')] = "*",
     layout: Annotated[str, typer.Option(help="NHWC (channels last) or NCHW (channels first).")] = "NHWC",
     dtype: Annotated[str, typer.Option(help="Of the computation under test: float32 or float64.")] = "float64",
@@ -33,16 +39,17 @@ def emit(
         ids = exchange.emit(folder, case, layout, dtype)
     except exchange.ExchangeError as error:
         stop(str(error))
-    typer.echo(
-        f"{folder / 'manifest.json'} describes {exchange.counted(len(ids))}, with inputs in {folder / 'inputs'}."
-    )
-    typer.echo(f"Write any of their outputs to {folder / 'outputs'}, then: {typed('conformance', 'judge', folder)}")
+    say(f"{folder / 'manifest.json'} describes {exchange.counted(len(ids))}, with inputs in {folder / 'inputs'}.")
+    judging = f"ref-bioplaus conformance judge {shlex.quote(str(folder))}"
+    say(f"Write any of their outputs to {folder / 'outputs'}, then: {judging}")
 
 
 @exchange_app.command()
 def judge(
-    folder: Annotated[Path, typer.Argument(help="As written by emit.", metavar="DIR")],
-    outputs: Annotated[Path | None, typer.Option(help="Where the outputs are. Default: DIR/outputs.")] = None,
+    folder: Annotated[Path, typer.Argument(help="As written by emit.", metavar="DIR", parser=path)],
+    outputs: Annotated[
+        Path | None, typer.Option(help="Where the outputs are. Default: DIR/outputs.", metavar="DIR", parser=path)
+    ] = None,
     dtype: Annotated[str | None, typer.Option(help="Of the computation under test. Default: as emitted.")] = None,
 ) -> None:
     """Say of every case whether its outputs pass, or where they first depart in order of computation."""
@@ -55,46 +62,59 @@ def judge(
             report(verdict)
     except exchange.ExchangeError as error:
         stop(str(error))
-    typer.echo(exchange.summary(found))
-    raise typer.Exit(1 if any(verdict.state in ("fail", "error") for verdict in found) else 0)
+    say(exchange.summary(found))
+    states = {verdict.state for verdict in found}
+    raise typer.Exit(2 if "error" in states else 1 if "fail" in states or "pass" not in states else 0)
 
 
 def report(verdict) -> None:
     """Print one verdict."""
     if verdict.state == "pass":
-        typer.echo(f"pass     {verdict.id}: {verdict.given} outputs, largest score {verdict.score:.2g}")
+        say(f"pass     {verdict.id}: {verdict.given} outputs, largest score {verdict.score:.2g}")
     else:
-        typer.echo(f"{verdict.state:<8} {verdict.id}: {verdict.text}")
+        say(f"{verdict.state:<8} {verdict.id}: {verdict.text}")
     if verdict.missing:
         more = f" and {len(verdict.missing) - SHOWN} more" if len(verdict.missing) > SHOWN else ""
-        typer.echo(f"         not given: {', '.join(verdict.missing[:SHOWN])}{more}")
+        say(f"         not given: {', '.join(verdict.missing[:SHOWN])}{more}")
 
 
 @exchange_app.command()
 def regenerate(
     check: Annotated[bool, typer.Option("--check", help="Prove that the files are what the source gives.")] = False,
-    folder: Annotated[Path | None, typer.Option(help="Of the vectors. Default: the package's own.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Of the vectors. Default: the package's own.", metavar="DIR", parser=path)
+    ] = None,
 ) -> None:
     """Write the stored vectors anew, or check them."""
     from ref_bioplaus.conformance import vectors
 
     folder = folder or vectors.FOLDER
     if check:
-        problems = vectors.check(folder)
+        try:
+            problems = vectors.check(folder)
+        except OSError as error:
+            stop(f"The folder {folder} cannot be read ({error.strerror}): name another with --folder.")
         for problem in problems:
-            typer.echo(problem)
+            say(problem)
         if problems:
             raise typer.Exit(1)
-        typer.echo(f"The {len(vectors.chosen())} vectors in {folder} are what the source gives.")
+        say(f"The {len(vectors.chosen())} vectors in {folder} are what the source gives.")
         return
     try:
         vectors.regenerate(folder)
     except OSError as error:
         stop(f"The folder {folder} cannot be written to ({error.strerror}): name another with --folder.")
-    typer.echo(f"{len(vectors.chosen())} vectors are in {folder}.")
+    say(f"{len(vectors.chosen())} vectors are in {folder}.")
+
+
+def say(sentence: str, err: bool = False) -> None:
+    """One line, whatever the names in it are made of."""
+    from ref_bioplaus.conformance.report import printable
+
+    typer.echo(printable(sentence).replace("\n", " "), err=err)
 
 
 def stop(sentence: str) -> NoReturn:
     """Print one sentence to stderr and stop with exit code 2."""
-    typer.echo(sentence, err=True)
+    say(sentence, err=True)
     raise typer.Exit(2)

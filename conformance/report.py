@@ -13,6 +13,7 @@ import numpy as np
 
 from ref_bioplaus.conformance.deviations import device_kind
 from ref_bioplaus.conformance.judge import Score
+from ref_bioplaus.conformance.reading import check, json_of, shown
 from ref_bioplaus.conformance.records import STATES, Outcome, Report
 
 SCHEMA = "ref_bioplaus.conformance/1"
@@ -169,10 +170,12 @@ def number(value: float, digits: int = DIGITS) -> float | int | str:
     return int(rounded) if rounded.is_integer() and abs(rounded) < 1e6 else rounded
 
 
-def from_json(data: dict[str, Any]) -> list[Report]:
-    """The reports of `to_json`. Raises ValueError for data of another schema."""
-    if data.get("schema") != SCHEMA:
-        raise ValueError(f'the schema is "{data.get("schema")}", expected "{SCHEMA}": write the report again')
+def from_json(data: Any) -> list[Report]:
+    """The reports of `to_json`. Raises ValueError, one sentence, for data of another schema, or that it objects to."""
+    found = data.get("schema") if isinstance(data, dict) else data
+    if found != SCHEMA:
+        raise ValueError(f'the schema is {shown(found)}, expected "{SCHEMA}": write the report again')
+    check(data, json_of(SCHEMA_FILE), "a report")
     return [stored(report) for report in data["reports"]]
 
 

@@ -1,13 +1,83 @@
-"""The suite under pytest: pytest --pyargs ref_bioplaus.conformance --backend torch. One test per check and mode."""
+"""The suite under pytest: pytest --pyargs ref_bioplaus.conformance --rb-backend torch. One test per check and mode.
+
+The options are those of `ref-bioplaus conformance run` with --rb- before them (ref_bioplaus_pytest.py), for one
+backend, dtype, precision and form of kernels at a time. A failure that a deviation excuses is an expected one.
+"""
+
+import datetime
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pytest
 
-from ref_bioplaus.conformance.runner import outcome_of
+from ref_bioplaus.conformance import command, deviations, judge, levels, records, runner
+from ref_bioplaus_pytest import OPTIONS
+
+SUBJECT = pytest.StashKey[tuple[records.Subject, tuple[deviations.Deviation, ...]]]()
 
 
-def test_conformance(check, mode, conformance_subject):
+def pytest_generate_tests(metafunc):
+    """A test per check and mode that is asked for; a mistake in an option is one sentence."""
+    if "check" not in metafunc.fixturenames:
+        return
+    asked_for = {
+        name: metafunc.config.getoption(f"--rb-{name}", default)  # the default, too, where no plugins are loaded
+        for name, (default, _) in OPTIONS.items()
+    }
+    try:
+        modes = command.choose(asked_for["mode"], records.MODES, "--rb-mode")
+        chosen = command.parse_levels(asked_for["level"], "--rb-level")
+        checks = command.select(chosen, asked_for["case"], modes, "--rb-case")
+        metafunc.config.stash[SUBJECT] = subject(asked_for)
+    except ValueError as error:
+        raise pytest.Collector.CollectError(f"{error}.") from error
+    asked = [(check, mode) for check in checks for mode in modes if mode in check.modes]
+    metafunc.parametrize(("check", "mode"), asked, ids=[f"{check.id}-{mode}" for check, mode in asked])
+
+
+def subject(asked_for: Mapping[str, str]) -> tuple[records.Subject, tuple[deviations.Deviation, ...]]:
+    """The backend under test, with our algorithms, and what is known of it. Raises ValueError, one sentence."""
+    dtype, precision, kernels = (asked_for[name] for name in ("dtype", "precision", "kernels"))
+    backends = command.split([asked_for["backend"]])
+    asked, *others = command.combinations(backends, dtype, precision, kernels, prefix="--rb-")
+    if others:
+        raise ValueError(f"pytest checks one at a time, and {asked} and {others[0]} are asked for: name one of them")
+    backend = command.start(asked, asked_for["device"])
+    place = asked_for["deviations"]
+    folder = deviations.FOLDER if place is None else deviations.folder(Path(place), "--rb-deviations")
+    return records.Subject(backend), deviations.load(backend.name, folder)
+
+
+def judged(config, outcomes: Sequence[records.Outcome], others: Sequence[str]) -> list[str]:
+    """What is out of order in the deviations that concern some outcomes, which they then excuse.
+
+    others: ids of checks that a row may name though these outcomes are not of them.
+    """
+    (under_test, rows), today = config.stash[SUBJECT], datetime.date.today()
+    backend = under_test.backend
+    report = records.Report(
+        backend.name, str(backend.device), backend.dtype, backend.precision, "", backend.kernels.name, {}, {},
+        judge.LIMIT, list(outcomes),
+    )  # fmt: skip
+    mine = [row for row in rows if not outcomes or any(row.matches(outcome) for outcome in outcomes)]
+    deviations.apply(report, mine, today, others)
+    return report.problems
+
+
+def test_conformance(check, mode, pytestconfig):
     """A check passes, or the test fails with the sentence that says where the first departure is."""
-    outcome = outcome_of(conformance_subject, check, mode)
+    outcome = runner.outcome_of(pytestconfig.stash[SUBJECT][0], check, mode)
+    problems = judged(pytestconfig, [outcome], [outcome.id])
+    assert not problems, " ".join(problems)
     if outcome.state in ("unsupported", "not run"):
         pytest.skip(outcome.reason)
+    if outcome.state == "deviates":
+        pytest.xfail(outcome.reason)
     assert outcome.state == "pass", outcome.reason
+
+
+def test_deviations(pytestconfig):
+    """Every deviation of the backend is in force, and names a check of the suite."""
+    ids = [check.id for check in levels.checks(levels.LEVELS)] if pytestconfig.stash[SUBJECT][1] else []
+    problems = judged(pytestconfig, [], ids)
+    assert not problems, " ".join(problems)

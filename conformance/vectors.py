@@ -8,23 +8,25 @@ the seed, and name, shape, dtype and axes of every array. Inputs are not stored:
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 
-from ref_bioplaus.conformance import description, judge
+from ref_bioplaus.conformance import description, judge, reading
 from ref_bioplaus.conformance.axes import axes_of
 from ref_bioplaus.conformance.cases import Case, step_cases
 from ref_bioplaus.conformance.draws import drawn
+from ref_bioplaus.conformance.npz import Archive
+from ref_bioplaus.conformance.rounding import Rounded
 from ref_bioplaus.conformance.runner import sentence
 from ref_bioplaus.experiments.checkpoints import write_whole
 from ref_bioplaus.experiments.files import content as content_of
-from ref_bioplaus.experiments.files import to_read, to_write
+from ref_bioplaus.experiments.files import to_write
 from ref_bioplaus.layouts import NUMBER, Axes, places
 from ref_bioplaus.tree import named_leaves
 from ref_bioplaus.types import Batch
@@ -34,6 +36,17 @@ MANIFEST, OTHERS = "manifest.json", ("high_precision.json",)
 MAIN = ("backprop", "feedback-alignment", "dfa", "dense-fa", "sn", "kolen-pollack", "weight-mirror", "dtp", "sdtp")
 DIGEST = "sha256 over the arrays in the order of their names: name, 0, dtype, 0, shape as 6x9, 0, little-endian C order"
 ENOUGH = 100  # seeds to look through for one without undecidable decisions
+COMPARABLE: reading.Schema = {  # what a manifest must be to be compared with the source's
+    "type": "object",
+    "required": ["vectors", "files"],
+    "properties": {
+        "vectors": {
+            "type": "array",
+            "items": {"type": "object", "required": ["id"], "properties": {"id": {"type": "string"}}},
+        },
+        "files": {"type": "object", "additionalProperties": {"type": "string"}},
+    },
+}
 
 
 class Tensor(NamedTuple):
@@ -247,29 +260,31 @@ def check(folder: Path = FOLDER, vectors: tuple[Vector, ...] | None = None) -> l
     """What is wrong with the stored files, one sentence each: [] proves that they are what the source gives.
 
     The manifest and the inputs' digests must be equal; outputs within the judge's limit of float64, integers equal.
+    Raises OSError where there is no such folder.
     """
     vectors = chosen() if vectors is None else vectors
-    try:
-        stored = json.loads(content_of(folder / MANIFEST))
-    except FileNotFoundError:
+    present = {file.name for file in folder.iterdir()} - {MANIFEST, *OTHERS}
+    if not (folder / MANIFEST).exists():
         return [f"{folder / MANIFEST} is missing: write it with `ref-bioplaus conformance regenerate`."]
-    except (OSError, ValueError) as error:
-        return [f"{folder / MANIFEST} cannot be read as JSON ({error})."]
-    if not isinstance(stored, dict) or not all("id" in row for row in stored.get("vectors", ())):
-        return [f"{folder / MANIFEST} is no manifest of vectors."]
+    try:
+        stored = reading.json_of(folder / MANIFEST)
+        reading.check(stored, COMPARABLE, "a manifest of vectors")
+    except reading.Unreadable as error:
+        return [f"{folder / MANIFEST} {error}."]
     content, files = manifest(vectors)
     problems = manifest_problems(json.loads(json.dumps(content)), stored)
-    digests = stored.get("files", {})
-    present = {file.name for file in folder.iterdir()} - {MANIFEST, *OTHERS}
     problems += [f"The file {name} is not one of the vectors'." for name in sorted(present - files.keys())]
     for name, wanted in files.items():
         if name not in present:
             problems.append(f"The file {name} is missing.")
             continue
-        if file_digest(folder / name) != digests.get(name):
-            problems.append(f"The file {name} was altered: its sha256 is not the manifest's.")
-        mine = [vector for vector in vectors if family(vector) == name]
-        problems += output_problems(folder / name, wanted, mine)
+        try:
+            if hashlib.sha256(reading.content(folder / name)).hexdigest() != stored["files"].get(name):
+                problems.append(f"The file {name} was altered: its sha256 is not the manifest's.")
+            mine = [vector for vector in vectors if family(vector) == name]
+            problems += output_problems(folder / name, wanted, mine)
+        except reading.Unreadable as error:
+            problems.append(f"The file {name} {error}.")
     return problems
 
 
@@ -277,39 +292,48 @@ def manifest_problems(wanted: dict[str, Any], stored: dict[str, Any]) -> list[st
     """Where a manifest is not what the source gives."""
     rows, found = ({row["id"]: row for row in content.get("vectors", ())} for content in (wanted, stored))
     problems = [
-        f'The manifest\'s "{key}" is not what the source gives.'
+        f"The manifest's {reading.shown(key)} is not what the source gives."
         for key in sorted((wanted.keys() | stored.keys()) - {"vectors", "files"})
         if wanted.get(key) != stored.get(key)
     ]
     problems += [f"The manifest lacks the vector {id}." for id in rows if id not in found]
-    problems += [f"The manifest has a vector {id}, which the source does not." for id in found if id not in rows]
+    others = [reading.line(id) for id in found if id not in rows]
+    problems += [f"The manifest has a vector {id}, which the source does not." for id in others]
     for id in (id for id in rows if id in found):
         row, other = rows[id], found[id]
         differing = [key for key in sorted(row.keys() | other.keys()) if row.get(key) != other.get(key)]
         if differing == ["inputs_sha256"]:
             problems.append(f"The inputs of {id} are not those that the generator gives: another digest is stored.")
         elif differing:
-            problems.append(f"The manifest's row of {id} is not what the source gives: see {', '.join(differing)}.")
+            problems.append(
+                f"The manifest's row of {id} is not what the source gives: see {reading.line(', '.join(differing))}."
+            )
     return problems
 
 
 def output_problems(file: Path, wanted: Mapping[str, np.ndarray], vectors: list[Vector]) -> list[str]:
-    """Which outputs of a file are missing, too many, or not what the source gives."""
-    try:
-        with to_read(file) as opened, np.load(opened, allow_pickle=False) as archive:
-            stored = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, BadZipFile) as error:
-        return [f"The file {file.name} cannot be read as .npz ({error})."]
-    problems = [f"{file.name} lacks {name}." for name in wanted if name not in stored]
-    problems += [f"{file.name} holds {name}, which the source does not." for name in stored if name not in wanted]
+    """Which outputs of a file are missing, too many, or not what the source gives. Raises Unreadable."""
+    stored = Archive(file)
+    problems = [f"{file.name} lacks {name}." for name in wanted if name not in stored.entries]
+    others = [name for name in stored.entries if name not in wanted]
+    problems += [f"{file.name} holds {reading.line(name)}, which the source does not." for name in others]
+    both = wanted.keys() & stored.entries.keys()
     for vector in vectors:
         expected = vector.expected()
         scores = [
-            judge.score(name, tensor, stored[f"{vector.id}/{name}"], expected.tiny)
+            stored_score(stored, f"{vector.id}/{name}", name, tensor, expected.tiny)
             for name, tensor in expected.tensors.items()
-            if f"{vector.id}/{name}" in stored
+            if f"{vector.id}/{name}" in both
         ]
         departure = judge.first_departure(scores)
         if departure:
             problems.append(f"{file.name} does not hold what the source gives: in {vector.id}, {sentence(departure)}.")
     return problems
+
+
+def stored_score(archive: Archive, entry: str, name: str, tensor: Rounded, tiny: float) -> judge.Score:
+    """The score of a tensor in a file; inf for another shape, and for what are no numbers. Raises Unreadable."""
+    header = archive.header(entry)
+    if header.dtype is None or header.shape != tensor.shape:
+        return judge.Score(name, math.inf)
+    return judge.score(name, tensor, archive.array(entry, tensor.shape), tiny)

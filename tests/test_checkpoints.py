@@ -224,3 +224,28 @@ def test_a_checkpoint_of_another_network_does_not_fit(tmp_path, numpy64):
     path = save(tmp_path, 0, {}, checkpoints.tensors_of(numpy64, start("bartunov2018/mnist-fc")))
     with pytest.raises(CheckpointError, match="does not fit its experiment: forward/params"):
         checkpoints.state_of(numpy64, load(path), start("akrout2019/mlp"))
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint64", "int32", "float16", "float64"])
+@pytest.mark.parametrize("library", ["numpy", "torch", "jax"])
+def test_tensors_of_another_kind_do_not_fit(library, dtype, tmp_path):
+    """Floats of another precision are taken, as a run may go on in another; counters and flags are no weights."""
+    from ref_bioplaus import losses, optimizers
+    from ref_bioplaus.algorithms import backprop
+    from tests.small_models import small
+
+    backend = get(library, "float64")
+    like = backprop(small("akrout2019/mlp"), losses.cross_entropy(), optimizers.sgd(0.1)).init(backend.key(0))
+    tensors = checkpoints.tensors_of(backend, like)
+    name = "forward/params/1/W"
+    held = checkpoints.Checkpoint(tmp_path / "x", {}, tensors | {name: np.ones(tensors[name].shape, dtype)})
+    if "float" in dtype:
+        state = checkpoints.state_of(backend, held, like)
+        assert np.all(backend.to_numpy(state.forward.params[1].W) == 1.0)
+    else:
+        with pytest.raises(CheckpointError, match=f"{name} has dtype {dtype}, expected float64"):
+            checkpoints.state_of(backend, held, like)
+    if dtype == "uint64":
+        held = checkpoints.Checkpoint(tmp_path / "x", {}, tensors | {"t": np.array(0, dtype)})
+        with pytest.raises(CheckpointError, match="t has dtype uint64, expected int32"):
+            checkpoints.state_of(backend, held, like)

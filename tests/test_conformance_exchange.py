@@ -149,12 +149,13 @@ def test_check_finds_a_changed_manifest(copied, change, sentence):
 
 def test_check_wants_a_manifest(copied):
     folder, check = copied
-    for text, sentence in (("{", "cannot be read as JSON"), ("[]", "is no manifest of vectors")):
+    for text, sentence in (("{", "is not JSON"), ("[]", "is not a manifest of vectors (it is a list of 0, expected")):
         (folder / "manifest.json").write_text(text)
         assert sentence in check()[0]
     (folder / "manifest.json").unlink()
     assert "is missing" in check()[0]
     assert "is missing" in command("regenerate", "--check", "--folder", folder, code=1)
+    assert "cannot be read (No such file" in command("regenerate", "--check", "--folder", folder / "no", code=2)
 
 
 # What the manifest says
@@ -408,7 +409,7 @@ def one(tmp_path_factory):
 def test_outputs_that_do_not_pass_are_told_why(one, tmp_path, arrays, sentence):
     folder, file = one
     np.savez(tmp_path / file, **arrays)
-    said = command("judge", folder, "--outputs", tmp_path, code=1)
+    said = command("judge", folder, "--outputs", tmp_path, code=2 if sentence.startswith("error") else 1)
     assert re.search(sentence, said), said
 
 
@@ -425,7 +426,10 @@ def test_files_and_requests_that_cannot_be_used_get_one_sentence(one, tmp_path):
     folder, file = one
     wrong = [
         (("judge", tmp_path), "manifest.json cannot be read .*: write it with `ref-bioplaus conformance emit"),
-        (("judge", folder, "--outputs", tmp_path / "no"), "does not exist: write outputs there"),
+        (
+            ("judge", folder, "--outputs", tmp_path / "no"),
+            r"no cannot be read \(No such file or directory\): write outputs there",
+        ),
         (("judge", folder, "--outputs", folder), "holds no outputs, such as 1-feedback-alignment-FC-learn-6.npz"),
         (("judge", folder, "--dtype", "float32"), "holds float64 inputs, which float32 cannot hold"),
         (("judge", folder, "--dtype", "half"), 'The dtype "half" is unknown: choose float32 or float64'),
@@ -444,11 +448,11 @@ def test_files_and_requests_that_cannot_be_used_get_one_sentence(one, tmp_path):
     (tmp_path / file).write_bytes(b"nothing")
     for change, sentence in (
         ({}, "cannot be read as .npz"),
-        ({"inputs_sha256": "0"}, "not those that this version of the package gives"),
+        ({"inputs_sha256": "0" * 64}, "not those that this version of the package gives"),
         ({"id": "1/gone"}, "the package has no such case"),
     ):
         (tmp_path / "manifest.json").write_text(json.dumps(content | {"cases": [content["cases"][0] | change]}))
-        said = command("judge", tmp_path, "--outputs", tmp_path, code=1)
+        said = command("judge", tmp_path, "--outputs", tmp_path, code=2)
         assert said.startswith("error ") and sentence in said
 
 
@@ -538,7 +542,7 @@ def test_the_pages_backend_runs(shell, tmp_path):
 
 
 def test_the_pages_files_are_judged(shell, tmp_path):
-    emit, (compute, judged) = blocks("sh")[1].strip(), blocks("sh")[2].strip().splitlines()
+    emit, (compute, judged) = blocks("sh")[2].strip(), blocks("sh")[3].strip().splitlines()
     code = blocks("python")[1]
     assert "ref_bioplaus" not in code.split('"""')[2]
     (tmp_path / "by_hand.py").write_text(code)

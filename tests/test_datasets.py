@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from PIL import Image
 from ref_bioplaus import backends
 from ref_bioplaus.experiments import augmentation, datasets, embedded, streaming
 from ref_bioplaus.experiments.datasets import DataError
-from ref_bioplaus.experiments.experiment import Experiment
+from ref_bioplaus.experiments.experiment import Experiment, read
 from ref_bioplaus.experiments.training import train
 from ref_bioplaus.tree import named_leaves
 from tests.conftest import get
@@ -55,8 +56,9 @@ def random_images(n, shape=SHAPE, channels=3, seed=0):
 
 
 def write(folder, column="image", label="label", names=NAMES, shards=1, **splits):
-    """A folder in the hub's layout: splits of encoded images and labels."""
-    features = hf.Features({column: hf.Image(decode=False), label: hf.ClassLabel(names=names)})
+    """A folder in the hub's layout: splits of encoded images and labels: words, where classes have no names."""
+    kind = hf.ClassLabel(names=names) if names else hf.Value("string")
+    features = hf.Features({column: hf.Image(decode=False), label: kind})
     for split, (images, labels) in splits.items():
         cells = [{"bytes": image, "path": f"{i}.img"} for i, image in enumerate(images)]
         table = hf.Dataset.from_dict({column: cells, label: labels}, features=features)
@@ -176,6 +178,61 @@ def test_a_test_split_without_labels_gives_way_to_validation(tmp_path):
     folder = write(tmp_path, train=(image, [0, 1, 2]), test=(image, [-1, -1, -1]), validation=(image[:2], [2, 0]))
     data = datasets.load("x", folder)
     assert data.test.source.split == "validation" and list(data.test.labels) == [2, 0]
+
+
+def test_a_test_split_of_null_labels_gives_way_too_and_a_single_null_is_named(tmp_path):
+    image = [encoded(i) for i in random_images(3)]
+    folder = write(tmp_path / "a", train=(image, [0, 1, 2]), test=(image, [None] * 3), validation=(image[:2], [2, 0]))
+    data = datasets.load("x", folder)
+    assert data.test.source.split == "validation" and list(data.test.labels) == [2, 0]
+    folder = write(tmp_path / "b", train=(image, [0, 1, 2]), test=(image, [0, None, 1]))
+    with pytest.raises(DataError, match='Row 1 of split "test" of .* has no label: leave it out'):
+        datasets.load("x", folder)
+
+
+def test_labels_that_are_words_are_classes_in_order(tmp_path):
+    image = [encoded(i) for i in random_images(4)]
+    words = ["dog", "ant", "dog", "cat"]
+    folder = write(tmp_path / "a", names=None, train=(image, words), test=(image[:2], ["cat", "ant"]))
+    data = datasets.load("x", folder)
+    assert data.classes == ("ant", "cat", "dog")
+    assert list(data.train.labels) == [2, 0, 2, 1] and list(data.test.labels) == [1, 0]
+    folder = write(tmp_path / "b", names=None, train=(image, words), test=(image[:2], ["ant", "cow"]))
+    with pytest.raises(DataError, match='Row 1 of split "test" of .* has the label "cow", which no training image has'):
+        datasets.load("x", folder)
+    many = [encoded(i) for i in random_images(21)]
+    folder = write(tmp_path / "c", names=None, train=(many, [f"a picture, number {i}" for i in range(21)]))
+    with pytest.raises(DataError, match='Every image of .* has a "label" of its own, as "a picture, number 0"'):
+        datasets.load("x", folder)
+
+
+def test_of_several_configurations_one_is_chosen(tmp_path):
+    image = [encoded(i) for i in random_images(4)]
+    for name, labels in (("cropped", [0, 1, 2, 0]), ("full", [2, 2, 1, 0])):
+        write(tmp_path / name, train=(image, labels), test=(image[:1], labels[:1]))
+    configs = "".join(
+        f"- config_name: {name}\n  data_files:\n  - split: train\n    path: {name}/data/train-*\n"
+        for name in ("cropped", "full")
+    )
+    (tmp_path / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    with pytest.raises(DataError, match="has 2 configurations: choose one of cropped, full with --config"):
+        datasets.load("x", tmp_path)
+    with pytest.raises(DataError, match='has no configuration "fall": choose one of cropped, full with --config'):
+        datasets.load("x", tmp_path, config="fall")
+    assert list(datasets.load("x", tmp_path, config="full").train.labels) == [2, 2, 1, 0]
+    small = Experiment(
+        model="akrout2019/mlp",
+        model_options={"hidden": 4},
+        data=str(tmp_path),
+        test=False,
+        held_out=1,
+        batch=2,
+        epochs=1,
+    )
+    with pytest.raises(DataError, match="2 configurations"):
+        train(small, tmp_path / "none")
+    train(replace(small, config="cropped"), tmp_path / "run")
+    assert read(tmp_path / "run" / "experiment.toml").config == "cropped"
 
 
 def test_held_out_images_are_a_fixed_choice(colour):
@@ -724,7 +781,7 @@ def test_offline_without_a_cache_is_said_so(tmp_path):
 
 def test_without_the_extra_it_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(DataError, match=r'pip install "ref-bioplaus\[data\]"'):
+    with pytest.raises(DataError, match="pip install datasets pillow"):
         datasets.load("ylecun/mnist")
     assert datasets.load("embedded").train.count == 5000
 

@@ -75,6 +75,7 @@ EVERY_FIELD = Experiment(
     seed=2**63 - 1,
     backend="my_package.my_module:backend",
     device="cuda:1",
+    config="cropped",
     dtype="float64",
     precision="tf32",
     kernels="portable",

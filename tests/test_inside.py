@@ -3,6 +3,7 @@
 import io
 import os
 import socket
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -202,6 +203,26 @@ def test_no_script_and_no_pickle_of_a_folder_is_run(tmp_path):
         with pytest.raises(DataError, match=f'holds files of the kind "{kind}", expected images, or one of arrow'):
             inside.check_builder(builder, (), "x")
     assert not marker.exists()
+
+
+def test_tensors_in_a_tar_are_not_unpickled(tmp_path, monkeypatch):
+    """Images and classes of a tar are read, and what stands beside them as a tensor is left as bytes."""
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch, "load", lambda *a, **k: pytest.fail("a tensor was unpickled"))
+    with tarfile.open(tmp_path / "train-0000.tar", "w") as tar:
+        for i in range(4):
+            held = io.BytesIO()
+            Image.fromarray(np.full((6, 5), 40 * i, np.uint8)).save(held, "PNG")
+            for ending, data in (("png", held.getvalue()), ("cls", str(i % 2).encode()), ("pth", b"no tensor")):
+                member = tarfile.TarInfo(f"{i:04}.{ending}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    builder = hf.load_dataset_builder(str(tmp_path))
+    inside.check_builder(builder, inside.roots_of(tmp_path), str(tmp_path))
+    builder.download_and_prepare()
+    rows = builder.as_dataset()["train"]
+    assert [rows[i]["cls"] for i in range(4)] == [0, 1, 0, 1]
+    assert rows[0]["pth"] == b"no tensor"
 
 
 def test_a_client_of_the_hub_that_runs_scripts_is_refused(tmp_path, monkeypatch):

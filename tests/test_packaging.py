@@ -64,7 +64,10 @@ def test_wheels_from_the_tree_and_from_the_sdist_hold_the_same_files(built):
     for needed in ("normal_table.npy", "py.typed", "experiments/data/fashion_mnist_small.npz",
                    "experiments/data/LICENSE.fashion_mnist", "experiments/templates/demo.html"):  # fmt: skip
         assert f"ref_bioplaus/{needed}" in names
-    assert not [n for n in names if not n.startswith(("ref_bioplaus/", "ref_bioplaus-"))]  # no bare `backends`, `tests`
+    outside = [n for n in names if not n.startswith(("ref_bioplaus/", "ref_bioplaus-"))]
+    assert outside == ["ref_bioplaus_pytest.py"]  # no bare `backends`, `tests`
+    (entry_points,) = (contents[0][n].decode() for n in names if n.endswith("entry_points.txt"))
+    assert "[pytest11]\nref_bioplaus_conformance = ref_bioplaus_pytest\n" in entry_points
     assert [n for n in names if n.endswith("licenses/LICENSE")]
 
 

@@ -197,6 +197,13 @@ def state_of(backend: Backend, checkpoint: Checkpoint, like: State) -> State:
                 f"The checkpoint {checkpoint.path} does not fit its experiment: {name} has shape {stored.get(name)}, "
                 f"expected {shapes.get(name)}."
             )
+    for name, leaf in named_leaves(like):
+        wanted, stored_as = str(leaf.dtype).rpartition(".")[2], checkpoint.tensors[name].dtype
+        if stored_as.name != wanted and not (stored_as.kind == "f" and "float" in wanted):  # another precision is taken
+            raise CheckpointError(
+                f"The checkpoint {checkpoint.path} does not fit its experiment: {name} has dtype {stored_as}, expected "
+                f"{wanted}."
+            )
     return unflatten(like, [backend.asarray(checkpoint.tensors[name]) for name in shapes])
 
 

@@ -53,6 +53,7 @@ def train(
         typer.Option(help='An id of Hugging Face\'s hub, or "embedded". Default: what the model is made for.'),
     ] = None,
     data: DataFolder = None,
+    config: Annotated[str | None, typer.Option(help="A configuration of the dataset, where it has several.")] = None,
     backend: BackendName = None,
     device: DeviceName = None,
     dtype: Annotated[str | None, typer.Option(help='"float32", "float64" or "bfloat16".')] = None,
@@ -71,8 +72,8 @@ def train(
     """An algorithm learns a dataset: any algorithm, model, dataset and backend."""
     named = {
         "algorithm": algorithm, "model": model, "dataset": dataset, "data": None if data is None else str(data),
-        "backend": backend, "device": device, "dtype": dtype, "precision": precision, "kernels": kernels,
-        "batch": batch, "epochs": epochs, "steps": steps, "seed": seed, "held_out": held_out,
+        "config": config, "backend": backend, "device": device, "dtype": dtype, "precision": precision,
+        "kernels": kernels, "batch": batch, "epochs": epochs, "steps": steps, "seed": seed, "held_out": held_out,
         "augmentation": augmentation,
     }  # fmt: skip
 

@@ -62,19 +62,20 @@ KNOWN = {
 def load(
     name: str, path: str | Path | None = None, held_out: int = 0, augmentation: str = "none",
     normalise: bool = True, stream: bool | None = None, workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None, config: str | None = None,
 ) -> Dataset:  # fmt: skip
     """A dataset of the hub, "embedded", or in place of these the one in the folder `path`.
 
     held_out: training images kept for validation, the last ones of a fixed permutation. normalise: to mean 0 and
     deviation 1 over the training images, per channel; False: brightness in [0, 1]. stream: None streams what is larger
     than 1 GiB, or is resized at random. workers: processes that decode a stream; None: one per core, 0: threads.
-    progress: told how many images are decoded, of how many. Raises DataError, one sentence.
+    progress: told how many images are decoded, of how many. config: one of the dataset's configurations, where it has
+    several. Raises DataError, one sentence.
     """
     plan = augmentations.parse(augmentation)
     if path is None and name == "embedded":
         return embedded_images(plan, held_out, normalise)
-    found = hub.find(name, path)
+    found = hub.find(name, path, config)
     title = name if path is None else str(path)
     parts = {"train": found.train} if found.test is None else {"train": found.train, "test": found.test}
     probed = [image for source in parts.values() for image in source.images(spread(len(source), PROBED))]

@@ -38,6 +38,7 @@ class Experiment:
     model_options: Table = field(default_factory=dict)
     dataset: str | None = None  # an id of the Hugging Face hub, or "embedded"; None: what the model is made for, or OWN
     data: str | None = None  # a folder in the hub's layout
+    config: str | None = None  # of the dataset's configurations, where it has several
     augmentation: str = "none"
     normalise: bool = True  # pixels to mean 0 and deviation 1 per channel over the training images; false: 0 to 1
     inputs: Table = field(default_factory=dict)  # {shape, classes, mean, deviation}: what the network gets, see INPUTS
@@ -168,7 +169,7 @@ def from_dict(values: Table, named: Iterable[str] = ()) -> Experiment:
 
 FIELD_TYPES: dict[str, tuple[type, ...]] = (
     dict.fromkeys(("algorithm", "model", "augmentation", "backend", "dtype", "precision", "kernels"), (str,))
-    | dict.fromkeys(("dataset", "data", "device", "loss"), (str, type(None)))
+    | dict.fromkeys(("dataset", "data", "config", "device", "loss"), (str, type(None)))
     | dict.fromkeys(("held_out", "batch", "epochs", "seed", "evaluate_every"), (int,))
     | dict.fromkeys(("algorithm_options", "model_options", "modifications"), (dict,))
     | dict.fromkeys(("optimizer", "inverse_optimizer", "inputs"), (dict,))

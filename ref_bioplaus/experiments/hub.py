@@ -4,6 +4,7 @@
 decoded here, from their bytes, so that a damaged one can be named.
 """
 
+import re
 from os.path import isdir  # False, too, where a name is too long for a file system
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ import numpy as np
 from . import inside
 from .augmentation import DataError
 from .files import NotOrdinary
+from .labels import any_label, check_labels, is_text, labels_of, words_of
 
 TESTS = ("test", "validation", "val", "valid", "dev")  # the first one that has labels is the test split
 IMAGES = ("image", "img")  # column names, preferred over others of the same type
@@ -92,22 +94,28 @@ class Found(NamedTuple):
     named: bool  # whether the dataset itself names its classes
 
 
-def find(name: str, path: str | Path | None = None) -> Found:
-    """The splits of a dataset, by the hub's id or in a folder. Raises DataError, one sentence, where there are none."""
-    splits = opened(name, None if path is None else Path(path))
+def find(name: str, path: str | Path | None = None, config: str | None = None) -> Found:
+    """The splits of a dataset, by the hub's id or in a folder; config: one of its configurations, where it has several.
+
+    Labels are numbers, or words: the classes are then the words of the training images, in order. A split for measuring
+    none of whose images has a label is passed over. Raises DataError, one sentence.
+    """
+    splits = opened(name, None if path is None else Path(path), config)
     origin = name if path is None else str(path)
     roots = inside.roots_of(folder_of(name, path))
     if "train" not in splits:
         raise DataError(f'{origin} has no split "train", only {", ".join(splits)}: rename one in its README.')
     column, label, classes = columns(splits["train"], origin)
-    labels = labels_of(splits["train"], label, origin, "train")
+    if is_text(splits["train"], label):
+        classes = words_of(splits["train"], label, origin)
+    labels = labels_of(splits["train"], label, origin, "train", classes)
     named = bool(classes)
     classes = classes or tuple(map(str, range(int(labels.max(initial=0)) + 1)))
     check_labels(labels, classes, origin, "train")
     source = Source(encoded(splits["train"], column), column, origin, "train", roots)
     for split in (name for name in TESTS if name in splits and len(splits[name])):
-        if {column, label} <= set(splits[split].column_names):
-            test_labels = labels_of(splits[split], label, origin, split)
+        if {column, label} <= set(splits[split].column_names) and any_label(splits[split], label):
+            test_labels = labels_of(splits[split], label, origin, split, classes)
             if np.any(test_labels != -1):  # the hub's -1: not made public
                 check_labels(test_labels, classes, origin, split)
                 test = Source(encoded(splits[split], column), column, origin, split, roots)
@@ -121,8 +129,8 @@ def folder_of(name: str, path: str | Path | None) -> Path | None:
     return place if path is not None or isdir(place) else None
 
 
-def opened(name: str, path: Path | None) -> Any:
-    """Every split by name. Raises DataError."""
+def opened(name: str, path: Path | None, config: str | None) -> Any:
+    """Every split of a configuration by name. Raises DataError."""
     try:
         import datasets
         import PIL  # noqa: F401
@@ -139,15 +147,30 @@ def opened(name: str, path: Path | None) -> Any:
     folder = folder_of(name, path)
     if folder is not None:
         inside.check_folder(folder)
+    place = name if path is None else str(path.resolve())
     try:
-        builder = datasets.load_dataset_builder(name if path is None else str(path.resolve()))
+        builder = datasets.load_dataset_builder(place, config)
         inside.check_builder(builder, inside.roots_of(folder), name if path is None else str(path))
         builder.download_and_prepare()
         return builder.as_dataset()
     except DataError:
         raise
     except Exception as error:  # whatever the hub's client and the file formats raise
-        raise DataError(sentence(error, name, path)) from error
+        which = configurations(error, place, config, name if path is None else str(path))
+        raise DataError(which or sentence(error, name, path)) from error
+
+
+def configurations(error: Exception, place: str, config: str | None, origin: str) -> str | None:
+    """A sentence on a configuration that has to be chosen, or is none; None for another error."""
+    import datasets
+
+    if not isinstance(error, ValueError) or not re.match(
+        "Config name is missing|BuilderConfig .* not found", str(error)
+    ):
+        return None
+    names = datasets.get_dataset_config_names(place)
+    wrong = f'has no configuration "{config}"' if config else f"has {len(names)} configurations"
+    return f"{origin} {wrong}: choose one of {', '.join(names)} with --config."
 
 
 def sentence(error: Exception, name: str, path: Path | None) -> str:
@@ -228,10 +251,11 @@ def columns(table: Any, origin: str) -> tuple[str, str, tuple[str, ...]]:
     label = first(datasets.ClassLabel, LABELS)
     if label is not None:
         return image, label, tuple(features[label].names)
-    label = next((n for n in LABELS if "int" in str(getattr(features.get(n), "dtype", ""))), None)
+    label = next((n for n in LABELS if re.match("u?int|(large_)?string", getattr(features.get(n), "dtype", ""))), None)
     if label is None:
         raise DataError(
-            f'{origin} has no class label for an image, only {", ".join(features)}: expected a column "label".'
+            f'{origin} has no class label for an image, only {", ".join(features)}: expected a column "label" of '
+            "numbers or words."
         )
     return image, label, ()
 
@@ -241,29 +265,6 @@ def encoded(table: Any, column: str) -> Any:
     import datasets
 
     return table.select_columns([column]).cast_column(column, datasets.Image(decode=False))
-
-
-def labels_of(table: Any, column: str, origin: str, split: str) -> np.ndarray:
-    """A split's labels, int32 (n,). Raises DataError for a row that has none."""
-    if not len(table):
-        return np.zeros(0, dtype=np.int32)
-    values = table.with_format("arrow")[:][column]
-    if values.null_count:
-        row = values.to_pylist().index(None)
-        raise DataError(f'Row {row} of split "{split}" of {origin} has no label: leave it out.')
-    return np.asarray(values, dtype=np.int32)
-
-
-def check_labels(labels: np.ndarray, classes: tuple[str, ...], origin: str, split: str) -> None:
-    """Raise DataError for an empty split and for a label that is no class."""
-    if not len(labels):
-        raise DataError(f'Split "{split}" of {origin} has no images: expected one at least.')
-    wrong = np.flatnonzero((labels < 0) | (labels >= len(classes)))
-    if len(wrong):
-        raise DataError(
-            f'Row {wrong[0]} of split "{split}" of {origin} has the label {labels[wrong[0]]}, expected 0 to '
-            f"{len(classes) - 1}: correct it, or leave the row out."
-        )
 
 
 def shard_of(origin: str, split: str, row: int) -> tuple[str, int] | None:

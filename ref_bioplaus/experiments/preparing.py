@@ -252,7 +252,7 @@ def load_data(experiment: Experiment, reporter: Reporter) -> Data:
     as_they_are = not np.any(mean) and np.all(deviation == 1)
     found = datasets.load(
         str(experiment.dataset), experiment.data, held_out=experiment.held_out, augmentation=experiment.augmentation,
-        normalise=experiment.normalise and bool(as_they_are),
+        normalise=experiment.normalise and bool(as_they_are), config=experiment.config,
     )  # fmt: skip
     if len(mean) and not as_they_are:
         check_channels(mean, found)

@@ -231,7 +231,14 @@ def check_images(job: Job, before: Experiment, newest: Sequence[Path]) -> None:
             "name the same data, or start in another folder."
         )
     data = datasets.load(
-        str(now.dataset), now.data, now.held_out, now.augmentation, normalise=False, stream=True, workers=0
+        str(now.dataset),
+        now.data,
+        now.held_out,
+        now.augmentation,
+        normalise=False,
+        stream=True,
+        workers=0,
+        config=now.config,
     )  # streamed, so that hardly an image is decoded
     check_checkpoint(checkpoints.Checkpoint(newest[0], header, {}), data, now, job.out, header["step"])
 
