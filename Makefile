@@ -14,7 +14,7 @@ test: .venv/ready lint types
 test-all: .venv/ready lint types
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --slow
 
-# 50,000 comparisons of what a caller can still reach around compiled steps, on all modes of all algorithms and libraries.
+# A million comparisons of what a caller can still reach around compiled steps: all algorithms, modes and libraries.
 ownership: .venv/ready
 	REF_BIOPLAUS_LOOKS=12500 $(BIN)/python -m pytest -q -s tests/test_ownership.py
 

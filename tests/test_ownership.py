@@ -3,7 +3,7 @@
 A caller makes plain and donating calls in random order, of all modes of all algorithms and of steps that a generator
 writes (constants, closures, aliases, shared leaves, leaves passed through), keeps states, parts, views and Infos, and
 after every call looks at all of it. One comparison is one array that the caller can still reach, after one call,
-against its copy from before, or one result against the step that is not compiled. `make ownership` makes 50,000.
+against its copy from before, or one result against the step that is not compiled. `make ownership` makes a million.
 """
 
 import gc
