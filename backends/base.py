@@ -227,30 +227,25 @@ class CompiledStep:
 
         def pure(state: State, key: Array, batch: Batch) -> tuple[State, Info]:
             self.traces += 1
-            state, info = step(state._replace(key=key), batch)
-            return state._replace(key=None), info if keep is None else Info(**{n: getattr(info, n) for n in keep})
+            new, info = step(state._replace(key=key), batch)
+            if new.t is state.t:  # a state is known by its t
+                new = new._replace(t=array_namespace(new.t).asarray(new.t, copy=True))
+            return new._replace(key=None), info if keep is None else Info(**{n: getattr(info, n) for n in keep})
 
         self.run = backend.wrap_donating(pure) if donate else backend.wrap(pure)
 
     def __call__(self, state: State, batch: Batch) -> tuple[State, Info]:
         if self.consumed.get(id(state.t)) is state.t:
             raise BackendError("this state was donated to an earlier step and is gone: use the state it returned")
-        if self.donate:
-            given = state if self.ownership is None else self.ownership.take(state)
-            new, info = self.run(given._replace(key=None), state.key, batch, begin=lambda: self.consume(state))
-            new = self.with_own_time(new, state)
-            self.consume(state)
-        else:
+        if not self.donate:
             new, info = self.run(state._replace(key=None), state.key, batch)
-            new = self.with_own_time(new, state)
+            return new._replace(key=state.key), info
+        given = state if self.ownership is None else self.ownership.take(state)
+        new, info = self.run(given._replace(key=None), state.key, batch, begin=lambda: self.consume(state))
+        self.consume(state)
         return new._replace(key=state.key), info
 
     def consume(self, state: State) -> None:
         """Have the state refused from now on."""
         with suppress(TypeError):  # a NumPy number, which cannot be remembered
             self.consumed[id(state.t)] = state.t
-
-    @staticmethod
-    def with_own_time(new: State, state: State) -> State:
-        """A state that a step returned; where it left t alone, with a copy of it: a state is known by its t."""
-        return new if new.t is not state.t else new._replace(t=array_namespace(new.t).asarray(new.t, copy=True))

@@ -19,7 +19,7 @@ from ref_bioplaus.backends.torch_optimizers import dense
 from ref_bioplaus.backends.torch_trees import flattened, reader, rebuilt, writer
 from ref_bioplaus.tree import tree_map
 
-TRACING = threading.Lock()  # torch.fx patches torch while it traces: one thread at a time
+TRACING = threading.RLock()  # torch.fx patches torch while it traces: one thread at a time
 
 
 class Line(NamedTuple):
@@ -44,7 +44,7 @@ class Captured:
         """
         self.step, self.settings, self.donating, self.graphs = step, settings, donating, graphs
         self.lines: list[Line] = []
-        self.turns = nullcontext() if graphs is None else threading.Lock()  # a graph works on its one memory
+        self.turns = nullcontext() if graphs is None else threading.RLock()  # a graph works on its one memory
 
     def __call__(self, *arguments, begin: Callable[[], Any] = lambda: None):
         """What the step returns. begin: called before anything is written to."""
