@@ -187,7 +187,9 @@ def test_what_cannot_be_had_gets_a_sentence(arguments, sentence):
 def test_a_library_that_is_not_installed_gets_a_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
     monkeypatch.delitem(sys.modules, "ref_bioplaus.backends.cupy_backend", raising=False)
-    with pytest.raises(BackendError, match=r'backend "cupy" cannot be imported .*: install it with pip install cupy-cuda13x '):
+    with pytest.raises(
+        BackendError, match=r'backend "cupy" cannot be imported .*: install it with pip install cupy-cuda13x '
+    ):
         backends.get("cupy")
 
 

@@ -1,7 +1,9 @@
 """Checkpoints: exact, refused where damaged, and whole after a kill between any two of the system's operations."""
 
+import copy
 import json
 import os
+import shutil
 import types
 from contextlib import suppress
 
@@ -9,7 +11,16 @@ import numpy as np
 import pytest
 
 from ref_bioplaus.experiments import checkpoints, files
-from ref_bioplaus.experiments.checkpoints import BEST, CheckpointError, found, latest, load, name_at, save
+from ref_bioplaus.experiments.checkpoints import (
+    BEST,
+    CheckpointError,
+    found,
+    latest,
+    load,
+    name_at,
+    save,
+    write_whole,
+)
 from tests.conftest import get
 
 HEADER = {"step": 3, "words": "η = 0.1", "numbers": [0.1, None], "in order": {"b": 1, "a": 2}}
@@ -249,3 +260,78 @@ def test_tensors_of_another_kind_do_not_fit(library, dtype, tmp_path):
         held = checkpoints.Checkpoint(tmp_path / "x", {}, tensors | {"t": np.array(0, dtype)})
         with pytest.raises(CheckpointError, match="t has dtype uint64, expected int32"):
             checkpoints.state_of(backend, held, like)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of two epochs, and its newest checkpoint."""
+    from ref_bioplaus.experiments.experiment import Experiment
+    from ref_bioplaus.experiments.training import train
+
+    out = tmp_path_factory.mktemp("headers") / "run"
+    train(
+        Experiment(model="akrout2019/mlp", model_options={"hidden": 4}, dataset="embedded", batch=1000, epochs=2), out
+    )
+    return out, latest(out)
+
+
+def forged(path, value):
+    """A change of a header's entry, which may lie in a table; ... takes the entry away."""
+
+    def change(header):
+        *tables, last = path.split(".")
+        place = header
+        for name in tables:
+            place = place[name]
+        if value is ...:
+            del place[last]
+        else:
+            place[last] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "sentence"),
+    [
+        ("step", ..., "lacks step"), ("progress", ..., "lacks progress"), ("experiment", ..., "lacks experiment"),
+        ("progress.position", ..., "lacks progress.position"),
+        ("step", "x", "says that step is 'x', expected a whole number"), ("step", True, "says that step is True"),
+        ("log_size", 1.5, "says that log_size is 1.5"), ("images", [], r"says that images is \[\]"),
+        ("experiment", "x", "says that experiment is 'x', expected a table"), ("progress", None, "expected a table"),
+        ("progress.losses", float("nan"), "says that progress.losses is nan, expected a finite number"),
+        ("progress.best", "x", "says that progress.best is 'x'"), ("progress.due", 1, "expected true or false"),
+        ("progress.pending", [], r"says that progress.pending is \[\], expected no such entry"),
+        ("progress.epoch", -1, "says that progress.epoch is -1"), ("unknown", 1, "unknown is 1, expected no such"),
+        ("progress.step", 7, "contradicts itself: step is 10, and progress.step 7"),
+        ("step", 10**400, "says that step is"),
+        ("experiment.model_options.hidden", 10**9, "does not fit its experiment: it has .* parameters, expected"),
+    ],
+)  # fmt: skip
+def test_a_header_that_no_run_has_written_is_a_sentence(path, value, sentence, run, tmp_path):
+    """With a right checksum: whoever wrote it meant it."""
+    from ref_bioplaus.experiments.experiment import ExperimentError
+    from ref_bioplaus.experiments.training import evaluate, resume
+
+    out, newest = run
+    shutil.copytree(out, tmp_path / "run")
+    header = copy.deepcopy(newest.header)
+    forged(path, value)(header)
+    write_whole(tmp_path / "run" / newest.path.name, checkpoints.encoded(header, newest.tensors))
+    (tmp_path / "run" / "experiment.toml").unlink()
+    before = (tmp_path / "run" / "log.jsonl").read_bytes()
+    for use in (resume, evaluate):
+        with pytest.raises((CheckpointError, ExperimentError), match=sentence):
+            use(tmp_path / "run")
+    assert (tmp_path / "run" / "log.jsonl").read_bytes() == before
+
+
+def test_more_batches_than_an_epoch_has_are_a_sentence(run, tmp_path):
+    from ref_bioplaus.experiments.training import resume
+
+    out, newest = run
+    shutil.copytree(out, tmp_path / "run")
+    header = newest.header | {"position": 6, "progress": newest.header["progress"] | {"position": 6}}
+    write_whole(tmp_path / "run" / newest.path.name, checkpoints.encoded(header, newest.tensors))
+    with pytest.raises(CheckpointError, match="it has 6 batches learned, expected 5 in an epoch at most"):
+        resume(tmp_path / "run", epochs=3)

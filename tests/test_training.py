@@ -456,7 +456,8 @@ def test_resuming_with_another_rule_is_refused_and_a_shorter_log_too(tmp_path):
         resume(tmp_path, batch=50, images=data)
     assert train(of(epochs=5), tmp_path, images=data, resume=True).step == 5
     newest = checkpoints.latest(tmp_path)
-    checkpoints.save(tmp_path, 6, newest.header | {"step": 6}, newest.tensors)
+    further = {"step": 6, "progress": newest.header["progress"] | {"step": 6}}
+    checkpoints.save(tmp_path, 6, newest.header | further, newest.tensors)
     there, stored = [path.read_bytes() for path in checkpoints.found(tmp_path)], read(tmp_path / "experiment.toml")
     assert len(there) == 2
     (tmp_path / "log.jsonl").write_text("")

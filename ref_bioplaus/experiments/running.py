@@ -13,7 +13,7 @@ from array_api_compat import array_namespace
 from ..backends import Backend
 from ..tree import tree_map
 from ..types import Array, Batch, State
-from . import checkpoints, environment, estimates, files, monitor, phases, segments
+from . import checkpoints, environment, estimates, files, headers, monitor, phases, segments
 from .building import Built, build, first_state
 from .checkpoints import Checkpoint, CheckpointError
 from .contracts import Data, Reporter
@@ -117,6 +117,8 @@ class Training:
             self.total = min(self.total, experiment.steps)
         check_checkpoint(checkpoint, self.data, experiment, out, self.total)
         self.built = build(experiment, self.backend, self.shape)
+        if checkpoint is not None:
+            headers.check_fit(checkpoint, self.built.network, self.shape.steps)
         self.needs = estimates.estimate(experiment, self.built, self.backend)
         self.reporter.note(f"{self.needs}.")
         estimates.check_memory(self.needs, self.backend, f'"{experiment.algorithm}" on "{experiment.model}"')

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from . import checkpoints, monitor, segments
+from . import checkpoints, headers, monitor, segments
 from .building import build, first_state
 from .checking import checked
 from .contracts import Data, Reporter
@@ -61,7 +61,7 @@ def train(
     experiment = checked(experiment)
     with alone(out):
         if resume and checkpoints.found(out):
-            checkpoint = checkpoints.latest(out)
+            checkpoint = headers.latest(out)
             check_same(experiment, from_dict(checkpoint.header["experiment"]), out)
             check_unedited(out, checkpoint, experiment)
             experiment = learned_inputs(experiment, checkpoint)
@@ -91,7 +91,7 @@ def resume(
     if not out.is_dir():
         checkpoints.latest(out, checkpoint)  # raises
     with alone(out):
-        found = checkpoints.latest(out, checkpoint)
+        found = headers.latest(out, checkpoint)
         stored = from_dict(found.header["experiment"])
         given = changes | ({"checkpoint": checkpoint} if checkpoint else {})
         if "epochs" in changes:
@@ -127,13 +127,15 @@ def evaluate(
 
     Images are normalised as those that the run learned from. Raises as `train` does.
     """
-    found = checkpoints.latest(Path(out), checkpoint)
+    found = headers.latest(Path(out), checkpoint)
     experiment = checked(replace(from_dict(found.header["experiment"]), **changes))
     check_unedited(Path(out), found, experiment)
     backend = get_backend(experiment, Reporter())
     data = images or load_data(experiment, Reporter())
     experiment = settled(experiment, data, f"The run in {out}")
-    built = build(experiment, backend, shape_of(data, experiment))
+    shape = shape_of(data, experiment)
+    built = build(experiment, backend, shape)
+    headers.check_fit(found, built.network, shape.steps)
     state = checkpoints.state_of(backend, found, first_state(experiment, built, backend))
     measure = backend.wrap(monitor.measuring(built))
     record: dict[str, Any] = {
