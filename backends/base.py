@@ -109,9 +109,11 @@ class Backend:
         all of them. Who owns what is the same on every library:
 
         - Before a call all arrays are the caller's. A step with donate=False never writes to any of them.
-        - A donating step consumes the State that it is given and nothing else. Whoever uses that State again gets a
-          BackendError. An array of it that the caller can reach in any other way keeps its value, at the price of a
-          copy: through another State, a part of this one (`state.forward`), an Info, a list, a view, a closure.
+        - A donating step consumes the State that it is given and nothing else. Whoever gives that State to a step again
+          gets a BackendError, and its arrays must not be read through it any more: they are deleted (JAX) or hold what
+          later steps wrote (torch). An array of it that the caller can reach in any other way keeps its value, at the
+          price of a copy: through another State, a part of this one (`state.forward`), an Info, a list, a view, a
+          closure.
         - After a call its results are the caller's, the new State and every array of Info; no later call changes them,
           but for a State that is donated in its turn.
         - A call that raises before its calculation has begun, as at a batch of a wrong shape, has not consumed its
