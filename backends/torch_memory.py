@@ -1,5 +1,6 @@
 """The memory of a captured step: who made each piece of it, who reads and writes it, and what may be written over."""
 
+import sys
 from typing import Any
 
 import torch
@@ -116,15 +117,17 @@ def is_given(origin) -> bool:
     return not isinstance(origin, tuple) and origin.op in ("placeholder", "get_attr")
 
 
-# Memory at run time
+# Memory at run time. Torch's own counts are private: without them everything is in somebody's sight.
+
+storage_owners = getattr(torch._C, "_storage_Use_Count", lambda address: sys.maxsize)
+tensor_owners = getattr(torch.Tensor, "_use_count", lambda t: sys.maxsize)
 
 
 def owners(storage: torch.UntypedStorage) -> int:
     """How many own a storage: tensors, views of them, and Python's own handle."""
-    return torch._C._storage_Use_Count(storage._cdata)
+    return storage_owners(storage._cdata)
 
 
 def alone(t: torch.Tensor) -> bool:
     """Whether nothing else lies in a tensor's memory, a view, an array of another library or a storage."""
-    tensors = t._use_count()  # type: ignore[attr-defined]
-    return tensors == 1 and torch._C._storage_Use_Count(t.untyped_storage()._cdata) == 2
+    return tensor_owners(t) == 1 and storage_owners(t.untyped_storage()._cdata) == 2

@@ -590,3 +590,15 @@ def test_each_half_of_the_question_is_needed(held, monkeypatch):
     with pytest.raises(AssertionError, match="changed in|expected"):
         for seed in range(40):
             one_rule(made("torch, native"), seed)
+
+
+@pytest.mark.parametrize("name", ["storage_owners", "tensor_owners"])
+def test_without_torchs_counts_everything_is_copied_and_right(name, monkeypatch):
+    import sys
+
+    from ref_bioplaus.backends import torch_memory
+
+    monkeypatch.setattr(torch_memory, name, lambda whose: sys.maxsize)
+    callers = [one_rule(made("torch, native"), seed) for seed in range(3)]
+    assert sum(caller.looks for caller in callers) > 100
+    assert sum(caller.stayed for caller in callers) == 0
