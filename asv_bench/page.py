@@ -9,7 +9,8 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from ref_bioplaus.experiments.checkpoints import write_whole
-from ref_bioplaus.experiments.pictures import COLOURS, HEIGHT, STYLE, WIDTH, svg, template
+from ref_bioplaus.showing.pages import template
+from ref_bioplaus.showing.svg import COLOURS, HEIGHT, STYLE, WIDTH, svg
 
 from .where import environments, place
 from .workloads import METHODS, WORKLOADS, methods_of

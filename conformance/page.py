@@ -13,8 +13,8 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from ref_bioplaus.conformance import report as data
 from ref_bioplaus.conformance.deviations import device_kind
 from ref_bioplaus.conformance.records import MODES, STATES, Outcome, Report
-from ref_bioplaus.experiments.pictures import BLUE, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION, svg
 from ref_bioplaus.experiments.registry import ROWS
+from ref_bioplaus.showing.svg import BLUE, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION, svg
 
 LETTERS = {"error": "E", "fail": "F", "deviates": "D", "pass": "P", "not run": "N", "unsupported": "U"}  # worst first
 RANK = {state: i for i, state in enumerate(LETTERS)}

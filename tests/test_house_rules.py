@@ -239,7 +239,7 @@ WRITING = {  # what opens files for writing, beside experiments/files.py
     "ref_bioplaus/make_normal_table.py": "makes a file of the package",
     "ref_bioplaus/experiments/data/make_fashion_mnist_small.py": "makes a file of the package",
     "ref_bioplaus/experiments/jobs.py": "opens the null device",
-    "ref_bioplaus/experiments/printing.py": "opens the null device",
+    "ref_bioplaus/showing/printing.py": "opens the null device",
 }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ref_bioplaus.experiments.printing import Printed
+from ref_bioplaus.showing.printing import Printed
 
 COMMAND = [sys.executable, "-c", "from ref_bioplaus.cli import app; app()"]
 SMALL = ("train", "--algorithm", "bp", "--model", "akrout2019/mlp", "--set", "model_options.hidden=4", "--dataset",

@@ -12,9 +12,10 @@ from ..algorithms.sign_symmetry import RULES
 from ..backends import Backend
 from ..models import MODELS
 from ..network import Network
+from ..showing.words import unknown
 from ..types import Algorithm, Loss, Optimizer, State
 from . import registry
-from .experiment import Experiment, ExperimentError, Table, check_type, plain, unknown
+from .experiment import Experiment, ExperimentError, Table, check_type, plain
 from .options import (
     INT32,
     Parser,

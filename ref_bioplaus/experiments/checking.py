@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..models import MODELS
+from ..showing.words import unknown
 from . import recipes, registry
 from .building import (
     LOSSES,
@@ -17,18 +18,7 @@ from .building import (
     resolve_options,
     wrapped_row,
 )
-from .experiment import (
-    INPUTS,
-    METRICS,
-    OWN,
-    Experiment,
-    ExperimentError,
-    as_dict,
-    check_type,
-    from_dict,
-    plain,
-    unknown,
-)
+from .experiment import INPUTS, METRICS, OWN, Experiment, ExperimentError, as_dict, check_type, from_dict, plain
 from .options import above_0, finite, list_of, parsed, positive, text, whole
 
 DATASETS = {"mnist": "ylecun/mnist", "cifar": "uoft-cs/cifar10", "imagenet": "ILSVRC/imagenet-1k"}

@@ -192,7 +192,7 @@ def sentences(work: Callable) -> Any:
 
 def fail(sentence: str, code: int) -> NoReturn:
     """Print one sentence to stderr and stop."""
-    from .experiment import one_line
+    from ..showing.words import one_line
 
     Console(stderr=True).print(Text(one_line(sentence), style="red"), soft_wrap=True)
     raise typer.Exit(code)

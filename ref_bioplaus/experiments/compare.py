@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..showing.pages import template
+from ..showing.svg import svg
 from . import figures, phases, segments, series
 from .checkpoints import CheckpointError, write_whole
 from .experiment import ExperimentError
 from .figures import FIGURES
-from .pictures import svg, template
 from .reproduce import spread
 from .series import Group, Run
 from .side_by_side import shown

@@ -18,6 +18,7 @@ from .. import backends, metrics
 from ..backends import Backend, BackendError
 from ..conformance import agreement
 from ..network import Network, predict
+from ..showing.words import sentence
 from ..types import NO_PARAMS, LayerParams, Loss, State
 from . import embedded, phases, registry
 from .environment import environment
@@ -88,11 +89,6 @@ def get(name: str, settings: Settings, dtype: str) -> Backend:
         raise
     except Exception as error:
         raise BackendError(f'backend "{name}" did not start: {sentence(error)}') from error
-
-
-def sentence(error: Exception) -> str:
-    """An error as one line of at most 300 characters."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
 
 
 # Learning

@@ -10,7 +10,6 @@ A learning rate is a number or a schedule, in epochs or in the optimizer's own u
     {kind = "warm-up", eta = 0.1, epochs = 5}                          eta may itself be a schedule
 """
 
-import difflib
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import naming
+from ..showing.words import shown, unknown
 from . import files
 
 Table = Mapping[str, Any]
@@ -218,21 +218,6 @@ def toml_value(text: str) -> Any:
 # For sentences
 
 
-def nearest(name: str, names: list[str]) -> list[str]:
-    """The names that contain a text; else those like it, or like it after their "/"; else none."""
-    within = [known for known in names if name.lower() in known.lower()]
-    ends = {known.rpartition("/")[2]: known for known in names}
-    like = difflib.get_close_matches(name, names, n=3)
-    return within or like or [ends[end] for end in difflib.get_close_matches(name, ends, n=3)]
-
-
-def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """A sentence on an unknown name, with the nearest ones."""
-    names = list(known)
-    close = nearest(name, names) or sorted(names)
-    return f'The {kind} "{name}" is unknown: did you mean {", ".join(close)}?'
-
-
 def check_type(path: str, value: Any, expected: tuple[type, ...]) -> None:
     """Raise ExperimentError where a value has another type; a whole number is a number, a bool is none."""
     if object in expected or isinstance(value, expected) and not (isinstance(value, bool) and bool not in expected):
@@ -252,20 +237,6 @@ def check_type(path: str, value: Any, expected: tuple[type, ...]) -> None:
     raise ExperimentError(
         f"{path} is {shown(value)}, expected {wanted}{f': write it as {written}' if written else ''}."
     )
-
-
-def shown(value: Any) -> str:
-    """A value in a sentence."""
-    try:
-        return repr(value)
-    except ValueError:
-        return "a number of thousands of digits"
-
-
-def one_line(sentence: str) -> str:
-    """A sentence to print: what is no character to see is escaped, and a word of hundreds of them is cut."""
-    visible = "".join(c if c.isprintable() else repr(c)[1:-1] for c in sentence)
-    return re.sub(r"\S{300,}", lambda word: f"{word[0][:100]}...", visible)
 
 
 def depth(value: Any) -> int:

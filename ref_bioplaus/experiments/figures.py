@@ -22,9 +22,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
+from ..showing.svg import COLOURS, STYLE
+from ..showing.words import unknown
 from . import mosaics, series
 from .checkpoints import write_whole
-from .experiment import ExperimentError, unknown
+from .experiment import ExperimentError
 from .lines import DARK, FLOOR, band, bars, dashes, error_axis, group_name, legend, literal, number_axis, time_axis
 from .missing import (
     error_name,
@@ -38,7 +40,6 @@ from .missing import (
     test_split,
 )  # fmt: skip
 from .mosaics import Picture
-from .pictures import COLOURS, STYLE
 from .series import Curve, Group, Run
 
 PANEL, HEIGHT = 3.6, 2.9  # inches

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from ..network import Network
+from ..showing.words import shown
 from . import checkpoints
 from .checkpoints import Checkpoint, CheckpointError
-from .experiment import shown
 
 Kind = tuple[str, Callable[[Any], bool]]  # in words, and whether a value is of it
 

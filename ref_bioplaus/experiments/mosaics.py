@@ -10,12 +10,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..network import forward
+from ..showing.svg import STYLE
 from . import checkpoints
 from .building import build, first_state
 from .contracts import Reporter
 from .experiment import ExperimentError
 from .lines import literal
-from .pictures import STYLE
 from .series import Run, grouped
 
 FIRST_WEIGHTS = "forward/params/1/W"

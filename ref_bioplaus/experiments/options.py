@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from .. import inverses
-from .experiment import ExperimentError, Table, check_type, nearest, shown, unknown
+from ..showing.words import nearest, shown, unknown
+from .experiment import ExperimentError, Table, check_type
 
 Parser = Callable[[str, Any], Any]
 

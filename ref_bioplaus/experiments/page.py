@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..conformance import agreement
+from ..showing import pages
 from . import files, pictures
 from .checkpoints import write_whole
 from .recipes import ARCHITECTURES, Architecture
@@ -129,7 +130,7 @@ def as_page(results: Results) -> str:
     """The page as HTML."""
     by_network = [(a, results.learned(a)) for a in ARCHITECTURES]
     trainings = [t for _, members in by_network for t in members]
-    return pictures.template("demo.html").render(
+    return pages.template("demo.html").render(
         results=results,
         verdict=results.verdict(),
         backends=list(dict.fromkeys(t.backend for t in results.trainings)),

@@ -3,49 +3,20 @@
 Colours are Okabe and Ito's, which colour-blind readers can tell apart.
 """
 
-import html
-import io
-import re
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from jinja2 import (
-    BaseLoader,
-    ChoiceLoader,
-    Environment,
-    FileSystemLoader,
-    PackageLoader,
-    StrictUndefined,
-    Template,
-)
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
+from ..showing.svg import COLOURS, GREY, HEIGHT, LEGEND_ROW, NARROW, STYLE, WIDTH, svg
 from .recipes import ARCHITECTURES
 from .records import Training
 
-ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE, GREY = (
-    "#E69F00", "#56B4E9", "#009E73", "#D9C400", "#0072B2", "#D55E00", "#CC79A7", "#999999",
-)  # fmt: skip
-COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, YELLOW)
-STYLE: Any = {
-    "svg.fonttype": "none",
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#888888",
-    "axes.labelcolor": "#444444",
-    "xtick.color": "#888888",
-    "ytick.color": "#888888",
-    "xtick.labelcolor": "#444444",
-    "ytick.labelcolor": "#444444",
-}
 DASHES = {architecture.name: dash for architecture, dash in zip(ARCHITECTURES, ("-", "--", ":"), strict=False)}
 ERROR_TICKS = (10, 15, 20, 30, 50, 90)  # %
-WIDTH, NARROW, HEIGHT, LEGEND_ROW = 4.4, 3.2, 2.9, 0.19  # inches
 
 
 class Line(NamedTuple):
@@ -168,25 +139,3 @@ def canvas(lines: Sequence[Line], width: float = WIDTH) -> tuple[Figure, Axes]:
         labelspacing=0.25, columnspacing=1.2, borderpad=0.1,
     )  # fmt: skip
     return figure, axes
-
-
-def svg(figure: Figure, description: str) -> str:
-    """The figure as an <svg> element that takes the width it is given and needs nothing from anywhere else."""
-    buffer = io.StringIO()
-    with rc_context(STYLE | {"svg.hashsalt": description}):  # salted, for ids that are unique within a page
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    opening, rest = text.split(">", 1)
-    (box,) = re.findall(r'viewBox="[^"]*"', opening)
-    return f'<svg {box} role="img" aria-label="{html.escape(description)}">{rest}'
-
-
-def template(name: str, folder: Path | None = None) -> Template:
-    """A page's template, from a folder or else this package's; it can include this package's, as "style.css"."""
-    loaders: list[BaseLoader] = [] if folder is None else [FileSystemLoader(folder)]
-    environment = Environment(
-        loader=ChoiceLoader([*loaders, PackageLoader("ref_bioplaus.experiments")]), autoescape=True,
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    return environment.get_template(name)

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from .. import algorithms, losses, modifications
 from ..network import Network
+from ..showing.words import nearest
 from ..types import Algorithm, Loss, Optimizer
-from .experiment import nearest
 
 
 class Row(NamedTuple):

@@ -9,8 +9,8 @@ import sys
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ref_bioplaus import backends
-from ref_bioplaus.experiments import Experiment, train
+from ... import backends
+from .. import Experiment, train
 
 
 def learn(backend: str, data: str | None = None, epochs: int = 2) -> list[dict[str, Any]]:
