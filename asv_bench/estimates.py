@@ -19,11 +19,13 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import typer
 
-from ref_bioplaus.experiments import building, checking, contracts, datasets, environment, estimates, preparing
+from ref_bioplaus.experiments import building, checking, contracts, datasets, estimates, preparing
 from ref_bioplaus.experiments.augmentation import parse
-from ref_bioplaus.experiments.estimates import Taken, size
+from ref_bioplaus.experiments.estimates import Taken
 from ref_bioplaus.experiments.experiment import Experiment
 from ref_bioplaus.experiments.training import train
+from ref_bioplaus.machine import environment
+from ref_bioplaus.machine.memory import size
 
 from .memory import forget_peak, resident
 from .report import chosen

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from ref_bioplaus.experiments.checkpoints import write_whole
+from ref_bioplaus.machine.files import write_whole
 from ref_bioplaus.showing.pages import template
 from ref_bioplaus.showing.svg import COLOURS, HEIGHT, STYLE, WIDTH, svg
 

@@ -14,8 +14,8 @@ from rich.table import Table
 
 from ref_bioplaus import backends
 from ref_bioplaus.backends import Backend
-from ref_bioplaus.experiments.environment import keep_freed_memory
 from ref_bioplaus.kernels import Kernels
+from ref_bioplaus.machine.environment import keep_freed_memory
 
 from .measure import warm_up
 from .native import on_gpu

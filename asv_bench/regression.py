@@ -24,7 +24,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from ref_bioplaus.experiments.checkpoints import write_whole
+from ref_bioplaus.machine.files import write_whole
 
 SLACK = 0.10  # growth that is never reported
 SCATTERS = 3.0
@@ -130,7 +130,7 @@ def small_run(slowed: bool, seconds: float, backend_name: str, kernel_kind: str)
     slowed: convolutions are done twice. seconds: of a contest, in all passes together.
     """
     from ref_bioplaus import backends
-    from ref_bioplaus.experiments.environment import keep_freed_memory
+    from ref_bioplaus.machine.environment import keep_freed_memory
 
     from . import cases
     from .workloads import WORKLOADS

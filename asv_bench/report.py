@@ -18,8 +18,8 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ref_bioplaus import backends
 from ref_bioplaus.backends import Backend, BackendError
-from ref_bioplaus.experiments.environment import keep_freed_memory
-from ref_bioplaus.experiments.files import to_write
+from ref_bioplaus.machine.environment import keep_freed_memory
+from ref_bioplaus.machine.files import to_write
 
 from . import cases, measure, page
 from .native import device_name, on_gpu

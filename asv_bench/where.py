@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ref_bioplaus.backends import Backend
-from ref_bioplaus.experiments.environment import environment, processor
+from ref_bioplaus.machine.environment import environment, processor
 
 SPEED = re.compile(r"(OMP|OPENBLAS|MKL|KMP|GOMP|XLA|JAX|TORCH|CUDA|CUPY|MALLOC|ONEDNN|DNNL|ATEN)_\w+|LD_PRELOAD")
 

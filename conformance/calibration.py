@@ -17,7 +17,7 @@ from ref_bioplaus.conformance.cases import step_cases
 from ref_bioplaus.conformance.execution import Prepared
 from ref_bioplaus.conformance.records import Subject
 from ref_bioplaus.conformance.steps import answered
-from ref_bioplaus.experiments.checkpoints import write_whole
+from ref_bioplaus.machine.files import write_whole
 
 SEEDS = range(30)
 PERCENTILES = (50, 90, 99, 99.9, 99.99, 100)

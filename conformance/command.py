@@ -237,7 +237,7 @@ def check_files(files: dict[str, Path | None]) -> dict[str, Path]:
 
 def look_at(file: Path) -> None:
     """Raise OSError where a file cannot be written, as far as can be seen beforehand."""
-    from ref_bioplaus.experiments.files import check_place
+    from ref_bioplaus.machine.files import check_place
 
     check_place(file)
     there = next(place for place in (file, *file.parents) if os.path.lexists(place))
@@ -254,7 +254,7 @@ def look_at(file: Path) -> None:
 def write(reports: "Sequence[Report]", files: dict[str, Path]) -> str:
     """Write the files that are asked for; returns a sentence on those that cannot be written, "" where all can."""
     from ref_bioplaus.conformance import report
-    from ref_bioplaus.experiments.checkpoints import write_whole
+    from ref_bioplaus.machine.files import write_whole
 
     makers = {
         "--json": lambda: report.as_text(report.to_json(reports)) + "\n",

@@ -25,9 +25,8 @@ from ref_bioplaus.conformance.npz import Archive
 from ref_bioplaus.conformance.reading import Unreadable, check, json_of, shown
 from ref_bioplaus.conformance.rounding import Rounded
 from ref_bioplaus.conformance.vectors import DIGEST, MANIFEST, Vector, digest, models, pretty, steps
-from ref_bioplaus.experiments.checkpoints import write_whole
-from ref_bioplaus.experiments.files import to_write
 from ref_bioplaus.layouts import Axes
+from ref_bioplaus.machine.files import to_write, write_whole
 
 FORMAT = "ref_bioplaus.conformance.exchange 1"
 SCHEMA_FILE = Path(__file__).parent / "manifest_schema.json"

@@ -21,7 +21,7 @@ import numpy as np
 from ref_bioplaus.conformance.judge import in_order
 from ref_bioplaus.conformance.rounding import Rounded
 from ref_bioplaus.conformance.vectors import FOLDER, Vector, pretty, steps
-from ref_bioplaus.experiments.checkpoints import write_whole
+from ref_bioplaus.machine.files import write_whole
 from ref_bioplaus.tree import tree_map
 from ref_bioplaus.types import Batch
 

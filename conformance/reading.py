@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ref_bioplaus.experiments.files import to_read
+from ref_bioplaus.machine.files import to_read
 
 LARGEST = 16 << 20  # bytes of a file: all that we write together has 9 MB
 LONGEST = 80  # characters of a stranger's value in a sentence

@@ -24,10 +24,9 @@ from ref_bioplaus.conformance.draws import drawn
 from ref_bioplaus.conformance.npz import Archive
 from ref_bioplaus.conformance.rounding import Rounded
 from ref_bioplaus.conformance.runner import sentence
-from ref_bioplaus.experiments.checkpoints import write_whole
-from ref_bioplaus.experiments.files import content as content_of
-from ref_bioplaus.experiments.files import to_write
 from ref_bioplaus.layouts import NUMBER, Axes, places
+from ref_bioplaus.machine.files import content as content_of
+from ref_bioplaus.machine.files import to_write, write_whole
 from ref_bioplaus.tree import named_leaves
 from ref_bioplaus.types import Batch
 

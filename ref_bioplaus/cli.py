@@ -24,7 +24,7 @@ class Program(typer.Typer):
     def __call__(self, *args, **kwargs):
         """Run, on any terminal, with nothing from the current folder that is not asked for; the demo with one thread
         for each array library."""
-        from .experiments import environment
+        from .machine import environment
         from .showing import printing
 
         printing.print_as_far_as_possible()

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 import ref_bioplaus as rb
 from ref_bioplaus.cli import app
 from ref_bioplaus.experiments import registry
-from ref_bioplaus.experiments.files import typed
 from ref_bioplaus.experiments.inside import not_ordinary
+from ref_bioplaus.machine.files import typed
 
 BACKEND = rb.backends.get("numpy")
 NETWORK = rb.chain((6,), (rb.dense(4), rb.bias, rb.tanh), (rb.dense(3), rb.bias))

@@ -10,17 +10,10 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
-from ref_bioplaus.experiments import checkpoints, files
-from ref_bioplaus.experiments.checkpoints import (
-    BEST,
-    CheckpointError,
-    found,
-    latest,
-    load,
-    name_at,
-    save,
-    write_whole,
-)
+from ref_bioplaus.experiments import checkpoints
+from ref_bioplaus.experiments.checkpoints import BEST, CheckpointError, found, latest, load, name_at, save
+from ref_bioplaus.machine import files
+from ref_bioplaus.machine.files import write_whole
 from tests.conftest import get
 
 HEADER = {"step": 3, "words": "η = 0.1", "numbers": [0.1, None], "in order": {"b": 1, "a": 2}}

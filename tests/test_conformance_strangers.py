@@ -20,7 +20,7 @@ from ref_bioplaus.cli import app
 from ref_bioplaus.conformance import deviations, exchange, npz, reading, report, runner, vectors
 from ref_bioplaus.conformance.cases import Case
 from ref_bioplaus.conformance.vectors import Vector
-from ref_bioplaus.experiments import checkpoints
+from ref_bioplaus.machine import files as files_module
 
 FA = Vector(Case("feedback-alignment/FC", "feedback-alignment", "FC", "sgd"), "learn", 6, 0)
 REFERENCE = FA.reference()
@@ -538,14 +538,14 @@ def test_files_to_write_in_odd_places(tmp_path, monkeypatch, option):
 
 
 def test_a_report_that_cannot_be_written_at_the_end_loses_neither_the_others_nor_the_verdict(tmp_path, monkeypatch):
-    whole = checkpoints.write_whole
+    whole = files_module.write_whole
 
     def full(path, content):
         if path.suffix == ".json":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         whole(path, content)
 
-    monkeypatch.setattr(checkpoints, "write_whole", full)
+    monkeypatch.setattr(files_module, "write_whole", full)
     files = ("--json", tmp_path / "r.json", "--junit", tmp_path / "r.xml")
     said = command("run", "--backend", "numpy", "--case", "0/loss/*", *files)
     assert "PASS: " in said and "r.json could not be written (No space left on device)" in said

@@ -19,6 +19,7 @@ from ref_bioplaus.experiments import augmentation, datasets, embedded, streaming
 from ref_bioplaus.experiments.datasets import DataError
 from ref_bioplaus.experiments.experiment import Experiment, read
 from ref_bioplaus.experiments.training import train
+from ref_bioplaus.machine import environment as environment_module
 from ref_bioplaus.tree import named_leaves
 from tests.conftest import get
 
@@ -541,7 +542,7 @@ def test_prefetching_is_bounded(varied, monkeypatch):
     data = datasets.load("x", varied, augmentation="random-resized-crop-9", normalise=False, workers=0)
     data.workers = 0
     monkeypatch.setattr(streaming, "AHEAD", 3)
-    monkeypatch.setattr(streaming, "cores", lambda: 1)
+    monkeypatch.setattr(environment_module, "cores", lambda: 1)
     submitted = []
     submit = streaming.Decoders.submit
     monkeypatch.setattr(streaming.Decoders, "submit", lambda self, *a: (submitted.append(1), submit(self, *a))[1])

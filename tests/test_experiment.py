@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ref_bioplaus import algorithms, inverses
-from ref_bioplaus.experiments import environment, preparing, registry
+from ref_bioplaus.experiments import preparing, registry
 from ref_bioplaus.experiments.building import (
     INITIALIZERS,
     OPTIMIZERS,
@@ -40,6 +40,7 @@ from ref_bioplaus.experiments.experiment import (
     read,
 )
 from ref_bioplaus.experiments.options import parsed
+from ref_bioplaus.machine import environment
 from ref_bioplaus.models import MODELS
 from ref_bioplaus.tree import named_leaves
 from tests.conftest import get
@@ -401,7 +402,7 @@ def test_pixels_are_normalised_or_not_as_the_field_says(monkeypatch):
 FREED = """
 import resource
 import numpy as np
-from ref_bioplaus.experiments.environment import keep_freed_memory
+from ref_bioplaus.machine.environment import keep_freed_memory
 kept = {keep}
 for _ in range(3):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

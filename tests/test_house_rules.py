@@ -235,7 +235,7 @@ def test_names_of_code_pass_one_gate(path):
     assert not {module.split(".")[0] for module, _ in imports(path)} & UNPICKLING
 
 
-WRITING = {  # what opens files for writing, beside experiments/files.py
+WRITING = {  # what opens files for writing, beside machine/files.py
     "ref_bioplaus/make_normal_table.py": "makes a file of the package",
     "ref_bioplaus/experiments/data/make_fashion_mnist_small.py": "makes a file of the package",
     "ref_bioplaus/experiments/jobs.py": "opens the null device",

@@ -22,6 +22,7 @@ from ref_bioplaus.experiments import checkpoints, jobs, logs, search
 from ref_bioplaus.experiments.checking import checked
 from ref_bioplaus.experiments.experiment import Experiment, as_dict, from_dict, overridden, read
 from ref_bioplaus.experiments.training import evaluate, resume, train
+from ref_bioplaus.machine import files
 
 OWN = """
 import pathlib
@@ -71,7 +72,7 @@ def forged(base, out, header=True, toml=True, **fields):
     for path in out.glob("*.safetensors") if header else ():
         kept = checkpoints.load(path)
         changed = {**kept.header, "experiment": kept.header["experiment"] | fields}
-        checkpoints.write_whole(path, checkpoints.encoded(changed, kept.tensors))
+        files.write_whole(path, checkpoints.encoded(changed, kept.tensors))
     if toml:
         values = as_dict(read(out / logs.EXPERIMENT)) | fields
         (out / logs.EXPERIMENT).write_text(tomli_w.dumps(values))

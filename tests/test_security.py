@@ -9,9 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from ref_bioplaus.cli import app
-from ref_bioplaus.experiments import checkpoints, files, logs, streaming
+from ref_bioplaus.experiments import logs, streaming
 from ref_bioplaus.experiments.experiment import Experiment
 from ref_bioplaus.experiments.training import train
+from ref_bioplaus.machine import files
 
 COMMON = (
     "json", "queue", "random", "signal", "struct", "pickle", "typing", "hashlib", "statistics", "tomllib", "fcntl",
@@ -150,8 +151,8 @@ def test_a_whole_file_is_not_written_by_way_of_a_link_that_bears_the_temporary_n
     victim = tmp_path / "victim"
     victim.write_text("precious")
     for make in (lambda path: path.symlink_to(victim), lambda path: os.link(victim, path)):
-        make(tmp_path / f"page.html{checkpoints.TEMPORARY}")
-        checkpoints.write_whole(tmp_path / "page.html", b"new")
+        make(tmp_path / f"page.html{files.TEMPORARY}")
+        files.write_whole(tmp_path / "page.html", b"new")
         assert (tmp_path / "page.html").read_bytes() == b"new"
         assert victim.read_text() == "precious"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["page.html", "victim"]

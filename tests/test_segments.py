@@ -27,6 +27,7 @@ from ref_bioplaus.experiments import (
 from ref_bioplaus.experiments.building import build, first_state
 from ref_bioplaus.experiments.experiment import OWN, Experiment, ExperimentError, as_dict, as_toml, from_dict, read
 from ref_bioplaus.experiments.training import evaluate, resume, train
+from ref_bioplaus.machine import files
 from tests.conftest import get
 from tests.embedded_data import embedded_data
 from tests.test_datasets import encoded, own_cache, random_images, write  # noqa: F401
@@ -284,14 +285,14 @@ def test_a_kill_between_checkpoint_and_experiment_is_no_edit(tmp_path, monkeypat
     train(of(**PLAIN, epochs=1), tmp_path, images=embedded_data())
     for path in (tmp_path / checkpoints.name_at(0), tmp_path / checkpoints.BEST):
         path.unlink()
-    write_whole = checkpoints.write_whole
+    write_whole = files.write_whole
 
     def killed(path, content):
         if path.name == logs.EXPERIMENT:
             raise KeyboardInterrupt
         write_whole(path, content)
 
-    monkeypatch.setattr(checkpoints, "write_whole", killed)
+    monkeypatch.setattr(files, "write_whole", killed)
     with pytest.raises(KeyboardInterrupt):
         resume(tmp_path, epochs=2, images=embedded_data())
     monkeypatch.undo()

@@ -24,6 +24,7 @@ from ref_bioplaus.experiments.checking import checked
 from ref_bioplaus.experiments.checkpoints import CheckpointError
 from ref_bioplaus.experiments.experiment import Experiment, ExperimentError, read
 from ref_bioplaus.experiments.training import NotFinite, resume, train
+from ref_bioplaus.machine import memory
 from ref_bioplaus.tree import named_leaves, tree_map
 from ref_bioplaus.types import Batch
 from tests.conftest import get
@@ -433,11 +434,11 @@ def test_what_is_refused_before_anything_runs(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(ExperimentError, match="cannot be written to"):
         train(of(), tmp_path / "file" / "below", images=data)
-    monkeypatch.setattr(estimates, "free_disk", lambda folder: 1000)
+    monkeypatch.setattr(memory, "free_disk", lambda folder: 1000)
     with pytest.raises(ExperimentError, match="has 1.0 kB free, but the checkpoints need"):
         train(of(), tmp_path / "small", images=data)
     monkeypatch.undo()
-    monkeypatch.setattr(estimates, "free_host_memory", lambda: 10**6)
+    monkeypatch.setattr(memory, "free_host_memory", lambda: 10**6)
     with pytest.raises(
         ExperimentError,
         match=r"needs about \d+\.\d MB on cpu, which has 1.0 MB free: parameters .*; in all about",
@@ -615,8 +616,8 @@ def test_the_estimate_is_what_the_state_takes(row, model, optimizer):
     found = estimates.estimate(experiment, built, backend)
     assert found.state == 8 * exact
     assert str(found).startswith(f"parameters {found.parameters:,} (")
-    assert estimates.size(999) == "999 bytes"
-    assert estimates.size(3_200_000) == "3.2 MB"
+    assert memory.size(999) == "999 bytes"
+    assert memory.size(3_200_000) == "3.2 MB"
 
 
 @pytest.mark.parametrize("model", ["bartunov2018/mnist-lc", "moskovitz2018/cifar10-model2", "he2016/resnet20"])
@@ -654,7 +655,7 @@ def test_the_estimate_of_a_whole_run_is_about_what_was_measured_where_it_was():
 
     found, taken = estimated(batch=64), estimates.TAKEN["numpy", "portable"]
     assert found.taken == taken
-    assert str(found).endswith(f"; in all about {estimates.size(found.total)}")
+    assert str(found).endswith(f"; in all about {memory.size(found.total)}")
     assert estimated(batch=128).total - found.total == pytest.approx(taken.step * 2 * 4 * found.activations, abs=2)
     alone = estimated(batch=64, metrics=["matrix_angles"])
     assert found.total - alone.total == pytest.approx(taken.step * 4 * found.activations, abs=2)
@@ -663,7 +664,7 @@ def test_the_estimate_of_a_whole_run_is_about_what_was_measured_where_it_was():
     gpu = SimpleNamespace(name="torch", device=SimpleNamespace(type="cuda"), kernels=backend.kernels)
     there = estimated(gpu, batch=64)
     assert there.total == there.state + 4 * (there.gradients + there.activations)
-    assert str(there).endswith(f"; in all at least {estimates.size(there.total)}")
+    assert str(there).endswith(f"; in all at least {memory.size(there.total)}")
     stranger = SimpleNamespace(name="mine", device="cpu", kernels=backend.kernels)
     assert estimated(stranger).taken == taken
     assert estimates.TAKEN.keys() == {(n, k) for n in ("numpy", "torch", "jax") for k in ("native", "portable")}

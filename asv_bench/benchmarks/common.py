@@ -4,7 +4,7 @@ from asv_bench.native import on_gpu
 from asv_bench.workloads import WORKLOADS, Workload
 from ref_bioplaus import backends
 from ref_bioplaus.backends import Backend, BackendError
-from ref_bioplaus.experiments.environment import keep_freed_memory
+from ref_bioplaus.machine.environment import keep_freed_memory
 
 keep_freed_memory()
 BACKENDS = ("numpy", "torch", "jax", "cupy")

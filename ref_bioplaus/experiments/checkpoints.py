@@ -8,20 +8,19 @@ which holds it exactly.
 import hashlib
 import json
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..backends import Backend
+from ..machine import files
+from ..machine.files import TEMPORARY, write_whole
 from ..tree import named_leaves, unflatten
 from ..types import State
-from . import files
 
 KEPT = 2
 BEST = "best.safetensors"
-TEMPORARY = ".tmp"
 FORMAT = 1
 ENTRY = "ref_bioplaus"  # of the safetensors metadata
 
@@ -70,34 +69,6 @@ def save(folder: Path, step: int, header: dict[str, Any], tensors: dict[str, np.
             f"{files.typed('resume', folder)}."
         ) from error
     return path
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write an ordinary file so that it is there with its whole content or not at all. Raises OSError."""
-    files.check_place(path)
-    temporary = path.with_name(path.name + TEMPORARY)
-    with suppress(FileNotFoundError):
-        os.unlink(temporary)  # what a kill left, or a link
-    file = files.opened(temporary, os.O_EXCL)
-    try:
-        rest = memoryview(content)
-        while rest:
-            rest = rest[os.write(file, rest) :]
-        os.fsync(file)
-    finally:
-        os.close(file)
-    os.replace(temporary, path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Let a rename in a folder reach the disk, where the system can be asked to."""
-    if os.name == "posix":
-        directory = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
 
 
 def encoded(header: dict[str, Any], tensors: dict[str, np.ndarray]) -> bytes:

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
-from .files import typed
+from ..machine.files import typed
 
 PIPE_WIDTH = 160  # columns, where no terminal says how wide it is
 
@@ -154,7 +154,7 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
 
 def carry_out(work: Callable) -> None:
     """Run, showing how it goes, and stop with the run's exit code."""
-    from .environment import keep_freed_memory
+    from ..machine.environment import keep_freed_memory
 
     keep_freed_memory()
     console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
@@ -171,9 +171,9 @@ def carry_out(work: Callable) -> None:
 def sentences(work: Callable) -> Any:
     """What `work` returns; what it raises for a user to read becomes a sentence and an exit code."""
     from ..backends import BackendError
+    from ..machine.files import NotOrdinary
     from .checkpoints import CheckpointError
     from .experiment import ExperimentError
-    from .files import NotOrdinary
     from .running import NotFinite
 
     expected: tuple[type[Exception], ...] = (BackendError, CheckpointError, ExperimentError, NotOrdinary, ImportError)

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..machine.files import write_whole
 from ..showing.pages import template
 from ..showing.svg import svg
 from . import figures, phases, segments, series
-from .checkpoints import CheckpointError, write_whole
+from .checkpoints import CheckpointError
 from .experiment import ExperimentError
 from .figures import FIGURES
 from .reproduce import spread

@@ -18,12 +18,13 @@ from typing import Any
 
 import numpy as np
 
+from ..machine.environment import cores
 from . import augmentation as augmentations
 from . import embedded, hub
 from .augmentation import Augmentation, DataError
 from .hub import Found, Source
 from .images import Dataset, Split
-from .streaming import cores, views
+from .streaming import views
 
 __all__ = ("DataError", "Dataset", "Split", "images_per_second", "load")
 

@@ -17,11 +17,11 @@ import numpy as np
 from .. import backends, metrics
 from ..backends import Backend, BackendError
 from ..conformance import agreement
+from ..machine.environment import environment
 from ..network import Network, predict
 from ..showing.words import sentence
 from ..types import NO_PARAMS, LayerParams, Loss, State
 from . import embedded, phases, registry
-from .environment import environment
 from .recipes import ARCHITECTURES, BATCH, CLASSES, Architecture
 from .records import REFERENCE, Comparison, Progress, Results, Settings, Training
 from .registry import Row

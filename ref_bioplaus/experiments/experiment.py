@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import naming
+from ..machine import files
 from ..showing.words import shown, unknown
-from . import files
 
 Table = Mapping[str, Any]
 

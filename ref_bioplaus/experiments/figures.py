@@ -22,10 +22,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
+from ..machine.files import write_whole
 from ..showing.svg import COLOURS, STYLE
 from ..showing.words import unknown
 from . import mosaics, series
-from .checkpoints import write_whole
 from .experiment import ExperimentError
 from .lines import DARK, FLOOR, band, bars, dashes, error_axis, group_name, legend, literal, number_axis, time_axis
 from .missing import (

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..machine.files import NotOrdinary
 from . import inside
 from .augmentation import DataError
-from .files import NotOrdinary
 from .labels import any_label, check_labels, is_text, labels_of, words_of
 
 TESTS = ("test", "validation", "val", "valid", "dev")  # the first one that has labels is the test split

@@ -18,8 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..machine import files
+from ..machine.environment import THREADS, keep_freed_memory
 from . import checkpoints
-from .environment import THREADS, keep_freed_memory
 from .experiment import Experiment, ExperimentError, as_dict, from_dict, named_code
 from .logs import FAILURE, records
 
@@ -222,9 +223,9 @@ def stop_with_parent() -> None:
 def carried_out(experiment: Experiment, out: Path, tell) -> tuple[str, str]:
     """Train, from the newest checkpoint where there is one; how it ended, and a sentence on it."""
     from ..backends import BackendError
+    from ..machine.files import NotOrdinary
     from . import training
     from .datasets import DataError
-    from .files import NotOrdinary
     from .preparing import Busy
 
     class Teller(training.Reporter):
@@ -248,7 +249,7 @@ def carried_out(experiment: Experiment, out: Path, tell) -> tuple[str, str]:
     except Busy as error:
         return BUSY, f"{error}."
     except training.NotFinite as error:
-        checkpoints.write_whole(out / FAILURE, str(error).encode())
+        files.write_whole(out / FAILURE, str(error).encode())
         return FAILED, str(error)
     except expected as error:
         return FAILED, f"{str(error).rstrip('.')}."

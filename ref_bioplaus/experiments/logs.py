@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from . import files
-from .checkpoints import write_whole
+from ..machine import files
+from ..machine.files import write_whole
 from .experiment import Experiment, ExperimentError, read
 
 EXPERIMENT = "experiment.toml"

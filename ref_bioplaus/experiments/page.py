@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..conformance import agreement
+from ..machine import files
+from ..machine.files import write_whole
 from ..showing import pages
-from . import files, pictures
-from .checkpoints import write_whole
+from . import pictures
 from .recipes import ARCHITECTURES, Architecture
 from .records import REFERENCE, Comparison, Results, Training
 

@@ -12,10 +12,12 @@ import numpy as np
 
 from .. import backends, naming
 from ..backends import Backend, BackendError
+from ..machine import environment, files, memory
+from ..machine.files import TEMPORARY
 from ..types import Batch
-from . import checkpoints, environment, estimates, files, monitor, papers
+from . import checkpoints, monitor, papers
 from .building import Built, Shape
-from .checkpoints import TEMPORARY, Checkpoint
+from .checkpoints import Checkpoint
 from .contracts import Data, Reporter
 from .experiment import (
     NOT_LEARNING,
@@ -186,17 +188,17 @@ def prepare_folder(out: Path, experiment: Experiment, state: int, checkpoint: Ch
     try:
         checkpoints.remove_temporaries(out)
         (out / FAILURE).unlink(missing_ok=True)
-        free = estimates.free_disk(out)
+        free = memory.free_disk(out)
         if free is not None and free < needed:
             raise ExperimentError(
-                f"The folder {out} has {estimates.size(free)} free, but the checkpoints need "
-                f"{estimates.size(needed)}: make room, or name another folder with --out."
+                f"The folder {out} has {memory.size(free)} free, but the checkpoints need "
+                f"{memory.size(needed)}: make room, or name another folder with --out."
             )
         if checkpoint is None:
             (out / checkpoints.BEST).unlink(missing_ok=True)
         else:
             checkpoints.keep_until(out, checkpoint, as_dict(experiment))
-        checkpoints.write_whole(out / EXPERIMENT, as_toml(experiment).encode())
+        files.write_whole(out / EXPERIMENT, as_toml(experiment).encode())
     except OSError as error:
         raise ExperimentError(
             f"The folder {out} cannot be written to ({error.strerror}): name another one with --out."

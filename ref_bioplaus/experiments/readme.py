@@ -9,8 +9,8 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+from ..machine.files import write_whole
 from . import catalogue
-from .checkpoints import write_whole
 from .registry import ROWS
 
 

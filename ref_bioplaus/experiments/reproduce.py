@@ -19,10 +19,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..machine.files import content
 from . import checkpoints, logs, papers, phases, segments
 from .checking import checked
 from .experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict, from_dict, overridden
-from .files import content
 from .jobs import Job, check_backends
 from .logs import FAILURE, records, stored
 from .phases import Phases

@@ -11,9 +11,10 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from ..backends import Backend
+from ..machine import environment, files
 from ..tree import tree_map
 from ..types import Array, Batch, State
-from . import checkpoints, environment, estimates, files, headers, monitor, phases, segments
+from . import checkpoints, estimates, headers, monitor, phases, segments
 from .building import Built, build, first_state
 from .checkpoints import Checkpoint, CheckpointError
 from .contracts import Data, Reporter

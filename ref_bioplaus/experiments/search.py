@@ -28,10 +28,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..machine import files
+from ..machine.files import write_whole
 from ..showing.words import unknown
-from . import files, papers, phases
+from . import papers, phases
 from .checking import checked
-from .checkpoints import write_whole
 from .experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict, as_toml, check_type, from_dict, named_code
 from .jobs import Job, check_backends, is_finished
 from .logs import FAILURE, records, segments

@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from ..backends import Backend
+from ..machine.environment import THREADS, cores, processor, versions
 from . import hashing
 from .contracts import Data
-from .environment import THREADS, processor, versions
 from .experiment import OWN, Experiment, as_dict
-from .streaming import cores
 
 SHORT = 12  # letters of a hash, for a reader
 BEST_BY = {

@@ -121,7 +121,7 @@ def as_fields(result: Result) -> dict[str, Any]:
 
 def write(report: Report, out: Path) -> tuple[Path, Path]:
     """Write the report as a page and as JSON to OUT, and return their paths."""
-    from .checkpoints import write_whole
+    from ..machine.files import write_whole
 
     name = f"{report.table.name.replace('/', '-')}-{report.column.id}"
     paths = out / f"{name}.md", out / f"{name}.json"

@@ -26,8 +26,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..machine.environment import SAFE_PATH, cores
 from .augmentation import Augmentation, DataError, image_words, view
-from .environment import SAFE_PATH
 from .hub import Source
 
 PART = 16  # images of one task
@@ -190,8 +190,3 @@ class Decoders:
     def close(self) -> None:
         """End the workers, without their remaining tasks."""
         self.executor.shutdown(wait=True, cancel_futures=True)
-
-
-def cores() -> int:
-    """The processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -8,8 +8,11 @@ import errno
 import os
 import shlex
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
+
+from . import files
 
 KINDS = {stat.S_IFLNK: "a link", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 NOFOLLOW, NONBLOCK = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_NONBLOCK", 0)
@@ -84,3 +87,34 @@ def content(path: str | Path) -> bytes:
 def typed(*words: str | Path) -> str:
     """For a sentence: a command as a shell takes it, whatever a folder is called: `ref-bioplaus resume 'my run'`."""
     return f"`{shlex.join(['ref-bioplaus', *map(str, words)])}`"
+
+
+TEMPORARY = ".tmp"
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write an ordinary file so that it is there with its whole content or not at all. Raises OSError."""
+    files.check_place(path)
+    temporary = path.with_name(path.name + TEMPORARY)
+    with suppress(FileNotFoundError):
+        os.unlink(temporary)  # what a kill left, or a link
+    file = files.opened(temporary, os.O_EXCL)
+    try:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[os.write(file, rest) :]
+        os.fsync(file)
+    finally:
+        os.close(file)
+    os.replace(temporary, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Let a rename in a folder reach the disk, where the system can be asked to."""
+    if os.name == "posix":
+        directory = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)

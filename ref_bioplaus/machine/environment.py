@@ -109,3 +109,8 @@ def environment(learning: dict[str, Backend]) -> dict[str, str]:
         versions = ", ".join(f"{k} {v}" for k, v in backend.versions().items())
         found[f"backend {name}"] = f"{versions}; {backend.dtype}, {backend.precision}, {backend.kernels.name} kernels"
     return found | {name: os.environ[name] for name in (*THREADS, *OTHERS) if name in os.environ}
+
+
+def cores() -> int:
+    """The processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
