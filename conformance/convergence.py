@@ -10,10 +10,9 @@ from functools import cache
 
 import numpy as np
 
-from ref_bioplaus import bias, chain, dense, losses, optimizers, predict, tanh
+from ref_bioplaus import bias, chain, dense, embedded, losses, optimizers, predict, tanh
 from ref_bioplaus.backends import get
 from ref_bioplaus.conformance.records import Check, Finding, Subject
-from ref_bioplaus.experiments import embedded
 from ref_bioplaus.experiments.registry import row
 from ref_bioplaus.kernels import Kernels
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ref_bioplaus.experiments import embedded
+from ref_bioplaus import embedded
 
 
 class Split(NamedTuple):

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ref_bioplaus import backends
-from ref_bioplaus.experiments import augmentation, datasets, embedded, streaming
+from ref_bioplaus import backends, embedded
+from ref_bioplaus.experiments import augmentation, datasets, streaming
 from ref_bioplaus.experiments.datasets import DataError
 from ref_bioplaus.experiments.experiment import Experiment, read
 from ref_bioplaus.experiments.training import train

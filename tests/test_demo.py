@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from ref_bioplaus import backends, predict
+from ref_bioplaus import backends, embedded, predict
 from ref_bioplaus.backends import BackendError
 from ref_bioplaus.backends.numpy_backend import NumpyBackend
 from ref_bioplaus.cli import app
-from ref_bioplaus.experiments import demo, embedded, page, pictures, registry
+from ref_bioplaus.experiments import demo, page, pictures, registry
 from ref_bioplaus.experiments.recipes import ARCHITECTURES, BATCH, FULLY_CONNECTED, LOCALLY_CONNECTED
 from ref_bioplaus.experiments.records import Comparison, Progress, Results, Settings, Training
 

@@ -11,7 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from ref_bioplaus.experiments import embedded
+from ref_bioplaus import embedded
 
 DATA = Path(embedded.__file__).parent / "data"
 SCRIPT = DATA / "make_fashion_mnist_small.py"

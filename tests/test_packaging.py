@@ -61,8 +61,8 @@ def test_wheels_from_the_tree_and_from_the_sdist_hold_the_same_files(built):
         f"ref_bioplaus/{p.relative_to(ROOT)}" for f in ("backends", "conformance") for p in (ROOT / f).rglob("*.py")
     }
     assert python - names == set()
-    for needed in ("normal_table.npy", "py.typed", "experiments/data/fashion_mnist_small.npz",
-                   "experiments/data/LICENSE.fashion_mnist", "experiments/templates/demo.html"):  # fmt: skip
+    for needed in ("normal_table.npy", "py.typed", "embedded/fashion_mnist_small.npz",
+                   "embedded/LICENSE.fashion_mnist", "experiments/templates/demo.html"):  # fmt: skip
         assert f"ref_bioplaus/{needed}" in names
     outside = [n for n in names if not n.startswith(("ref_bioplaus/", "ref_bioplaus-"))]
     assert outside == ["ref_bioplaus_pytest.py"]  # no bare `backends`, `tests`

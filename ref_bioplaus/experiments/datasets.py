@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from .. import embedded
 from ..machine.environment import cores
 from . import augmentation as augmentations
-from . import embedded, hub
+from . import hub
 from .augmentation import Augmentation, DataError
 from .hub import Found, Source
 from .images import Dataset, Split

@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from .. import backends, metrics
+from .. import backends, embedded, metrics
 from ..backends import Backend, BackendError
 from ..conformance import agreement
 from ..machine.environment import environment
 from ..network import Network, predict
 from ..showing.words import sentence
 from ..types import NO_PARAMS, LayerParams, Loss, State
-from . import embedded, phases, registry
+from . import phases, registry
 from .recipes import ARCHITECTURES, BATCH, CLASSES, Architecture
 from .records import REFERENCE, Comparison, Progress, Results, Settings, Training
 from .registry import Row

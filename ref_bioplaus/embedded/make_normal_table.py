@@ -1,4 +1,4 @@
-"""Makes normal_table.npy: python -m ref_bioplaus.make_normal_table. A test checks that the stored table is this one."""
+"""Makes normal_table.npy: python -m ref_bioplaus.embedded.make_normal_table. A test checks that the stored table is this one."""
 
 from pathlib import Path
 from statistics import NormalDist
