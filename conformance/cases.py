@@ -11,10 +11,10 @@ import numpy as np
 
 from ref_bioplaus import losses, optimizers
 from ref_bioplaus.conformance.architectures import CHAINS, CLASSES, GRADIENT, square
-from ref_bioplaus.experiments.registry import ROWS, Row, row, task_loss
 from ref_bioplaus.kernels import PORTABLE, Kernels
 from ref_bioplaus.network import Network
 from ref_bioplaus.random import normal, words
+from ref_bioplaus.registry import ROWS, Row, row, task_loss
 from ref_bioplaus.tree import named_leaves, tree_map, unflatten
 from ref_bioplaus.types import Algorithm, Optimizer, State
 

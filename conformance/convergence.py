@@ -13,8 +13,8 @@ import numpy as np
 from ref_bioplaus import bias, chain, dense, embedded, losses, optimizers, predict, tanh
 from ref_bioplaus.backends import get
 from ref_bioplaus.conformance.records import Check, Finding, Subject
-from ref_bioplaus.experiments.registry import row
 from ref_bioplaus.kernels import Kernels
+from ref_bioplaus.registry import row
 
 SEEDS, STEPS, BATCH = range(8), 100, 50
 T_95 = 1.895  # Student's t for 7 degrees of freedom, one-sided 95 %

@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from ref_bioplaus.conformance import report as data
 from ref_bioplaus.conformance.deviations import device_kind
 from ref_bioplaus.conformance.records import MODES, STATES, Outcome, Report
-from ref_bioplaus.experiments.registry import ROWS
+from ref_bioplaus.registry import ROWS
 from ref_bioplaus.showing.svg import BLUE, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION, svg
 
 LETTERS = {"error": "E", "fail": "F", "deviates": "D", "pass": "P", "not run": "N", "unsupported": "U"}  # worst first

@@ -129,7 +129,7 @@ def modifications() -> None:
 
 def show_catalogue(name: str) -> None:
     """Print one of the catalogue's tables."""
-    from .experiments import catalogue
+    from .registry import catalogue
 
     headings, rows = getattr(catalogue, name)()
     table = Table(*headings, box=None, pad_edge=False, header_style="bold")

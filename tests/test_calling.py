@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 import ref_bioplaus as rb
+from ref_bioplaus import registry
 from ref_bioplaus.cli import app
-from ref_bioplaus.experiments import registry
 from ref_bioplaus.experiments.inside import not_ordinary
 from ref_bioplaus.machine.files import typed
 

@@ -9,11 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 import ref_bioplaus
-from ref_bioplaus import backends, modifications
+from ref_bioplaus import backends, modifications, registry
 from ref_bioplaus.cli import app
-from ref_bioplaus.experiments import registry
-from ref_bioplaus.experiments.catalogue import first_sentence
 from ref_bioplaus.models import MODELS
+from ref_bioplaus.registry.catalogue import first_sentence
 
 
 def run(*arguments):

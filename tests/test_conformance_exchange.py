@@ -17,8 +17,8 @@ from ref_bioplaus.conformance.architectures import GRADIENT
 from ref_bioplaus.conformance.cases import OPTIMIZERS, Case
 from ref_bioplaus.conformance.exchange_command import exchange_app
 from ref_bioplaus.conformance.vectors import Vector
-from ref_bioplaus.experiments.registry import ROWS
 from ref_bioplaus.kernels import PORTABLE
+from ref_bioplaus.registry import ROWS
 from ref_bioplaus.tree import leaves, named_leaves, tree_map
 from ref_bioplaus.types import LayerParams
 from tests.conftest import get

@@ -8,7 +8,7 @@ from ref_bioplaus import backends
 from ref_bioplaus.conformance import agreement
 from ref_bioplaus.conformance.architectures import CHAINS, GRADIENT, batch
 from ref_bioplaus.conformance.cases import Case, step_cases
-from ref_bioplaus.experiments.registry import ROWS
+from ref_bioplaus.registry import ROWS
 from tests.conftest import get
 
 VARIANTS = ("backprop-noise-delta", "weight-mirror-turns")

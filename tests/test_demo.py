@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from ref_bioplaus import backends, embedded, predict
+from ref_bioplaus import backends, embedded, predict, registry
 from ref_bioplaus.backends import BackendError
 from ref_bioplaus.backends.numpy_backend import NumpyBackend
 from ref_bioplaus.cli import app
-from ref_bioplaus.experiments import demo, page, pictures, registry
+from ref_bioplaus.experiments import demo, page, pictures
 from ref_bioplaus.experiments.recipes import ARCHITECTURES, BATCH, FULLY_CONNECTED, LOCALLY_CONNECTED
 from ref_bioplaus.experiments.records import Comparison, Progress, Results, Settings, Training
+from ref_bioplaus.registry import rows as rows_module
 
 FC, LC = ARCHITECTURES
 HERE = [name for name in backends.installed() if name != demo.CHECKER]
@@ -182,7 +183,7 @@ def test_the_angle_of_sign_symmetry_is_that_of_the_weights_it_uses(images, row):
     network, loss, algorithm = FC.algorithm(row, backend, (28, 28, 1), small=True)
     state = algorithm.init(backend.key(0))
     batch = backend.batch(images.train_x[:20].reshape(20, 784), images.train_y[:20])
-    B = demo.feedback_weights(row, network, state)
+    B = rows_module.feedback_weights(row, network, state)
     _, info = algorithm.modes["learn"](state, batch)
     for l in (2, 3):
         expected = (1 - info.h[l - 1] ** 2) * (info.delta[l] @ B[l].W)

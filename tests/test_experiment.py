@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ref_bioplaus import algorithms, inverses
-from ref_bioplaus.experiments import preparing, registry
+from ref_bioplaus import algorithms, inverses, registry
+from ref_bioplaus.experiments import preparing
 from ref_bioplaus.experiments.building import (
     INITIALIZERS,
     OPTIMIZERS,

@@ -16,11 +16,11 @@ from ref_bioplaus import (
     losses,
     max_pool,
     metrics,
+    registry,
     relu,
     tanh,
 )
 from ref_bioplaus.conformance.architectures import GRADIENT, IMAGE
-from ref_bioplaus.experiments import registry
 from ref_bioplaus.network import forward
 from ref_bioplaus.optimizers import adam, by_layer, rmsprop, sgd
 from ref_bioplaus.tree import leaves

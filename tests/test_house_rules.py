@@ -10,7 +10,7 @@ import pytest
 
 from ref_bioplaus import backends
 from ref_bioplaus.conformance import agreement
-from ref_bioplaus.experiments.registry import ROWS
+from ref_bioplaus.registry import ROWS
 from tests.conftest import get
 from tests.test_cross_backend import CASES, batches, maker
 
@@ -213,7 +213,7 @@ IMPORTING = {  # what imports by name, or runs source, and what it may be
     "ref_bioplaus/__init__.py": {"import_module"},  # its own parts
     "ref_bioplaus/experiments/__init__.py": {"import_module"},  # those of PLACES
     "ref_bioplaus/experiments/monitor.py": {"import_module"},  # two writers of TensorBoard
-    "ref_bioplaus/experiments/readme.py": {"import_module"},  # the registry's modules
+    "ref_bioplaus/registry/readme.py": {"import_module"},  # the registry's modules
     "backends/straight.py": {"exec", "compile"},  # source that torch_trees.py and ownership.py make
 }
 BY_NAME = {"import_module", "__import__", "exec", "eval", "compile", "exec_module", "run_module", "run_path"}

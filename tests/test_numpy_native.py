@@ -8,8 +8,8 @@ from ref_bioplaus.backends import numpy_kernels, numpy_memory, numpy_products, n
 from ref_bioplaus.conformance import primitives, records, runner
 from ref_bioplaus.conformance.architectures import batch
 from ref_bioplaus.conformance.cases import step_cases
-from ref_bioplaus.experiments.registry import ROWS
 from ref_bioplaus.kernels import PORTABLE
+from ref_bioplaus.registry import ROWS
 from ref_bioplaus.tree import leaves
 from ref_bioplaus.windows import Window, window
 

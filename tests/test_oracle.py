@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from ref_bioplaus import algorithms, losses, random
-from ref_bioplaus.experiments.registry import ROWS
 from ref_bioplaus.kernels import PORTABLE
 from ref_bioplaus.linear import dense
 from ref_bioplaus.local import bias, tanh
 from ref_bioplaus.network import chain
 from ref_bioplaus.optimizers import adam, sgd
+from ref_bioplaus.registry import ROWS
 from tests.conftest import get
 
 torch = pytest.importorskip("torch")

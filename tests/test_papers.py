@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ref_bioplaus import initializers, losses, models, optimizers
-from ref_bioplaus.experiments import papers, registry, reproduce, side_by_side
+from ref_bioplaus import initializers, losses, models, optimizers, registry
+from ref_bioplaus.experiments import papers, reproduce, side_by_side
 from ref_bioplaus.experiments.experiment import NOT_LEARNING, as_dict
 from tests.small_models import CLASSES, SIZES
 

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ref_bioplaus.experiments import readme
-from ref_bioplaus.experiments.registry import MODIFICATIONS, ROWS
 from ref_bioplaus.models import MODELS
+from ref_bioplaus.registry import MODIFICATIONS, ROWS, readme
 from tests.conftest import get
 
 ROOT = Path(__file__).parent.parent
@@ -15,7 +14,7 @@ TEXT = (ROOT / "README.md").read_text()
 
 
 def test_generated_sections_are_what_the_code_says():
-    assert readme.rewritten(TEXT) == TEXT, "run: python -m ref_bioplaus.experiments.readme README.md"
+    assert readme.rewritten(TEXT) == TEXT, "run: python -m ref_bioplaus.registry.readme README.md"
     for name in [*(row.name for row in ROWS), *MODIFICATIONS, *MODELS]:
         assert f"`{name}`" in TEXT or f"| {name} |" in TEXT, name
     with pytest.raises(ValueError, match="no section"):

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from ref_bioplaus import registry
 from ref_bioplaus.cli import app
 from ref_bioplaus.experiments import (
     augmentation,
@@ -29,7 +30,6 @@ from ref_bioplaus.experiments import (
     papers,
     phases,
     preparing,
-    registry,
     reproduce,
     series,
     side_by_side,

@@ -4,9 +4,10 @@ import difflib
 from dataclasses import replace
 from typing import Any
 
+from .. import registry
 from ..models import MODELS
 from ..showing.words import unknown
-from . import recipes, registry
+from . import recipes
 from .building import (
     LOSSES,
     OPTIMIZERS,

@@ -14,17 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from .. import backends, embedded, metrics
+from .. import backends, embedded, metrics, registry
 from ..backends import Backend, BackendError
 from ..conformance import agreement
 from ..machine.environment import environment
 from ..network import Network, predict
+from ..registry import Row
+from ..registry.rows import feedback_weights
 from ..showing.words import sentence
-from ..types import NO_PARAMS, LayerParams, Loss, State
-from . import phases, registry
+from ..types import Loss
+from . import phases
 from .recipes import ARCHITECTURES, BATCH, CLASSES, Architecture
 from .records import REFERENCE, Comparison, Progress, Results, Settings, Training
-from .registry import Row
 
 CHECKER = "array-api-strict"  # slow by design: it takes part in the agreement, and learns only when it is named
 FRACTIONS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the steps: when the test error is measured
@@ -177,20 +178,6 @@ def prober(row: Row, network: Network, loss: Loss):
         return predict(network, loss, state, x), angles
 
     return probe
-
-
-def feedback_weights(row: Row, network: Network, state: State):
-    """The feedback path's parameters; of sign-symmetry, what its rule makes of W and of the magnitudes it keeps."""
-    rule = row.options.get("rule")
-    if rule is None:
-        return state.feedback.params
-    params, B_0 = state.forward.params, state.feedback.params or (NO_PARAMS,) * len(network)
-    B = [NO_PARAMS] * len(network)
-    for l in network.feedback_layers:
-        W, address = params[l].W, (state.key, "sign_symmetry", state.t, l)
-        symmetric = row.options.get("symmetric_output", False) and l == network.weighted[-1]
-        B[l] = LayerParams(W if symmetric else rule(network[l].linear, W, B_0[l].W, address, network.kernels))
-    return tuple(B)
 
 
 # Agreement

@@ -11,8 +11,8 @@ from ..backends import Backend
 from ..linear import dense, locally_connected
 from ..local import bias, flatten, tanh, unit_bias
 from ..network import Network, chain
+from ..registry import Row, task_loss
 from ..types import Algorithm, Loss
-from .registry import Row, task_loss
 
 CLASSES = 10
 AUXILIARY_UNITS = 20  # of AO-SDTP

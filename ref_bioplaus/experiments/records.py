@@ -3,11 +3,11 @@
 import math
 from dataclasses import dataclass, field
 
+from .. import registry
 from ..conformance import agreement
-from . import registry
+from ..registry import Row
 from .phases import Phases
 from .recipes import BATCH, Architecture, note
-from .registry import Row
 
 REFERENCE = "numpy"
 

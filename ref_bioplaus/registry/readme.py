@@ -1,4 +1,4 @@
-"""The README's tables and its page of choices, made from the code: python -m ref_bioplaus.experiments.readme README.md.
+"""The README's tables and its page of choices, made from the code: python -m ref_bioplaus.registry.readme README.md.
 
 Each stands between <!-- begin NAME --> and <!-- end NAME -->; a test checks that what stands there is what this makes.
 """
@@ -10,8 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 from ..machine.files import write_whole
-from . import catalogue
-from .registry import ROWS
+from . import ROWS, catalogue
 
 
 def algorithm_table() -> str:

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from .. import algorithms, losses, modifications
 from ..network import Network
 from ..showing.words import nearest
-from ..types import Algorithm, Loss, Optimizer
+from ..types import NO_PARAMS, Algorithm, LayerParams, Loss, Optimizer, State
+from . import Row
 
 
 class Row(NamedTuple):
@@ -124,3 +125,17 @@ def row(name: str) -> Row:
 def task_loss(chosen: Row, loss: Loss, classes: int) -> Loss:
     """The loss a row learns: with an auxiliary output behind the first `classes` units where it needs one."""
     return losses.with_auxiliary_output(loss, classes) if chosen.auxiliary else loss
+
+
+def feedback_weights(row: Row, network: Network, state: State):
+    """The feedback path's parameters; of sign-symmetry, what its rule makes of W and of the magnitudes it keeps."""
+    rule = row.options.get("rule")
+    if rule is None:
+        return state.feedback.params
+    params, B_0 = state.forward.params, state.feedback.params or (NO_PARAMS,) * len(network)
+    B = [NO_PARAMS] * len(network)
+    for l in network.feedback_layers:
+        W, address = params[l].W, (state.key, "sign_symmetry", state.t, l)
+        symmetric = row.options.get("symmetric_output", False) and l == network.weighted[-1]
+        B[l] = LayerParams(W if symmetric else rule(network[l].linear, W, B_0[l].W, address, network.kernels))
+    return tuple(B)

@@ -7,9 +7,8 @@ import inspect
 import re
 from typing import Any, NamedTuple
 
-from .. import backends
+from .. import backends, registry
 from ..models import MODELS
-from . import registry
 
 
 class Table(NamedTuple):

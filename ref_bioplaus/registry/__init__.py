@@ -1,0 +1,1 @@
+"""Every algorithm and modification by name, and the tables made of them."""
