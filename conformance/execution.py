@@ -9,10 +9,9 @@ from array_api_compat import device
 
 from ref_bioplaus.conformance.cases import Case
 from ref_bioplaus.conformance.decisions import recordable, recorded
-from ref_bioplaus.conformance.judge import in_order
 from ref_bioplaus.conformance.records import Subject
 from ref_bioplaus.tree import leaves, named_leaves, tree_map
-from ref_bioplaus.types import Batch, State
+from ref_bioplaus.types import Batch, State, in_order
 
 
 class Prepared:

@@ -18,12 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from ref_bioplaus.conformance.judge import in_order
 from ref_bioplaus.conformance.rounding import Rounded
 from ref_bioplaus.conformance.vectors import FOLDER, Vector, pretty, steps
 from ref_bioplaus.machine.files import write_whole
 from ref_bioplaus.tree import tree_map
-from ref_bioplaus.types import Batch
+from ref_bioplaus.types import Batch, in_order
 
 FILE = FOLDER / "high_precision.json"
 DIGITS = 50

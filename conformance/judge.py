@@ -12,10 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ref_bioplaus.conformance import judge
 from ref_bioplaus.conformance.cases import Case, as_held
 from ref_bioplaus.conformance.rounding import PRECISIONS, Rounded, Rounding
-from ref_bioplaus.tree import named_leaves, tree_map
-from ref_bioplaus.types import Batch, Info, State
+from ref_bioplaus.tree import tree_map
+from ref_bioplaus.types import Batch, State, in_order
 
 LIMIT = 10.0
 
@@ -53,19 +54,6 @@ def expect(
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         state, info = step(tree_map(space.exact, start), Batch(space.exact(x), space.exact(y)))
     return Expected(in_order(info, state), space.undecidable, space.precision.tiny, space.wrong_decisions)
-
-
-def in_order(info: Info, state: State) -> dict:
-    """Every tensor of a step by name, in order of computation: up the layers, down again, then what they change."""
-    parts = info._asdict()
-    ordered: dict = {}
-    for field in ("h", "output", "loss", "targets"):
-        ordered |= {f"info/{field}{'/' if name else ''}{name}": leaf for name, leaf in named_leaves(parts[field])}
-    deltas = list(enumerate(parts["delta"] or ()))
-    ordered |= {f"info/delta/{l}": d for l, d in reversed(deltas) if d is not None}
-    for field in ("grads", "feedback_grads"):
-        ordered |= dict(named_leaves(parts[field], f"info/{field}"))
-    return ordered | dict(named_leaves(state, "state"))
 
 
 def score(name: str, expected: Rounded, got: np.ndarray, tiny: float) -> Score:
@@ -125,3 +113,16 @@ def worst(scores: list[Score]) -> Score:
 def held(tree, dtype: str):
     """A tree of NumPy arrays with every float rounded to what a dtype holds."""
     return tree_map(lambda a: as_held(np.asarray(a), dtype), tree)
+
+
+def sentence(departure: judge.Score) -> str:
+    """Where the first departure is, in words."""
+    d = departure
+    place = f"[{', '.join(map(str, d.index))}]" if d.index else ""
+    if not np.isfinite(d.score):
+        other = f"{d.got:.9g}, expected {d.expected:.9g}" if place else "another shape, or no tensor of that name"
+        return f"{d.tensor}{place} departs first: {other}"
+    return (
+        f"{d.tensor}{place} departs first: {d.got:.9g}, expected {d.expected:.9g} to within {d.allowed:.2g}; "
+        f"score {d.score:.3g}, limit {judge.LIMIT:.3g}"
+    )

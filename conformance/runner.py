@@ -9,6 +9,7 @@ import numpy as np
 
 from ref_bioplaus import __version__
 from ref_bioplaus.conformance import judge
+from ref_bioplaus.conformance.judge import sentence
 from ref_bioplaus.conformance.records import Check, Finding, Outcome, Report, Subject
 
 
@@ -80,19 +81,6 @@ def settle(outcome: Outcome, finding: Finding) -> None:
         outcome.reason = f"{finding.undecidable} decisions are undecidable in this precision"
     elif outcome.departure is not None:
         outcome.state, outcome.reason = "fail", sentence(outcome.departure)
-
-
-def sentence(departure: judge.Score) -> str:
-    """Where the first departure is, in words."""
-    d = departure
-    place = f"[{', '.join(map(str, d.index))}]" if d.index else ""
-    if not np.isfinite(d.score):
-        other = f"{d.got:.9g}, expected {d.expected:.9g}" if place else "another shape, or no tensor of that name"
-        return f"{d.tensor}{place} departs first: {other}"
-    return (
-        f"{d.tensor}{place} departs first: {d.got:.9g}, expected {d.expected:.9g} to within {d.allowed:.2g}; "
-        f"score {d.score:.3g}, limit {judge.LIMIT:.3g}"
-    )
 
 
 def environment() -> dict[str, str]:

@@ -17,13 +17,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ref_bioplaus import types
 from ref_bioplaus.conformance import description, judge, reading
 from ref_bioplaus.conformance.axes import axes_of
 from ref_bioplaus.conformance.cases import Case, step_cases
 from ref_bioplaus.conformance.draws import drawn
+from ref_bioplaus.conformance.judge import sentence
 from ref_bioplaus.conformance.npz import Archive
 from ref_bioplaus.conformance.rounding import Rounded
-from ref_bioplaus.conformance.runner import sentence
 from ref_bioplaus.layouts import NUMBER, Axes, places
 from ref_bioplaus.machine.files import content as content_of
 from ref_bioplaus.machine.files import to_write, write_whole
@@ -87,7 +88,7 @@ class Vector:
         """What NumPy computes in float64: every tensor of the step, in order of computation."""
         state, x, y = self.start
         state, info = self.case._replace(dtype="float64").build().modes[self.mode](state, Batch(x, y))
-        return {name: np.asarray(leaf) for name, leaf in judge.in_order(info, state).items()}
+        return {name: np.asarray(leaf) for name, leaf in types.in_order(info, state).items()}
 
     @cached_property
     def draws(self):

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from .tree import named_leaves
+
 Array = Any  # whatever array_api_compat.array_namespace accepts
 DType = Any  # a dtype of that namespace
 Key = Array  # int32, shape (2,): the root of all random numbers
@@ -89,3 +91,16 @@ class Loss(NamedTuple):
     output: Callable[[Array], Array]  # u -> h_L, e.g. the predicted distribution
     target: Callable[[Array, Array], Array]  # h_L, y -> argmin_h L(h), target propagation's first target
     learned_units: int | None = None  # how many of the output's units learn; None: all (see with_auxiliary_output)
+
+
+def in_order(info: Info, state: State) -> dict:
+    """Every tensor of a step by name, in order of computation: up the layers, down again, then what they change."""
+    parts = info._asdict()
+    ordered: dict = {}
+    for field in ("h", "output", "loss", "targets"):
+        ordered |= {f"info/{field}{'/' if name else ''}{name}": leaf for name, leaf in named_leaves(parts[field])}
+    deltas = list(enumerate(parts["delta"] or ()))
+    ordered |= {f"info/delta/{l}": d for l, d in reversed(deltas) if d is not None}
+    for field in ("grads", "feedback_grads"):
+        ordered |= dict(named_leaves(parts[field], f"info/{field}"))
+    return ordered | dict(named_leaves(state, "state"))

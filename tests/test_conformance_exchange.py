@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from ref_bioplaus import optimizers
+from ref_bioplaus import optimizers, types
 from ref_bioplaus.conformance import axes, description, draws, exchange, high_precision, judge, vectors
 from ref_bioplaus.conformance.architectures import GRADIENT
 from ref_bioplaus.conformance.cases import OPTIMIZERS, Case
@@ -235,7 +235,7 @@ def in_numpy(vector, layout, dtype):
     state, x, y = vector.start
     step = vector.case.build().modes[vector.mode]
     state, info = step(tree_map(backend.asarray, state), backend.batch(x, y))
-    tensors = vector.tensors(judge.in_order(info, state))
+    tensors = vector.tensors(types.in_order(info, state))
     return {name: known.to(layout, np.asarray(array)) for name, (array, known) in tensors.items()}
 
 

@@ -16,14 +16,13 @@ import numpy as np
 
 from .. import backends, embedded, metrics, registry
 from ..backends import Backend, BackendError
-from ..conformance import agreement
 from ..machine.environment import environment
 from ..network import Network, predict
 from ..registry import Row
 from ..registry.rows import feedback_weights
 from ..showing.words import sentence
 from ..types import Loss
-from . import phases
+from . import demo_agreement, phases
 from .recipes import ARCHITECTURES, BATCH, CLASSES, Architecture
 from .records import REFERENCE, Comparison, Progress, Results, Settings, Training
 
@@ -220,12 +219,12 @@ def compare(
     def steps(backend):
         shape = architecture.algorithm(row_early, backend, x.shape[1:], small=True)[0][0].out_shape
         parts = [slice(i, i + SMALL_BATCH) for i in range(0, len(x), SMALL_BATCH)]
-        found = agreement.run(backend, make, start, [(x[part].reshape(-1, *shape), y[part]) for part in parts])
+        found = demo_agreement.run(backend, make, start, [(x[part].reshape(-1, *shape), y[part]) for part in parts])
         progress.advance()
         return found
 
     try:
-        start = agreement.stored_state(reference, make, seed)
+        start = demo_agreement.stored_state(reference, make, seed)
         expected = steps(reference)
     except Exception as error:
         yield Comparison(row, architecture, REFERENCE, failure=f"the reference itself failed: {sentence(error)}")
@@ -234,7 +233,7 @@ def compare(
         try:
             if isinstance(backend, BackendError):
                 raise backend
-            worst = agreement.difference(expected, steps(backend))
+            worst = demo_agreement.difference(expected, steps(backend))
             yield Comparison(row, architecture, name, worst.size, worst.tensor)
         except Exception as error:
             yield Comparison(row, architecture, name, failure=sentence(error))

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..conformance.judge import in_order
+from ..types import in_order
 from . import checkpoints, monitor
 from .building import first_state
 
