@@ -10,7 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from ref_bioplaus.conformance import command, deviations, judge, levels, records, runner
+from ref_bioplaus.conformance.checks import levels, runner
+from ref_bioplaus.conformance.checks import outcomes as records
+from ref_bioplaus.conformance.commands import conformance
+from ref_bioplaus.conformance.judging import judge
+from ref_bioplaus.conformance.reporting import deviations
 from ref_bioplaus_pytest import OPTIONS
 
 SUBJECT = pytest.StashKey[tuple[records.Subject, tuple[deviations.Deviation, ...]]]()
@@ -25,9 +29,9 @@ def pytest_generate_tests(metafunc):
         for name, (default, _) in OPTIONS.items()
     }
     try:
-        modes = command.choose(asked_for["mode"], records.MODES, "--rb-mode")
-        chosen = command.parse_levels(asked_for["level"], "--rb-level")
-        checks = command.select(chosen, asked_for["case"], modes, "--rb-case")
+        modes = conformance.choose(asked_for["mode"], records.MODES, "--rb-mode")
+        chosen = conformance.parse_levels(asked_for["level"], "--rb-level")
+        checks = conformance.select(chosen, asked_for["case"], modes, "--rb-case")
         metafunc.config.stash[SUBJECT] = subject(asked_for)
     except ValueError as error:
         raise pytest.Collector.CollectError(f"{error}.") from error
@@ -38,11 +42,11 @@ def pytest_generate_tests(metafunc):
 def subject(asked_for: Mapping[str, str]) -> tuple[records.Subject, tuple[deviations.Deviation, ...]]:
     """The backend under test, with our algorithms, and what is known of it. Raises ValueError, one sentence."""
     dtype, precision, kernels = (asked_for[name] for name in ("dtype", "precision", "kernels"))
-    backends = command.split([asked_for["backend"]])
-    asked, *others = command.combinations(backends, dtype, precision, kernels, prefix="--rb-")
+    backends = conformance.split([asked_for["backend"]])
+    asked, *others = conformance.combinations(backends, dtype, precision, kernels, prefix="--rb-")
     if others:
         raise ValueError(f"pytest checks one at a time, and {asked} and {others[0]} are asked for: name one of them")
-    backend = command.start(asked, asked_for["device"])
+    backend = conformance.start(asked, asked_for["device"])
     place = asked_for["deviations"]
     folder = deviations.FOLDER if place is None else deviations.folder(Path(place), "--rb-deviations")
     return records.Subject(backend), deviations.load(backend.name, folder)

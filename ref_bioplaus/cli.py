@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from . import __version__
-from .conformance.command import conformance_app
+from .conformance.commands.conformance import conformance_app
 from .experiments import commands, picture_commands, reproduce_commands
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from ref_bioplaus import algorithms, backends, losses
 from ref_bioplaus.backends import BackendError
-from ref_bioplaus.conformance.architectures import GRADIENT, batch, fully_connected
+from ref_bioplaus.conformance.cases.networks import GRADIENT, batch, fully_connected
 from ref_bioplaus.optimizers import adam
 from ref_bioplaus.tree import leaves, named_leaves, tree_map
 from ref_bioplaus.types import Info
@@ -236,7 +236,7 @@ def test_float64_in_jax_leaves_float32_runs_alone():
         from ref_bioplaus import backends, algorithms, losses
         from ref_bioplaus.optimizers import adam, piecewise
         from ref_bioplaus.tree import leaves
-        from ref_bioplaus.conformance.architectures import batch, convolutional
+        from ref_bioplaus.conformance.cases.networks import batch, convolutional
         def run():
             backend = backends.get("jax", dtype="float32")
             network = convolutional().with_dtype("float32").with_kernels(backend.kernels)

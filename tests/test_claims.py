@@ -6,7 +6,7 @@ import pytest
 from ref_bioplaus import algorithms, batch_norm, chain, dense, losses, metrics, modifications, tanh
 from ref_bioplaus.algorithms.sign_symmetry import RULES
 from ref_bioplaus.algorithms.target_propagation import difference_corrected
-from ref_bioplaus.conformance.architectures import (
+from ref_bioplaus.conformance.cases.networks import (
     CHAINS,
     GRADIENT,
     batch,

@@ -12,11 +12,13 @@ import pytest
 from typer.testing import CliRunner
 
 from ref_bioplaus import optimizers, types
-from ref_bioplaus.conformance import axes, description, draws, exchange, high_precision, judge, vectors
-from ref_bioplaus.conformance.architectures import GRADIENT
-from ref_bioplaus.conformance.cases import OPTIMIZERS, Case
-from ref_bioplaus.conformance.exchange_command import exchange_app
-from ref_bioplaus.conformance.vectors import Vector
+from ref_bioplaus.conformance.cases.cases import OPTIMIZERS, Case
+from ref_bioplaus.conformance.cases.networks import GRADIENT
+from ref_bioplaus.conformance.commands.exchange import exchange_app
+from ref_bioplaus.conformance.files import axes, description, draws, exchange, vectors
+from ref_bioplaus.conformance.files.vectors import Vector
+from ref_bioplaus.conformance.judging import judge
+from ref_bioplaus.conformance.proofs import high_precision
 from ref_bioplaus.kernels import PORTABLE
 from ref_bioplaus.registry import ROWS
 from ref_bioplaus.tree import leaves, named_leaves, tree_map
@@ -491,7 +493,9 @@ def test_the_reference_agrees_with_fifty_digits():
 def test_its_stored_result_speaks_of_every_step_and_is_within_the_limit():
     stored = json.loads(high_precision.FILE.read_text())
     assert stored["digits"] >= 40
-    assert set(stored["steps"]) == {v.id for v in vectors.steps()}, "python -m ref_bioplaus.conformance.high_precision"
+    assert set(stored["steps"]) == {v.id for v in vectors.steps()}, (
+        "python -m ref_bioplaus.conformance.proofs.high_precision"
+    )
     scores = [score for row in stored["steps"].values() for score, _ in row.values()]
     assert max(scores) == stored["largest_score"] < judge.LIMIT
     assert stored["tensors"] == len(scores) > 5000
@@ -563,9 +567,10 @@ def test_the_pages_other_words_are_true(shell, tmp_path):
         words = line.split()
         if "conformance" in words:
             assert words[words.index("conformance") + 1] in ("run", "emit", "judge", "regenerate")
-    from ref_bioplaus.conformance import deviations, records
+    from ref_bioplaus.conformance.checks import outcomes
+    from ref_bioplaus.conformance.reporting import deviations
 
-    assert tuple(re.findall(r"^\| ([a-z ]+) \| ", PAGE.partition("## States")[2], re.M))[1:] == records.STATES
+    assert tuple(re.findall(r"^\| ([a-z ]+) \| ", PAGE.partition("## States")[2], re.M))[1:] == outcomes.STATES
     (tmp_path / "mine.toml").write_text(blocks("toml")[0])
     (deviation,) = deviations.load("mine", tmp_path)
     assert deviation.matches(type("Outcome", (), {"id": "1/dfa/conv/learn/6", "mode": "eager"}))

@@ -7,9 +7,10 @@ import array_api_compat.numpy as compat
 import numpy as np
 import pytest
 
-from ref_bioplaus.conformance import judge, levels, runner
-from ref_bioplaus.conformance.mutants import MUTANTS
-from ref_bioplaus.conformance.records import Subject
+from ref_bioplaus.conformance.checks import levels, runner
+from ref_bioplaus.conformance.checks.outcomes import Subject
+from ref_bioplaus.conformance.judging import judge
+from ref_bioplaus.conformance.proofs.mutants import MUTANTS
 from tests.conftest import get
 
 CHECKS = levels.checks((0, 1, 2, 3))

@@ -6,12 +6,13 @@ from typer.testing import CliRunner
 
 from ref_bioplaus import backends
 from ref_bioplaus.cli import app
-from ref_bioplaus.conformance import levels, report, runner
-from ref_bioplaus.conformance.cases import Case
-from ref_bioplaus.conformance.command import combinations
-from ref_bioplaus.conformance.decisions import DECIDING, recordable
-from ref_bioplaus.conformance.execution import Prepared, stored
-from ref_bioplaus.conformance.records import Subject
+from ref_bioplaus.conformance.cases.cases import Case
+from ref_bioplaus.conformance.checks import levels, runner
+from ref_bioplaus.conformance.checks.outcomes import Subject
+from ref_bioplaus.conformance.checks.prepared import Prepared, stored
+from ref_bioplaus.conformance.commands.conformance import combinations
+from ref_bioplaus.conformance.judging.decisions import DECIDING, recordable
+from ref_bioplaus.conformance.reporting import report
 from ref_bioplaus.kernels import PORTABLE
 
 STEPS = ("backprop/FC", "kolen-pollack/conv", "dfa/LC", "dense-fa/conv", "sn/ResNet, BN after ReLU", "dtp/FC")

@@ -17,11 +17,13 @@ from typer.testing import CliRunner
 
 from ref_bioplaus import backends
 from ref_bioplaus.cli import app
-from ref_bioplaus.conformance import deviations, levels, page, reading, report, runner
-from ref_bioplaus.conformance.command import Bar, parse_levels
-from ref_bioplaus.conformance.deviations import Deviation
-from ref_bioplaus.conformance.judge import LIMIT, Score
-from ref_bioplaus.conformance.records import STATES, Check, Finding, Subject
+from ref_bioplaus.conformance.checks import levels, runner
+from ref_bioplaus.conformance.checks.outcomes import STATES, Check, Finding, Subject
+from ref_bioplaus.conformance.commands.conformance import Bar, parse_levels
+from ref_bioplaus.conformance.files import reading
+from ref_bioplaus.conformance.judging.judge import LIMIT, Score
+from ref_bioplaus.conformance.reporting import deviations, page, report
+from ref_bioplaus.conformance.reporting.deviations import Deviation
 
 TODAY = datetime.date(2025, 7, 1)
 GOOD = Finding((Score("info/h/1", LIMIT / 4, (0,), 1.0, 1.1, 0.05), Score("state/t", 0.0)))

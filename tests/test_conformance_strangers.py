@@ -17,9 +17,11 @@ import pytest
 from typer.testing import CliRunner
 
 from ref_bioplaus.cli import app
-from ref_bioplaus.conformance import deviations, exchange, npz, reading, report, runner, vectors
-from ref_bioplaus.conformance.cases import Case
-from ref_bioplaus.conformance.vectors import Vector
+from ref_bioplaus.conformance.cases.cases import Case
+from ref_bioplaus.conformance.checks import runner
+from ref_bioplaus.conformance.files import exchange, npz, reading, vectors
+from ref_bioplaus.conformance.files.vectors import Vector
+from ref_bioplaus.conformance.reporting import deviations, report
 from ref_bioplaus.machine import files as files_module
 
 FA = Vector(Case("feedback-alignment/FC", "feedback-alignment", "FC", "sgd"), "learn", 6, 0)

@@ -5,8 +5,8 @@ import pytest
 
 import ref_bioplaus as rb
 from ref_bioplaus import backends
-from ref_bioplaus.conformance.architectures import CHAINS, GRADIENT, batch
-from ref_bioplaus.conformance.cases import Case, step_cases
+from ref_bioplaus.conformance.cases.cases import Case, step_cases
+from ref_bioplaus.conformance.cases.networks import CHAINS, GRADIENT, batch
 from ref_bioplaus.experiments import demo_agreement
 from ref_bioplaus.registry import ROWS
 from tests.conftest import get

@@ -13,7 +13,7 @@ import pytest
 
 import ref_bioplaus as rb
 from ref_bioplaus import algorithms, inverses, losses
-from ref_bioplaus.conformance.architectures import GRADIENT, batch
+from ref_bioplaus.conformance.cases.networks import GRADIENT, batch
 from ref_bioplaus.initializers import forward_params, zero
 from ref_bioplaus.linear import Part, Transpose
 from ref_bioplaus.local import Flatten, LocalOperation, batch_norm_with

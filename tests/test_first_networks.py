@@ -20,7 +20,7 @@ from ref_bioplaus import (
     relu,
     tanh,
 )
-from ref_bioplaus.conformance.architectures import GRADIENT, IMAGE
+from ref_bioplaus.conformance.cases.networks import GRADIENT, IMAGE
 from ref_bioplaus.network import forward
 from ref_bioplaus.optimizers import adam, by_layer, rmsprop, sgd
 from ref_bioplaus.tree import leaves

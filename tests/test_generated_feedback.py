@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ref_bioplaus import algorithms, backends, bias, chain, dense, initializers, losses, optimizers, random, tanh
-from ref_bioplaus.conformance.architectures import GRADIENT, batch
+from ref_bioplaus.conformance.cases.networks import GRADIENT, batch
 from ref_bioplaus.initializers import generated_columns, generated_transport
 from ref_bioplaus.kernels import random_words
 from ref_bioplaus.linear import Dense

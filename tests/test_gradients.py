@@ -5,7 +5,7 @@ import pytest
 
 from ref_bioplaus import losses
 from ref_bioplaus.algorithms import backprop
-from ref_bioplaus.conformance.architectures import GRADIENT, batch, convolutional_chain, fully_connected, randomised
+from ref_bioplaus.conformance.cases.networks import GRADIENT, batch, convolutional_chain, fully_connected, randomised
 from ref_bioplaus.models import MODELS
 from ref_bioplaus.optimizers import sgd
 from tests.conftest import get

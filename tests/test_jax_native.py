@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ref_bioplaus import backends, kernels
-from ref_bioplaus.conformance import primitives, runner
-from ref_bioplaus.conformance.records import Subject
+from ref_bioplaus.conformance.checks import primitives, runner
+from ref_bioplaus.conformance.checks.outcomes import Subject
 from ref_bioplaus.windows import Window, window
 
 jax = pytest.importorskip("jax")

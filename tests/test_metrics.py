@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ref_bioplaus import algorithms, losses, metrics
-from ref_bioplaus.conformance.architectures import GRADIENT, batch, fully_connected
+from ref_bioplaus.conformance.cases.networks import GRADIENT, batch, fully_connected
 from ref_bioplaus.inverses import mirrored_inverse
 from ref_bioplaus.optimizers import sgd
 from ref_bioplaus.types import Batch, Pathway

@@ -5,7 +5,7 @@ import pytest
 
 from ref_bioplaus import backends, losses, metrics, modifications
 from ref_bioplaus.algorithms import backprop, kolen_pollack, sign_symmetry, weight_mirror
-from ref_bioplaus.conformance.architectures import GRADIENT, batch, fully_connected, randomised
+from ref_bioplaus.conformance.cases.networks import GRADIENT, batch, fully_connected, randomised
 from ref_bioplaus.modifications import align_to_random, batch_manhattan, constant_norm, fixed_signs, noisy_gradients
 from ref_bioplaus.optimizers import adam, piecewise, sgd
 from ref_bioplaus.types import NO_PARAMS, Batch, LayerParams

@@ -22,7 +22,7 @@ from ref_bioplaus import (
     relu,
     tanh,
 )
-from ref_bioplaus.conformance.architectures import GRADIENT, batch, fully_connected, residual
+from ref_bioplaus.conformance.cases.networks import GRADIENT, batch, fully_connected, residual
 from ref_bioplaus.linear import locally_connected
 from ref_bioplaus.network import forward
 from ref_bioplaus.optimizers import sgd

@@ -5,9 +5,9 @@ import pytest
 
 from ref_bioplaus import backends, kernels, local
 from ref_bioplaus.backends import numpy_kernels, numpy_memory, numpy_products, numpy_windows
-from ref_bioplaus.conformance import primitives, records, runner
-from ref_bioplaus.conformance.architectures import batch
-from ref_bioplaus.conformance.cases import step_cases
+from ref_bioplaus.conformance.cases.cases import step_cases
+from ref_bioplaus.conformance.cases.networks import batch
+from ref_bioplaus.conformance.checks import outcomes, primitives, runner
 from ref_bioplaus.kernels import PORTABLE
 from ref_bioplaus.registry import ROWS
 from ref_bioplaus.tree import leaves
@@ -170,7 +170,7 @@ def test_sizes_nobody_asks_for_are_given_back(monkeypatch):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_judge_accepts_every_primitive(dtype):
-    subject = records.Subject(backends.get("numpy", dtype=dtype, kernels="native"))
+    subject = outcomes.Subject(backends.get("numpy", dtype=dtype, kernels="native"))
     report = runner.run(subject, primitives.checks())
     assert [o.id for o in report.outcomes if o.state not in ("pass", "unsupported")] == []
 

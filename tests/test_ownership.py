@@ -17,8 +17,8 @@ import pytest
 
 from ref_bioplaus import algorithms, backends, losses
 from ref_bioplaus.backends import BackendError, ownership
-from ref_bioplaus.conformance.architectures import batch
-from ref_bioplaus.conformance.cases import step_cases
+from ref_bioplaus.conformance.cases.cases import step_cases
+from ref_bioplaus.conformance.cases.networks import batch
 from ref_bioplaus.linear import dense
 from ref_bioplaus.local import bias, tanh
 from ref_bioplaus.network import chain

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 import ref_bioplaus_pytest
-from ref_bioplaus.conformance import levels, test_suite
-from ref_bioplaus.conformance.command import run
-from ref_bioplaus.conformance.judge import LIMIT, Score
-from ref_bioplaus.conformance.records import Check, Finding
+from ref_bioplaus.conformance import test_suite
+from ref_bioplaus.conformance.checks import levels
+from ref_bioplaus.conformance.checks.outcomes import Check, Finding
+from ref_bioplaus.conformance.commands.conformance import run
+from ref_bioplaus.conformance.judging.judge import LIMIT, Score
 
 ROOT = Path(__file__).parent.parent
 NAME, MODULE = "ref_bioplaus_conformance", "ref_bioplaus_pytest"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ref_bioplaus import algorithms, backends, losses
-from ref_bioplaus.conformance.architectures import batch
+from ref_bioplaus.conformance.cases.networks import batch
 from ref_bioplaus.linear import dense
 from ref_bioplaus.local import bias, dropout, relu, tanh
 from ref_bioplaus.modifications import fixed_signs

@@ -5,11 +5,11 @@ import pytest
 
 from ref_bioplaus import algorithms, backends, local, losses, random
 from ref_bioplaus.backends import BackendError
-from ref_bioplaus.conformance import primitives
-from ref_bioplaus.conformance.architectures import GRADIENT, batch
-from ref_bioplaus.conformance.cases import step_cases
-from ref_bioplaus.conformance.records import Subject
-from ref_bioplaus.conformance.runner import run
+from ref_bioplaus.conformance.cases.cases import step_cases
+from ref_bioplaus.conformance.cases.networks import GRADIENT, batch
+from ref_bioplaus.conformance.checks import primitives
+from ref_bioplaus.conformance.checks.outcomes import Subject
+from ref_bioplaus.conformance.checks.runner import run
 from ref_bioplaus.kernels import PORTABLE, threefry
 from ref_bioplaus.linear import conv, dense, locally_connected
 from ref_bioplaus.optimizers import adam, piecewise, sgd

@@ -16,8 +16,8 @@ import pytest
 from typer.testing import CliRunner
 
 from ref_bioplaus.cli import app
-from ref_bioplaus.conformance import judge
-from ref_bioplaus.conformance.rounding import PRECISIONS, Rounding
+from ref_bioplaus.conformance.judging import judge
+from ref_bioplaus.conformance.judging.rounding import PRECISIONS, Rounding
 from ref_bioplaus.experiments import checkpoints, estimates, logs, monitor, preparing, running, training
 from ref_bioplaus.experiments.building import Shape, build
 from ref_bioplaus.experiments.checking import checked

@@ -19,7 +19,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
 
-from ref_bioplaus.conformance.reading import Unreadable, content, line, shown
+from ref_bioplaus.conformance.files.reading import Unreadable, content, line, shown
 
 MAGIC, LONGEST_HEADER = b"\x93NUMPY", 10_000  # bytes; NumPy's own limit
 LENGTHS = {1: "<H", 2: "<I", 3: "<I"}  # of the header's length, by the format's version

@@ -33,7 +33,7 @@ def emit(
     dtype: Annotated[str, typer.Option(help="Of the computation under test: float32 or float64.")] = "float64",
 ) -> None:
     """Write the inputs of single steps, and a manifest that explains them, for an implementation to compute."""
-    from ref_bioplaus.conformance import exchange
+    from ref_bioplaus.conformance.files import exchange
 
     try:
         ids = exchange.emit(folder, case, layout, dtype)
@@ -53,7 +53,7 @@ def judge(
     dtype: Annotated[str | None, typer.Option(help="Of the computation under test. Default: as emitted.")] = None,
 ) -> None:
     """Say of every case whether its outputs pass, or where they first depart in order of computation."""
-    from ref_bioplaus.conformance import exchange
+    from ref_bioplaus.conformance.files import exchange
 
     found = []
     try:
@@ -86,7 +86,7 @@ def regenerate(
     ] = None,
 ) -> None:
     """Write the stored vectors anew, or check them."""
-    from ref_bioplaus.conformance import vectors
+    from ref_bioplaus.conformance.files import vectors
 
     folder = folder or vectors.FOLDER
     if check:
@@ -109,7 +109,7 @@ def regenerate(
 
 def say(sentence: str, err: bool = False) -> None:
     """One line, whatever the names in it are made of."""
-    from ref_bioplaus.conformance.report import printable
+    from ref_bioplaus.conformance.reporting.report import printable
 
     typer.echo(printable(sentence).replace("\n", " "), err=err)
 

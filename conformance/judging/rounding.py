@@ -146,7 +146,7 @@ class Rounding:
     It offers what the library uses of the array API, under the standard's names.
     """
 
-    __name__ = "ref_bioplaus.conformance.rounding"
+    __name__ = "ref_bioplaus.conformance.judging.rounding"
     int32, int64 = np.dtype(np.int32), np.dtype(np.int64)
 
     def __init__(self, precision: Precision, dtype: str, decisions: Sequence[np.ndarray] | None = None):

@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ref_bioplaus.conformance import judge
-from ref_bioplaus.conformance.architectures import CLASSES
-from ref_bioplaus.conformance.cases import Case, step_cases
-from ref_bioplaus.conformance.execution import Prepared, changed, copies, stored
-from ref_bioplaus.conformance.judge import expect
-from ref_bioplaus.conformance.records import Check, Finding, Subject
-from ref_bioplaus.conformance.rounding import Rounded
+from ref_bioplaus.conformance.cases.cases import Case, step_cases
+from ref_bioplaus.conformance.cases.networks import CLASSES
+from ref_bioplaus.conformance.checks.outcomes import Check, Finding, Subject
+from ref_bioplaus.conformance.checks.prepared import Prepared, changed, copies, stored
+from ref_bioplaus.conformance.judging import judge
+from ref_bioplaus.conformance.judging.judge import expect
+from ref_bioplaus.conformance.judging.rounding import Rounded
 from ref_bioplaus.tree import leaves, tree_map
 from ref_bioplaus.types import LayerParams, Pathway, State
 

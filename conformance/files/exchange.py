@@ -18,17 +18,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ref_bioplaus import __version__
-from ref_bioplaus.conformance import description, judge
-from ref_bioplaus.conformance.axes import LAYOUTS
-from ref_bioplaus.conformance.judge import LIMIT, Score
-from ref_bioplaus.conformance.npz import Archive
-from ref_bioplaus.conformance.reading import Unreadable, check, json_of, shown
-from ref_bioplaus.conformance.rounding import Rounded
-from ref_bioplaus.conformance.vectors import DIGEST, MANIFEST, Vector, digest, models, pretty, steps
+from ref_bioplaus.conformance.files import description
+from ref_bioplaus.conformance.files.axes import LAYOUTS
+from ref_bioplaus.conformance.files.npz import Archive
+from ref_bioplaus.conformance.files.reading import Unreadable, check, json_of, shown
+from ref_bioplaus.conformance.files.vectors import DIGEST, MANIFEST, Vector, digest, models, pretty, steps
+from ref_bioplaus.conformance.judging import judge
+from ref_bioplaus.conformance.judging.judge import LIMIT, Score
+from ref_bioplaus.conformance.judging.rounding import Rounded
 from ref_bioplaus.layouts import Axes
 from ref_bioplaus.machine.files import to_write, write_whole
 
-FORMAT = "ref_bioplaus.conformance.exchange 1"
+FORMAT = "ref_bioplaus.conformance.files.exchange 1"
 SCHEMA_FILE = Path(__file__).parent / "manifest_schema.json"
 DTYPES = ("float32", "float64")
 TELLING = ("info/loss", "info/grads", "info/feedback_grads", "state/forward/params", "state/feedback/params")

@@ -64,7 +64,7 @@ for _name in ("gt", "ge", "lt", "le", "eq", "ne"):
 class Recording:
     """The subject's namespace, on wrapped arrays."""
 
-    __name__ = "ref_bioplaus.conformance.decisions"
+    __name__ = "ref_bioplaus.conformance.judging.decisions"
 
     def __init__(self, xp: Any):
         self._xp = xp

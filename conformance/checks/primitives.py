@@ -7,10 +7,10 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from ref_bioplaus import local, losses, random
-from ref_bioplaus.conformance.cases import as_held, root
-from ref_bioplaus.conformance.judge import Expected, Score, bounded, judge, named
-from ref_bioplaus.conformance.records import Check, Finding, Subject
-from ref_bioplaus.conformance.rounding import PRECISIONS, Rounding
+from ref_bioplaus.conformance.cases.cases import as_held, root
+from ref_bioplaus.conformance.checks.outcomes import Check, Finding, Subject
+from ref_bioplaus.conformance.judging.judge import Expected, Score, bounded, judge, named
+from ref_bioplaus.conformance.judging.rounding import PRECISIONS, Rounding
 from ref_bioplaus.kernels import PORTABLE, Kernels
 from ref_bioplaus.linear import Convolution, LocalConnection, conv, dense, locally_connected
 from ref_bioplaus.random import normal

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from ref_bioplaus import __version__
-from ref_bioplaus.conformance import judge
-from ref_bioplaus.conformance.judge import sentence
-from ref_bioplaus.conformance.records import Check, Finding, Outcome, Report, Subject
+from ref_bioplaus.conformance.checks.outcomes import Check, Finding, Outcome, Report, Subject
+from ref_bioplaus.conformance.judging import judge
+from ref_bioplaus.conformance.judging.judge import sentence
 
 
 def run(

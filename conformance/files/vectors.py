@@ -18,13 +18,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ref_bioplaus import types
-from ref_bioplaus.conformance import description, judge, reading
-from ref_bioplaus.conformance.axes import axes_of
-from ref_bioplaus.conformance.cases import Case, step_cases
-from ref_bioplaus.conformance.draws import drawn
-from ref_bioplaus.conformance.judge import sentence
-from ref_bioplaus.conformance.npz import Archive
-from ref_bioplaus.conformance.rounding import Rounded
+from ref_bioplaus.conformance.cases.cases import Case, step_cases
+from ref_bioplaus.conformance.files import description, reading
+from ref_bioplaus.conformance.files.axes import axes_of
+from ref_bioplaus.conformance.files.draws import drawn
+from ref_bioplaus.conformance.files.npz import Archive
+from ref_bioplaus.conformance.judging import judge
+from ref_bioplaus.conformance.judging.judge import sentence
+from ref_bioplaus.conformance.judging.rounding import Rounded
 from ref_bioplaus.layouts import NUMBER, Axes, places
 from ref_bioplaus.machine.files import content as content_of
 from ref_bioplaus.machine.files import to_write, write_whole
@@ -212,8 +213,8 @@ def manifest(vectors: tuple[Vector, ...]) -> tuple[dict[str, Any], dict[str, dic
                 stored[f"{vector.id}/{name}"] = array
         rows.append(row | {"file": family(vector)})
     head = {
-        "format": "ref_bioplaus.conformance.vectors 1",
-        "inputs": "ref_bioplaus.conformance.vectors.Vector.inputs draws them; inputs_sha256 is their digest",
+        "format": "ref_bioplaus.conformance.files.vectors 1",
+        "inputs": "ref_bioplaus.conformance.files.vectors.Vector.inputs draws them; inputs_sha256 is their digest",
         "digest": DIGEST,
         "names": description.NAMES,
         "models": models(vectors),

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ref_bioplaus.backends import Backend
-from ref_bioplaus.conformance.cases import Case
-from ref_bioplaus.conformance.judge import Score
+from ref_bioplaus.conformance.cases.cases import Case
+from ref_bioplaus.conformance.judging.judge import Score
 from ref_bioplaus.kernels import Kernels
 from ref_bioplaus.types import Algorithm
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from array_api_compat import device
 
-from ref_bioplaus.conformance.cases import Case
-from ref_bioplaus.conformance.decisions import recordable, recorded
-from ref_bioplaus.conformance.records import Subject
+from ref_bioplaus.conformance.cases.cases import Case
+from ref_bioplaus.conformance.checks.outcomes import Subject
+from ref_bioplaus.conformance.judging.decisions import recordable, recorded
 from ref_bioplaus.tree import leaves, named_leaves, tree_map
 from ref_bioplaus.types import Batch, State, in_order
 

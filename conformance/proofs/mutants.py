@@ -16,8 +16,8 @@ from ref_bioplaus import kernels as portable
 from ref_bioplaus.algorithms import target_propagation as tp
 from ref_bioplaus.backends import Backend
 from ref_bioplaus.backends.numpy_backend import NumpyBackend
-from ref_bioplaus.conformance.cases import OPTIMIZERS, Case
-from ref_bioplaus.conformance.records import Subject
+from ref_bioplaus.conformance.cases.cases import OPTIMIZERS, Case
+from ref_bioplaus.conformance.checks.outcomes import Subject
 from ref_bioplaus.kernels import Kernels
 from ref_bioplaus.linear import Convolution
 from ref_bioplaus.local import BatchNorm, Dropout

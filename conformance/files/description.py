@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ref_bioplaus.algorithms.target_propagation import target_propagation
-from ref_bioplaus.conformance.architectures import CHAINS, CLASSES, GRADIENT
-from ref_bioplaus.conformance.cases import OPTIMIZERS, Case
+from ref_bioplaus.conformance.cases.cases import OPTIMIZERS, Case
+from ref_bioplaus.conformance.cases.networks import CHAINS, CLASSES, GRADIENT
 from ref_bioplaus.network import Network
 from ref_bioplaus.registry import MODIFICATIONS
 from ref_bioplaus.types import Optimizer

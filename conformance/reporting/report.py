@@ -11,10 +11,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from ref_bioplaus.conformance.deviations import device_kind
-from ref_bioplaus.conformance.judge import Score
-from ref_bioplaus.conformance.reading import check, json_of, shown
-from ref_bioplaus.conformance.records import STATES, Outcome, Report
+from ref_bioplaus.conformance.checks.outcomes import STATES, Outcome, Report
+from ref_bioplaus.conformance.files.reading import check, json_of, shown
+from ref_bioplaus.conformance.judging.judge import Score
+from ref_bioplaus.conformance.reporting.deviations import device_kind
 
 SCHEMA = "ref_bioplaus.conformance/1"
 SCHEMA_FILE = Path(__file__).parent / "schema.json"
@@ -258,7 +258,7 @@ def printable(value: str) -> str:
 
 def to_html(reports: Sequence[Report]) -> str:
     """A page that needs no other file; reports stand side by side."""
-    from ref_bioplaus.conformance import page  # matplotlib and jinja2 for those who want it
+    from ref_bioplaus.conformance.reporting import page  # matplotlib and jinja2 for those who want it
 
     return page.render(reports)
 

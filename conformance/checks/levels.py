@@ -6,8 +6,8 @@ what a step owes its caller · 4 convergence over seeds.
 
 from collections.abc import Iterable
 
-from ref_bioplaus.conformance import convergence, primitives, steps, truths
-from ref_bioplaus.conformance.records import Check
+from ref_bioplaus.conformance.checks import convergence, primitives, steps, truths
+from ref_bioplaus.conformance.checks.outcomes import Check
 
 LEVELS = (0, 1, 2, 3, 4)
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ref_bioplaus import losses, optimizers
-from ref_bioplaus.conformance.architectures import CHAINS, CLASSES, GRADIENT, square
+from ref_bioplaus.conformance.cases.networks import CHAINS, CLASSES, GRADIENT, square
 from ref_bioplaus.kernels import PORTABLE, Kernels
 from ref_bioplaus.network import Network
 from ref_bioplaus.random import normal, words

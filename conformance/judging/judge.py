@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ref_bioplaus.conformance import judge
-from ref_bioplaus.conformance.cases import Case, as_held
-from ref_bioplaus.conformance.rounding import PRECISIONS, Rounded, Rounding
+from ref_bioplaus.conformance.cases.cases import Case, as_held
+from ref_bioplaus.conformance.judging import judge
+from ref_bioplaus.conformance.judging.rounding import PRECISIONS, Rounded, Rounding
 from ref_bioplaus.tree import tree_map
 from ref_bioplaus.types import Batch, State, in_order
 

@@ -10,9 +10,9 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from ref_bioplaus.conformance import report as data
-from ref_bioplaus.conformance.deviations import device_kind
-from ref_bioplaus.conformance.records import MODES, STATES, Outcome, Report
+from ref_bioplaus.conformance.checks.outcomes import MODES, STATES, Outcome, Report
+from ref_bioplaus.conformance.reporting import report as data
+from ref_bioplaus.conformance.reporting.deviations import device_kind
 from ref_bioplaus.registry import ROWS
 from ref_bioplaus.showing.svg import BLUE, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION, svg
 
@@ -258,7 +258,7 @@ def what_to_read(group: str) -> str:
     for row in ROWS:
         if row.name == group:
             return f"ref_bioplaus/algorithms/{row.module}.py ({row.paper}: {row.equations})"
-    return FILES.get(group, "conformance/primitives.py")
+    return FILES.get(group, "conformance/checks/primitives.py")
 
 
 def repeat(report: Report, found: Failure) -> str:

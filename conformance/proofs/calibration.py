@@ -1,4 +1,4 @@
-"""How far correct backends lie from the limit: python -m ref_bioplaus.conformance.calibration FILE BACKEND...
+"""How far correct backends lie from the limit: python -m ref_bioplaus.conformance.proofs.calibration FILE BACKEND...
 
 Every step of the case table, from 30 stored states each, on every backend named, in float32 and float64: the
 distribution of the scores of all comparisons, and what a limit would have called wrong.
@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from ref_bioplaus import backends
-from ref_bioplaus.conformance import judge
-from ref_bioplaus.conformance.cases import step_cases
-from ref_bioplaus.conformance.execution import Prepared
-from ref_bioplaus.conformance.records import Subject
-from ref_bioplaus.conformance.steps import answered
+from ref_bioplaus.conformance.cases.cases import step_cases
+from ref_bioplaus.conformance.checks.outcomes import Subject
+from ref_bioplaus.conformance.checks.prepared import Prepared
+from ref_bioplaus.conformance.checks.steps import answered
+from ref_bioplaus.conformance.judging import judge
 from ref_bioplaus.machine.files import write_whole
 
 SEEDS = range(30)

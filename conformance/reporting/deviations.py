@@ -22,8 +22,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ref_bioplaus.conformance.reading import Unreadable, shown, toml_of
-from ref_bioplaus.conformance.records import MODES, Outcome, Report
+from ref_bioplaus.conformance.checks.outcomes import MODES, Outcome, Report
+from ref_bioplaus.conformance.files.reading import Unreadable, shown, toml_of
 
 FOLDER = Path(__file__).parent / "deviations"
 EXCUSABLE = ("fail", "error")

@@ -19,12 +19,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from ref_bioplaus.conformance.exchange_command import exchange_app, path
-from ref_bioplaus.conformance.reading import shown
+from ref_bioplaus.conformance.commands.exchange import exchange_app, path
+from ref_bioplaus.conformance.files.reading import shown
 
 if TYPE_CHECKING:
     from ref_bioplaus.backends import Backend
-    from ref_bioplaus.conformance.records import Check, Report
+    from ref_bioplaus.conformance.checks.outcomes import Check, Report
 
 LEVELS = (0, 1, 2, 3, 4)
 KERNELS = ("portable", "native")
@@ -70,7 +70,7 @@ def run(
     case: Annotated[str, typer.Option(help='Only checks whose id matches, as "1/kolen-pollack/*".')] = "*",
     json: Annotated[
         Path | None,
-        typer.Option(help="Write the report here, see conformance/schema.json.", metavar="FILE", parser=path),
+        typer.Option(help="Write the report here, see conformance/reporting/schema.json.", metavar="FILE", parser=path),
     ] = None,
     junit: Annotated[
         Path | None,
@@ -89,14 +89,14 @@ def run(
     ] = None,
 ) -> None:
     """Run the checks on a backend, judge every tensor, and say where the first one departs."""
-    from ref_bioplaus.conformance import deviations as known
-    from ref_bioplaus.conformance import records, runner
-    from ref_bioplaus.conformance.report import ASKED, sound, verdict
+    from ref_bioplaus.conformance.checks import outcomes, runner
+    from ref_bioplaus.conformance.reporting import deviations as known
+    from ref_bioplaus.conformance.reporting.report import ASKED, sound, verdict
 
     console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
     try:
         files = check_files({"--json": json, "--junit": junit, "--html": html})
-        modes = choose(mode, records.MODES, "--mode")
+        modes = choose(mode, outcomes.MODES, "--mode")
         levels = parse_levels(level)
         wanted = combinations(split(backend or ()), dtype, precision, kernels)
         place = known.FOLDER if deviations is None else known.folder(deviations)
@@ -109,7 +109,7 @@ def run(
     reports = []
     for (asked, made), mine in zip(subjects, rows):
         with Bar(console, str(asked), runner.planned(checks, modes)) as bar:
-            report = runner.run(records.Subject(made), checks, modes, bar.advance)
+            report = runner.run(outcomes.Subject(made), checks, modes, bar.advance)
         report.environment |= driver(report.device) | (
             {ASKED: asked.backend} if asked.backend != report.backend else {}
         )
@@ -159,7 +159,7 @@ def combinations(
     backends: Sequence[str], dtype: str, precision: str, kernels: str = "portable", prefix: str = "--"
 ) -> list[Asked]:
     """Every report that is asked for. Raises ValueError for an unknown word, or a dtype without the precision."""
-    from ref_bioplaus.conformance.rounding import PRECISIONS
+    from ref_bioplaus.conformance.judging.rounding import PRECISIONS
 
     if not backends:
         how = f"name a backend with {prefix}backend, as in {prefix}backend numpy"
@@ -192,7 +192,7 @@ def start(asked: Asked, device: str | None) -> "Backend":
 
 def select(levels: Sequence[int], case: str, modes: Sequence[str], option: str = "--case") -> "tuple[Check, ...]":
     """The checks to run. Raises ValueError where there are none."""
-    from ref_bioplaus.conformance import levels as suite
+    from ref_bioplaus.conformance.checks import levels as suite
 
     chosen = tuple(c for c in suite.checks(levels) if fnmatchcase(c.id, case) and set(modes) & set(c.modes))
     if not chosen:
@@ -204,7 +204,7 @@ def select(levels: Sequence[int], case: str, modes: Sequence[str], option: str =
 
 def left_out(chosen: "Sequence[Check]") -> list[str]:
     """The ids of all other checks."""
-    from ref_bioplaus.conformance import levels as suite
+    from ref_bioplaus.conformance.checks import levels as suite
 
     ids = {check.id for check in chosen}
     return [c.id for c in suite.checks(LEVELS) if c.id not in ids]
@@ -253,7 +253,7 @@ def look_at(file: Path) -> None:
 
 def write(reports: "Sequence[Report]", files: dict[str, Path]) -> str:
     """Write the files that are asked for; returns a sentence on those that cannot be written, "" where all can."""
-    from ref_bioplaus.conformance import report
+    from ref_bioplaus.conformance.reporting import report
     from ref_bioplaus.machine.files import write_whole
 
     makers = {
@@ -296,8 +296,8 @@ class Bar:
 
 def show(report: "Report", console: Console) -> None:
     """Print a report: a table, then what is wrong, a sentence each."""
-    from ref_bioplaus.conformance.records import STATES
-    from ref_bioplaus.conformance.report import largest, title
+    from ref_bioplaus.conformance.checks.outcomes import STATES
+    from ref_bioplaus.conformance.reporting.report import largest, title
 
     table = Table(title=f"{title(report)}; limit {report.limit:g}", title_justify="left", box=None, pad_edge=False)
     for heading in ("level", *STATES, "largest score"):
@@ -324,7 +324,7 @@ def show(report: "Report", console: Console) -> None:
 
 def say(console: Console, sentence: str, style: str = "") -> None:
     """One line, whatever is in it."""
-    from ref_bioplaus.conformance.report import printable
+    from ref_bioplaus.conformance.reporting.report import printable
 
     sentence = printable(" ".join(sentence.split()))
     console.print(Text(sentence, style=style), soft_wrap=True)

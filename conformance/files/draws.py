@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ref_bioplaus.conformance.cases import Case
+from ref_bioplaus.conformance.cases.cases import Case
 from ref_bioplaus.initializers import fan_out
 from ref_bioplaus.kernels import PORTABLE
 from ref_bioplaus.layouts import Axes, places, plain, weights

@@ -12,7 +12,7 @@ import numpy as np
 
 from ref_bioplaus import bias, chain, dense, embedded, losses, optimizers, predict, tanh
 from ref_bioplaus.backends import get
-from ref_bioplaus.conformance.records import Check, Finding, Subject
+from ref_bioplaus.conformance.checks.outcomes import Check, Finding, Subject
 from ref_bioplaus.kernels import Kernels
 from ref_bioplaus.registry import row
 

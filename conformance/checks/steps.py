@@ -4,11 +4,11 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ref_bioplaus.conformance import judge
-from ref_bioplaus.conformance.cases import Case, as_held, step_cases
-from ref_bioplaus.conformance.execution import Prepared, misplaced, stored
-from ref_bioplaus.conformance.judge import Score, expect
-from ref_bioplaus.conformance.records import Check, Finding, Subject
+from ref_bioplaus.conformance.cases.cases import Case, as_held, step_cases
+from ref_bioplaus.conformance.checks.outcomes import Check, Finding, Subject
+from ref_bioplaus.conformance.checks.prepared import Prepared, misplaced, stored
+from ref_bioplaus.conformance.judging import judge
+from ref_bioplaus.conformance.judging.judge import Score, expect
 from ref_bioplaus.random import normal
 from ref_bioplaus.tree import leaves, named_leaves, tree_map, unflatten
 from ref_bioplaus.types import State

@@ -1,6 +1,6 @@
 """The float64 reference against 50 digits: the same steps, unchanged, on `mparray`, whose numbers are mpmath's.
 
-    python -m ref_bioplaus.conformance.high_precision
+    python -m ref_bioplaus.conformance.proofs.high_precision
 
 It writes vectors/high_precision.json: for every step of the case table and every tensor the largest score, under the
 judge of float64, and the largest error over the tensor's largest value. Two references are compared, and the larger
@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from ref_bioplaus.conformance.rounding import Rounded
-from ref_bioplaus.conformance.vectors import FOLDER, Vector, pretty, steps
+from ref_bioplaus.conformance.files.vectors import FOLDER, Vector, pretty, steps
+from ref_bioplaus.conformance.judging.rounding import Rounded
 from ref_bioplaus.machine.files import write_whole
 from ref_bioplaus.tree import tree_map
 from ref_bioplaus.types import Batch, in_order
