@@ -19,8 +19,9 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import typer
 
-from ref_bioplaus.experiments import building, checking, contracts, datasets, estimates, preparing
-from ref_bioplaus.experiments.augmentation import parse
+from ref_bioplaus.experiments import building, checking, contracts, estimates, preparing
+from ref_bioplaus.experiments.data import loading
+from ref_bioplaus.experiments.data.augmentation import parse
 from ref_bioplaus.experiments.estimates import Taken
 from ref_bioplaus.experiments.experiment import Experiment
 from ref_bioplaus.experiments.training import train
@@ -61,9 +62,9 @@ def measured(run: Run, backend_name: str, kernels: str) -> dict[str, Any]:
     n, shape = 4 * run.batch, (run.side, run.side, run.channels)
     pixels = np.random.default_rng(0).integers(0, 256, (n, *shape), dtype=np.uint8)
     labels = (np.arange(n) % run.classes).astype(np.int32)
-    splits = [datasets.Split(name, np.arange(n), labels, pixels) for name in ("train", "test")]
+    splits = [loading.Split(name, np.arange(n), labels, pixels) for name in ("train", "test")]
     names, mean, deviation = tuple(map(str, range(run.classes))), np.full(run.channels, 0.5), np.ones(run.channels)
-    data = datasets.Dataset("random images", splits[0], None, splits[1], names, shape, parse("none"), mean, deviation)
+    data = loading.Dataset("random images", splits[0], None, splits[1], names, shape, parse("none"), mean, deviation)
     experiment = checking.checked(
         Experiment(algorithm=run.algorithm, model=run.model, backend=backend_name, kernels=kernels, batch=run.batch,
                    steps=3, epochs=1, checkpoint_every=0.0)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import ref_bioplaus as rb
 from ref_bioplaus import registry
 from ref_bioplaus.cli import app
-from ref_bioplaus.experiments.inside import not_ordinary
+from ref_bioplaus.experiments.data.inside import not_ordinary
 from ref_bioplaus.machine.files import typed
 
 BACKEND = rb.backends.get("numpy")

@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from ref_bioplaus import backends, embedded
-from ref_bioplaus.experiments import augmentation, datasets, streaming
-from ref_bioplaus.experiments.datasets import DataError
+from ref_bioplaus.experiments.data import augmentation, loading, streaming
+from ref_bioplaus.experiments.data.loading import DataError
 from ref_bioplaus.experiments.experiment import Experiment, read
 from ref_bioplaus.experiments.training import train
 from ref_bioplaus.machine import environment as environment_module
@@ -123,7 +123,7 @@ def assert_same(first, second):
 
 
 def test_splits_labels_and_pixels_are_the_folders(colour, pixels):
-    data = datasets.load("unused", colour, normalise=False)
+    data = loading.load("unused", colour, normalise=False)
     assert (data.splits, data.in_shape, data.classes) == (("train", "test"), (10, 7, 3), tuple(NAMES))
     assert (data.train.count, data.test.count, data.bytes) == (23, 5, 28 * 10 * 7 * 3)
     for split, expected in zip(data.splits, pixels, strict=True):
@@ -137,21 +137,21 @@ def test_splits_labels_and_pixels_are_the_folders(colour, pixels):
 def test_grey_images_have_one_channel_and_grey_among_colour_three(tmp_path):
     grey, colour = random_images(3, channels=1), random_images(1)
     folder = write(tmp_path / "grey", train=([encoded(i) for i in grey], [0, 1, 2]))
-    data = datasets.load("x", folder, normalise=False)
+    data = loading.load("x", folder, normalise=False)
     assert data.in_shape == (10, 7, 1)
     np.testing.assert_array_equal(brightness(epoch(data, shuffle=False)[0][0])[..., 0], grey)
     folder = write(tmp_path / "both", train=([encoded(i) for i in (*grey, *colour)], [0, 1, 2, 0]))
-    x = brightness(epoch(datasets.load("x", folder, normalise=False), shuffle=False)[0][0])
+    x = brightness(epoch(loading.load("x", folder, normalise=False), shuffle=False)[0][0])
     np.testing.assert_array_equal(x, [*np.repeat(grey[..., None], 3, axis=3), *colour])
 
 
 def test_colour_that_is_met_late_still_makes_three_channels(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets, "PROBED", 2)
-    monkeypatch.setattr(datasets, "CHUNK", 2)
+    monkeypatch.setattr(loading, "PROBED", 2)
+    monkeypatch.setattr(loading, "CHUNK", 2)
     grey, colour = random_images(5, channels=1), random_images(1)
     images = [encoded(grey[0]), encoded(grey[1]), encoded(colour[0]), encoded(grey[2]), encoded(grey[3])]
     folder = write(tmp_path, train=(images, labels_for(5)), test=([encoded(grey[4])], [1]))
-    data = datasets.load("x", folder, normalise=False)
+    data = loading.load("x", folder, normalise=False)
     assert data.in_shape == (10, 7, 3)
     assert data.test.pixels.shape == (1, 10, 7, 3)
     np.testing.assert_array_equal(data.train.pixels[2], colour[0])
@@ -163,48 +163,48 @@ def test_an_image_that_lies_on_its_side_is_turned_upright(tmp_path):
     tags = Image.Exif()
     tags[0x0112] = 6  # turn by 270 degrees
     folder = write(tmp_path, train=([encoded(image, exif=tags)], [1]))
-    data = datasets.load("x", folder, normalise=False)
+    data = loading.load("x", folder, normalise=False)
     np.testing.assert_array_equal(data.train.pixels[0], np.rot90(image, 3))
 
 
 def test_sizes_that_vary_need_an_augmentation_that_makes_them_equal(varied):
     with pytest.raises(DataError, match=r"vary in size.*choose an augmentation"):
-        datasets.load("x", varied)
-    data = datasets.load("x", varied, augmentation="centre-crop-16x12")
+        loading.load("x", varied)
+    data = loading.load("x", varied, augmentation="centre-crop-16x12")
     assert (data.splits, data.in_shape, data.streams, data.test.count) == (("train", "test"), (16, 12, 3), False, 4)
 
 
 def test_a_test_split_without_labels_gives_way_to_validation(tmp_path):
     image = [encoded(i) for i in random_images(3)]
     folder = write(tmp_path, train=(image, [0, 1, 2]), test=(image, [-1, -1, -1]), validation=(image[:2], [2, 0]))
-    data = datasets.load("x", folder)
+    data = loading.load("x", folder)
     assert data.test.source.split == "validation" and list(data.test.labels) == [2, 0]
 
 
 def test_a_test_split_of_null_labels_gives_way_too_and_a_single_null_is_named(tmp_path):
     image = [encoded(i) for i in random_images(3)]
     folder = write(tmp_path / "a", train=(image, [0, 1, 2]), test=(image, [None] * 3), validation=(image[:2], [2, 0]))
-    data = datasets.load("x", folder)
+    data = loading.load("x", folder)
     assert data.test.source.split == "validation" and list(data.test.labels) == [2, 0]
     folder = write(tmp_path / "b", train=(image, [0, 1, 2]), test=(image, [0, None, 1]))
     with pytest.raises(DataError, match='Row 1 of split "test" of .* has no label: leave it out'):
-        datasets.load("x", folder)
+        loading.load("x", folder)
 
 
 def test_labels_that_are_words_are_classes_in_order(tmp_path):
     image = [encoded(i) for i in random_images(4)]
     words = ["dog", "ant", "dog", "cat"]
     folder = write(tmp_path / "a", names=None, train=(image, words), test=(image[:2], ["cat", "ant"]))
-    data = datasets.load("x", folder)
+    data = loading.load("x", folder)
     assert data.classes == ("ant", "cat", "dog")
     assert list(data.train.labels) == [2, 0, 2, 1] and list(data.test.labels) == [1, 0]
     folder = write(tmp_path / "b", names=None, train=(image, words), test=(image[:2], ["ant", "cow"]))
     with pytest.raises(DataError, match='Row 1 of split "test" of .* has the label "cow", which no training image has'):
-        datasets.load("x", folder)
+        loading.load("x", folder)
     many = [encoded(i) for i in random_images(21)]
     folder = write(tmp_path / "c", names=None, train=(many, [f"a picture, number {i}" for i in range(21)]))
     with pytest.raises(DataError, match='Every image of .* has a "label" of its own, as "a picture, number 0"'):
-        datasets.load("x", folder)
+        loading.load("x", folder)
 
 
 def test_of_several_configurations_one_is_chosen(tmp_path):
@@ -217,10 +217,10 @@ def test_of_several_configurations_one_is_chosen(tmp_path):
     )
     (tmp_path / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
     with pytest.raises(DataError, match="has 2 configurations: choose one of cropped, full with --config"):
-        datasets.load("x", tmp_path)
+        loading.load("x", tmp_path)
     with pytest.raises(DataError, match='has no configuration "fall": choose one of cropped, full with --config'):
-        datasets.load("x", tmp_path, config="fall")
-    assert list(datasets.load("x", tmp_path, config="full").train.labels) == [2, 2, 1, 0]
+        loading.load("x", tmp_path, config="fall")
+    assert list(loading.load("x", tmp_path, config="full").train.labels) == [2, 2, 1, 0]
     small = Experiment(
         model="akrout2019/mlp",
         model_options={"hidden": 4},
@@ -237,34 +237,34 @@ def test_of_several_configurations_one_is_chosen(tmp_path):
 
 
 def test_held_out_images_are_a_fixed_choice(colour):
-    whole, data = datasets.load("x", colour), datasets.load("x", colour, held_out=6)
+    whole, data = loading.load("x", colour), loading.load("x", colour, held_out=6)
     assert data.splits == ("train", "validation", "test")
     assert (data.train.count, data.validation.count) == (17, 6)
     np.testing.assert_array_equal(np.sort([*data.train.rows, *data.validation.rows]), np.arange(23))
-    np.testing.assert_array_equal(data.validation.rows, datasets.load("x", colour, held_out=6).validation.rows)
-    assert set(data.validation.rows) < set(datasets.load("x", colour, held_out=7).validation.rows)
+    np.testing.assert_array_equal(data.validation.rows, loading.load("x", colour, held_out=6).validation.rows)
+    assert set(data.validation.rows) < set(loading.load("x", colour, held_out=7).validation.rows)
     assert list(data.validation.rows) != list(range(17, 23))
     np.testing.assert_array_equal(data.validation.pixels, whole.train.pixels[data.validation.rows])
     np.testing.assert_array_equal(data.validation.labels, whole.train.labels[data.validation.rows])
     for wrong in (-1, 23):
         with pytest.raises(DataError, match=f"held_out is {wrong}, expected 0 to 22"):
-            datasets.load("x", colour, held_out=wrong)
+            loading.load("x", colour, held_out=wrong)
 
 
 def test_the_mean_and_deviation_are_those_of_the_training_images(colour, pixels):
-    data = datasets.load("x", colour)
+    data = loading.load("x", colour)
     np.testing.assert_allclose(data.mean, pixels[0].mean(axis=(0, 1, 2)) / 255, rtol=1e-12)
     np.testing.assert_allclose(data.deviation, pixels[0].std(axis=(0, 1, 2)) / 255, rtol=1e-12)
     x = np.concatenate([x for x, _ in epoch(data, backends.get("numpy", dtype="float64"))])
     np.testing.assert_allclose(x.mean(axis=(0, 1, 2)), 0, atol=1e-12)
     np.testing.assert_allclose(x.std(axis=(0, 1, 2)), 1, rtol=1e-12)
-    held = datasets.load("x", colour, held_out=6)
+    held = loading.load("x", colour, held_out=6)
     np.testing.assert_allclose(held.mean, held.train.pixels.mean(axis=(0, 1, 2)) / 255, rtol=1e-12)
 
 
 def test_images_of_one_brightness_are_not_divided_by_zero(tmp_path):
     folder = write(tmp_path, train=([encoded(np.full((10, 7), 9, np.uint8))], [0]))
-    assert np.all(epoch(datasets.load("x", folder))[0][0] == 0)
+    assert np.all(epoch(loading.load("x", folder))[0][0] == 0)
 
 
 def test_a_local_copy_is_known_by_its_classes_and_its_brightness(tmp_path):
@@ -274,25 +274,25 @@ def test_a_local_copy_is_known_by_its_classes_and_its_brightness(tmp_path):
     for name, image in (("like", like), ("bright", 255 - like), ("dark", like // 2)):
         for options in ({}, {"stream": True, "augmentation": "crop-9", "workers": 0}):
             folder = write(tmp_path / name, names=list("0123456789"), train=([encoded(image)] * 3, [0, 4, 9]))
-            data = datasets.load("x", folder, held_out=1, **options)
+            data = loading.load("x", folder, held_out=1, **options)
             assert ((data.mean, data.deviation) == (0.1307, 0.3081)) == (name == "like")
             data.close()
     cells = [{"bytes": encoded(like), "path": None}] * 2
     table = hf.Dataset.from_dict({"image": cells, "label": [0, 9]}).cast_column("image", hf.Image())
     (tmp_path / "integers" / "data").mkdir(parents=True)
     table.to_parquet(tmp_path / "integers" / "data" / "train.parquet")
-    data = datasets.load("x", tmp_path / "integers")
+    data = loading.load("x", tmp_path / "integers")
     assert (data.mean, data.deviation) == (pytest.approx(like.mean() / 255), pytest.approx(like.std() / 255))
 
 
 def test_the_embedded_images():
-    data, images = datasets.load("embedded", held_out=1000), embedded.fashion_mnist_small()
+    data, images = loading.load("embedded", held_out=1000), embedded.fashion_mnist_small()
     assert (data.train.count, data.validation.count, data.test.count) == (4000, 1000, 1000)
-    x, y = epoch(datasets.load("embedded", normalise=False), split="test", batch=999, shuffle=False)[1]
+    x, y = epoch(loading.load("embedded", normalise=False), split="test", batch=999, shuffle=False)[1]
     np.testing.assert_allclose(x, images.test_x[999:], rtol=1e-6)
     np.testing.assert_array_equal(y, images.test_y[999:])
     with pytest.raises(DataError, match="not resized"):
-        datasets.load("embedded", augmentation="resize-8")
+        loading.load("embedded", augmentation="resize-8")
 
 
 # Batches
@@ -301,7 +301,7 @@ def test_the_embedded_images():
 @pytest.mark.parametrize("name", ["none", "flip", "flip-crop", "flip-crop-6x5"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_batches_are_the_same_on_every_library(colour, name, dtype):
-    data = datasets.load("x", colour, augmentation=name)
+    data = loading.load("x", colour, augmentation=name)
     expected = epoch(data, backends.get("numpy", dtype=dtype))
     assert [x.shape[0] for x, _ in expected] == [8, 8, 7] and expected[0][0].dtype == dtype
     for library in LIBRARIES:
@@ -310,14 +310,14 @@ def test_batches_are_the_same_on_every_library(colour, name, dtype):
 
 @pytest.mark.parametrize("name", ["none", "flip-crop", "flip-crop-6x5", "flip-random-resized-crop-9"])
 def test_an_epoch_continues_in_its_middle(colour, name):
-    data = datasets.load("x", colour, augmentation=name, workers=0)
+    data = loading.load("x", colour, augmentation=name, workers=0)
     whole = epoch(data)
     for start in (1, 2, 3):
         assert_same(whole[start:], epoch(data, start=start))
 
 
 def test_orders_differ_between_epochs_seeds_and_splits(colour):
-    data = datasets.load("x", colour, held_out=11)
+    data = loading.load("x", colour, held_out=11)
     orders = [data.order("train", seed, number) for seed, number in ((0, 0), (0, 1), (1, 0), (1 << 40, 0))]
     for order in orders:
         np.testing.assert_array_equal(np.sort(order), np.arange(12))
@@ -326,7 +326,7 @@ def test_orders_differ_between_epochs_seeds_and_splits(colour):
 
 
 def test_labels_stay_with_their_images(colour, pixels):
-    data = datasets.load("x", colour, normalise=False)
+    data = loading.load("x", colour, normalise=False)
     known = {image.tobytes(): i % 3 for i, image in enumerate(pixels[0])}
     for x, y in epoch(data):
         assert [known[image.tobytes()] for image in brightness(x)] == list(np.argmax(y, axis=1))
@@ -334,7 +334,7 @@ def test_labels_stay_with_their_images(colour, pixels):
 
 
 def test_a_batch_of_one_the_last_batch_and_vectors(colour):
-    data = datasets.load("x", colour)
+    data = loading.load("x", colour)
     assert [len(x) for x, _ in epoch(data, batch=1)] == [1] * 23 and data.train.steps(1) == 23
     assert [len(x) for x, _ in epoch(data, batch=9, drop_last=True)] == [9, 9] and data.train.steps(9, True) == 2
     assert data.train.steps(9) == 3 and data.train.steps(100) == 1
@@ -343,7 +343,7 @@ def test_a_batch_of_one_the_last_batch_and_vectors(colour):
 
 
 def test_what_cannot_be_a_batch_is_refused(colour):
-    data, backend = datasets.load("x", colour), backends.get("numpy")
+    data, backend = loading.load("x", colour), backends.get("numpy")
     with pytest.raises(DataError, match='no split "validation": load it with held_out'):
         data.batches("validation", backend, 8, 0, 0)
     with pytest.raises(DataError, match="batch is 0"):
@@ -353,7 +353,7 @@ def test_what_cannot_be_a_batch_is_refused(colour):
 
 
 def test_images_go_to_the_device_once(colour, monkeypatch):
-    data, backend = datasets.load("x", colour, augmentation="flip-crop"), backends.get("numpy")
+    data, backend = loading.load("x", colour, augmentation="flip-crop"), backends.get("numpy")
     sent = []
     asarray = type(backend).asarray
     monkeypatch.setattr(
@@ -370,7 +370,7 @@ def test_images_go_to_the_device_once(colour, monkeypatch):
 def test_what_was_on_a_device_goes_with_its_backend(colour, name):
     get(name, "float32")
     for augmented in ("none", "flip-crop"):
-        data, functions = datasets.load("x", colour, augmentation=augmented), set()
+        data, functions = loading.load("x", colour, augmentation=augmented), set()
         for _ in range(3):
             backend = backends.get(name)
             for number in (0, 1):
@@ -406,7 +406,7 @@ def plain_crop(image, words, size, border):
 )
 @pytest.mark.parametrize("stream", [False, True])
 def test_crops_and_flips(colour, pixels, name, size, border, stream):
-    data = datasets.load("x", colour, augmentation=name, normalise=False, stream=stream, workers=0, held_out=4)
+    data = loading.load("x", colour, augmentation=name, normalise=False, stream=stream, workers=0, held_out=4)
     words, order = words_of(data), data.order("train", 3, 2)
     found = brightness(np.concatenate([x for x, _ in epoch(data)]))
     for image, row in zip(found, data.train.rows[order], strict=True):
@@ -418,7 +418,7 @@ def test_crops_and_flips(colour, pixels, name, size, border, stream):
 @pytest.mark.parametrize("stream", [False, True])
 def test_outside_training_the_crop_is_central_and_nothing_is_mirrored(colour, pixels, stream):
     for name, rows, columns in (("flip-crop", slice(None), slice(None)), ("flip-crop-6x5", slice(2, 8), slice(1, 6))):
-        data = datasets.load("x", colour, augmentation=name, normalise=False, stream=stream, workers=0)
+        data = loading.load("x", colour, augmentation=name, normalise=False, stream=stream, workers=0)
         for split, images in zip(("train", "test"), pixels, strict=True):
             found = brightness(np.concatenate([x for x, _ in epoch(data, split=split, shuffle=False)]))
             np.testing.assert_array_equal(found, images[:, rows, columns])
@@ -431,7 +431,7 @@ def opened(folder, split, row):
 
 def test_centre_crops_are_torchvisions(varied):
     """Resize so that the shorter side is 256 for 224, then the central crop."""
-    data = datasets.load("x", varied, augmentation="centre-crop-21", normalise=False)
+    data = loading.load("x", varied, augmentation="centre-crop-21", normalise=False)
     found = brightness(np.concatenate([x for x, _ in epoch(data, split="test", shuffle=False)]))
     for row, image in enumerate(found):
         source = opened(varied, "validation", row)
@@ -457,7 +457,7 @@ def plain_box(width, height, words):
 
 
 def test_random_resized_crops(varied):
-    data = datasets.load("x", varied, augmentation="flip-random-resized-crop-14x11", normalise=False, workers=0)
+    data = loading.load("x", varied, augmentation="flip-random-resized-crop-14x11", normalise=False, workers=0)
     assert data.streams and data.in_shape == (14, 11, 3)
     words, order = words_of(data), data.order("train", 3, 2)
     found = brightness(np.concatenate([x for x, _ in epoch(data)]))
@@ -481,7 +481,7 @@ def test_boxes_of_random_area_and_aspect_lie_in_the_image():
 
 
 def test_small_and_varied_images_are_resized_before_a_crop_of_a_size(varied):
-    data = datasets.load("x", varied, augmentation="crop-21", normalise=False, workers=0)
+    data = loading.load("x", varied, augmentation="crop-21", normalise=False, workers=0)
     words, order = words_of(data), data.order("train", 3, 2)
     found = brightness(np.concatenate([x for x, _ in epoch(data)]))
     for image, row in zip(found, order, strict=True):
@@ -494,8 +494,8 @@ def test_small_and_varied_images_are_resized_before_a_crop_of_a_size(varied):
 
 def test_resizing_in_memory_and_streaming_agree(varied):
     for name in ("flip-resize-9x8", "flip-centre-crop-9"):
-        memory = datasets.load("x", varied, augmentation=name, held_out=3)
-        stream = datasets.load("x", varied, augmentation=name, held_out=3, stream=True, workers=0)
+        memory = loading.load("x", varied, augmentation=name, held_out=3)
+        stream = loading.load("x", varied, augmentation=name, held_out=3, stream=True, workers=0)
         assert (memory.streams, stream.streams, stream.bytes) == (False, True, 0)
         np.testing.assert_allclose(memory.mean, stream.mean, rtol=1e-12)
         stream.mean, stream.deviation = memory.mean, memory.deviation
@@ -521,12 +521,12 @@ def test_permutations_are_even():
 
 def test_processes_give_the_same_batches_and_end(varied):
     options = {"augmentation": "flip-random-resized-crop-14x11", "normalise": False}
-    threads, data = (datasets.load("x", varied, workers=workers, **options) for workers in (0, 2))
+    threads, data = (loading.load("x", varied, workers=workers, **options) for workers in (0, 2))
     assert_same(epoch(threads, batch=5), epoch(data, batch=5))
     left = data.batches("train", backends.get("numpy"), 5, 0, 0)
     next(left)  # an epoch begun and left does not hold up another
     assert_same(epoch(threads, split="test"), epoch(data, split="test"))
-    assert datasets.images_per_second(data, batch=4, batches=3) > 0
+    assert loading.images_per_second(data, batch=4, batches=3) > 0
     for library in LIBRARIES:
         assert_same(epoch(threads), epoch(data, backends.get(library)))
     left.close()
@@ -539,7 +539,7 @@ def test_processes_give_the_same_batches_and_end(varied):
 
 def test_prefetching_is_bounded(varied, monkeypatch):
     monkeypatch.setattr(streaming, "PART", 1)
-    data = datasets.load("x", varied, augmentation="random-resized-crop-9", normalise=False, workers=0)
+    data = loading.load("x", varied, augmentation="random-resized-crop-9", normalise=False, workers=0)
     data.workers = 0
     monkeypatch.setattr(streaming, "AHEAD", 3)
     monkeypatch.setattr(environment_module, "cores", lambda: 1)
@@ -560,12 +560,12 @@ def damaged_folder(folder, at=5):
 
 @pytest.mark.parametrize("options", [{"stream": False}, {"stream": True, "workers": 0}, {"stream": True, "workers": 1}])
 def test_a_damaged_image_is_named_with_its_file_and_row(tmp_path, monkeypatch, options):
-    monkeypatch.setattr(datasets, "PROBED", 2)
+    monkeypatch.setattr(loading, "PROBED", 2)
     folder = damaged_folder(tmp_path)
     with pytest.raises(
         DataError, match=r"\(5.img\) in row 5 of split \"train\", row 0 of .*train-00001-of-00002.parquet is damaged"
     ):
-        data = datasets.load("x", folder, normalise=False, **options)
+        data = loading.load("x", folder, normalise=False, **options)
         try:
             epoch(data)
         finally:
@@ -576,21 +576,21 @@ def test_what_any_decoder_raises_names_the_image(tmp_path, monkeypatch):
     images = [encoded(i) for i in random_images(3, (40, 30))]
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)  # a bomb has twice as many
     with pytest.raises(DataError, match=r"row 0 .* is damaged \(DecompressionBombError"):
-        datasets.load("x", write(tmp_path / "bomb", train=(images, labels_for(3))))
+        loading.load("x", write(tmp_path / "bomb", train=(images, labels_for(3))))
     monkeypatch.undo()
     folder = write(tmp_path / "short", train=(images, labels_for(3)))
     monkeypatch.setattr(Image, "open", raising(struct.error("unpack requires a buffer of 12 bytes")))
     with pytest.raises(DataError, match=r"row 0 .* is damaged \(error: unpack requires"):
-        datasets.load("x", folder)
+        loading.load("x", folder)
 
 
 def test_an_image_of_another_size_met_late_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets, "PROBED", 2)
+    monkeypatch.setattr(loading, "PROBED", 2)
     images = [encoded(i) for i in random_images(3)]
     images[1] = encoded(random_images(1, (9, 8))[0])
     folder = write(tmp_path, train=(images, [0, 1, 2]))
     with pytest.raises(DataError, match="row 1 .* has 9 x 8 pixels, not 10 x 7 as others"):
-        datasets.load("x", folder)
+        loading.load("x", folder)
 
 
 SCRIPT = """
@@ -640,7 +640,7 @@ def running(pid):
 
 
 def test_a_process_that_dies_is_said_to_have(varied):
-    data = datasets.load("x", varied, augmentation="random-resized-crop-9", normalise=False, workers=1)
+    data = loading.load("x", varied, augmentation="random-resized-crop-9", normalise=False, workers=1)
     batches = data.batches("train", backends.get("numpy"), 1, 0, 0)
     next(batches)
     for process in data.decoders.executor._processes.values():
@@ -657,23 +657,23 @@ def test_a_process_that_dies_is_said_to_have(varied):
 
 def test_folders_without_images_or_labels(tmp_path):
     with pytest.raises(DataError, match="is not there"):
-        datasets.load("x", tmp_path / "absent")
+        loading.load("x", tmp_path / "absent")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="empty has no images"):
-        datasets.load("x", tmp_path / "empty")
+        loading.load("x", tmp_path / "empty")
     (tmp_path / "text" / "data").mkdir(parents=True)
     hf.Dataset.from_dict({"label": [1], "text": ["a"]}).to_parquet(tmp_path / "text" / "data" / "train.parquet")
     with pytest.raises(DataError, match="no column of images, only label, text"):
-        datasets.load("x", tmp_path / "text")
+        loading.load("x", tmp_path / "text")
     (tmp_path / "bare" / "data").mkdir(parents=True)
     image = {"bytes": encoded(random_images(1)[0]), "path": None}
     table = hf.Dataset.from_dict({"image": [image], "name": ["a"]}).cast_column("image", hf.Image())
     table.to_parquet(tmp_path / "bare" / "data" / "train.parquet")
     with pytest.raises(DataError, match="no class label for an image, only image, name"):
-        datasets.load("x", tmp_path / "bare")
+        loading.load("x", tmp_path / "bare")
     folder = write(tmp_path / "tests", test=([image["bytes"]], [0]))
     with pytest.raises(DataError, match='no split "train", only test'):
-        datasets.load("x", folder)
+        loading.load("x", folder)
 
 
 def test_integer_labels_without_names(tmp_path):
@@ -681,7 +681,7 @@ def test_integer_labels_without_names(tmp_path):
     table = hf.Dataset.from_dict({"image": images, "label": [0, 4, 2]}).cast_column("image", hf.Image())
     (tmp_path / "data").mkdir()
     table.to_parquet(tmp_path / "data" / "train.parquet")
-    data = datasets.load("x", tmp_path)
+    data = loading.load("x", tmp_path)
     assert data.classes == ("0", "1", "2", "3", "4") and list(data.train.labels) == [0, 4, 2] and data.test is None
 
 
@@ -689,16 +689,16 @@ def test_wrong_and_missing_labels_and_images(tmp_path):
     images = [encoded(i) for i in random_images(3)]
     folder = write(tmp_path / "minus", train=(images, [0, -1, 2]))
     with pytest.raises(DataError, match="Row 1 .* has the label -1, expected 0 to 2"):
-        datasets.load("x", folder)
+        loading.load("x", folder)
     (tmp_path / "many" / "data").mkdir(parents=True)
     for split, label in (("train", 1), ("test", 2)):
         table = hf.Dataset.from_dict({"image": [{"bytes": images[0], "path": None}], "label": [label]})
         table.cast_column("image", hf.Image()).to_parquet(tmp_path / "many" / "data" / f"{split}.parquet")
     with pytest.raises(DataError, match='Row 0 of split "test" .* has the label 2, expected 0 to 1'):
-        datasets.load("x", tmp_path / "many")
+        loading.load("x", tmp_path / "many")
     folder = write(tmp_path / "none", train=(images, [0, 1, None]))
     with pytest.raises(DataError, match="Row 2 .* has no label"):
-        datasets.load("x", folder)
+        loading.load("x", folder)
     cells = hf.Features(
         {"image": {"bytes": hf.Value("binary"), "path": hf.Value("string")}, "label": hf.Value("int64")}
     )
@@ -706,11 +706,11 @@ def test_wrong_and_missing_labels_and_images(tmp_path):
     (tmp_path / "bytes" / "data").mkdir(parents=True)
     table.cast_column("image", hf.Image()).to_parquet(tmp_path / "bytes" / "data" / "train.parquet")
     with pytest.raises(DataError, match="row 1 .* has no image"):
-        datasets.load("x", tmp_path / "bytes")
+        loading.load("x", tmp_path / "bytes")
     deep = encoded(np.arange(70, dtype=np.uint16).reshape(10, 7) * 900)
     folder = write(tmp_path / "deep", train=([deep], [0]))
     with pytest.raises(DataError, match='pixels of mode "I;16": expected 8 bits'):
-        datasets.load("x", folder)
+        loading.load("x", folder)
 
 
 def test_a_damaged_file_is_named(tmp_path):
@@ -719,7 +719,7 @@ def test_a_damaged_file_is_named(tmp_path):
     file = next((folder / "data").glob("test*"))
     file.write_bytes(file.read_bytes()[:500])
     with pytest.raises(DataError, match=rf"The file .*{file.name} is damaged"):
-        datasets.load("x", folder)
+        loading.load("x", folder)
 
 
 def raising(error):
@@ -735,7 +735,7 @@ def test_the_hubs_refusals_become_sentences(monkeypatch):
     def refused(error):
         monkeypatch.setattr(hf, "load_dataset_builder", raising(error))
         with pytest.raises(DataError) as caught:
-            datasets.load("ILSVRC/imagenet-1k")
+            loading.load("ILSVRC/imagenet-1k")
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
@@ -754,17 +754,17 @@ def test_a_cache_that_cannot_be_written_is_not_the_folders_fault(colour, monkeyp
         monkeypatch.setattr(hf, "load_dataset_builder", raising(error))
         for arguments in (("x", colour), ("ylecun/mnist",)):
             with pytest.raises(DataError, match=rf"cache .* cannot be used .*{error.filename}\): set HF_HOME"):
-                datasets.load(*arguments)
+                loading.load(*arguments)
     monkeypatch.setattr(hf, "load_dataset_builder", raising(PermissionError(13, "Denied", str(colour / "data"))))
     with pytest.raises(DataError, match="The folder .* cannot be read"):
-        datasets.load("x", colour)
+        loading.load("x", colour)
 
 
 def test_an_id_of_three_parts_is_refused_unless_it_is_a_folder(colour):
     for name in ("a/b/c", "/nowhere", "./nowhere"):
         with pytest.raises(DataError, match=f'The dataset "{name}" is no id of the Hugging Face hub, and no folder'):
-            datasets.load(name)
-    assert datasets.load(str(colour)).train.count == 23
+            loading.load(name)
+    assert loading.load(str(colour)).train.count == 23
 
 
 def test_offline_without_a_cache_is_said_so(tmp_path):
@@ -783,14 +783,12 @@ def test_offline_without_a_cache_is_said_so(tmp_path):
 def test_without_the_extra_it_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(DataError, match="pip install datasets pillow"):
-        datasets.load("ylecun/mnist")
-    assert datasets.load("embedded").train.count == 5000
+        loading.load("ylecun/mnist")
+    assert loading.load("embedded").train.count == 5000
 
 
 def test_the_import_is_late():
-    program = (
-        "import sys, ref_bioplaus.experiments.datasets; print({'datasets', 'PIL', 'torch', 'jax'} & set(sys.modules))"
-    )
+    program = "import sys, ref_bioplaus.experiments.data.loading; print({'datasets', 'PIL', 'torch', 'jax'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 
@@ -805,7 +803,7 @@ def real(name):
 
 
 def test_real_mnist():
-    data = datasets.load("x", real("mnist"), held_out=10_000)
+    data = loading.load("x", real("mnist"), held_out=10_000)
     assert (data.train.count, data.validation.count, data.test.count) == (50_000, 10_000, 10_000)
     assert (data.in_shape, data.classes) == ((28, 28, 1), tuple("0123456789"))
     pixels = np.concatenate([data.train.pixels, data.validation.pixels])
@@ -825,7 +823,7 @@ def test_real_mnist():
     ],
 )
 def test_the_real_folders_load(name, augmented, splits, shape):
-    data = datasets.load("x", real(name), augmentation=augmented, workers=0)
+    data = loading.load("x", real(name), augmentation=augmented, workers=0)
     assert (data.splits, data.in_shape) == (splits, shape)
     batches = data.batches("train", backends.get("numpy"), 16, 0, 0)
     x, y = next(batches)
@@ -836,7 +834,7 @@ def test_the_real_folders_load(name, augmented, splits, shape):
 
 def test_real_boxes_are_no_classes():
     with pytest.raises(DataError, match="no class label for an image"):
-        datasets.load("x", real("coco-mini"))
+        loading.load("x", real("coco-mini"))
 
 
 REAL_IMAGES = {"cifar10-small": "flip-crop", "imagenet-mini": "flip-random-resized-crop-224"}

@@ -378,7 +378,7 @@ def test_a_first_state_that_the_library_refuses_is_a_sentence():
 
 
 def test_pixels_are_normalised_or_not_as_the_field_says(monkeypatch):
-    from ref_bioplaus.experiments import datasets
+    from ref_bioplaus.experiments.data import loading
 
     asked, told = [], []
 
@@ -390,7 +390,7 @@ def test_pixels_are_normalised_or_not_as_the_field_says(monkeypatch):
         def note(self, sentence):
             told.append(sentence)
 
-    monkeypatch.setattr(datasets, "load", load)
+    monkeypatch.setattr(loading, "load", load)
     for normalise in (True, False):
         few = Experiment(normalise=normalise, held_out=3, dataset="ylecun/mnist", data="few")
         preparing.load_data(checked(few), Teller())

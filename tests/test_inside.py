@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ref_bioplaus.experiments import datasets, inside
-from ref_bioplaus.experiments.datasets import DataError
+from ref_bioplaus.experiments.data import inside, loading
+from ref_bioplaus.experiments.data.loading import DataError
 
 hf = pytest.importorskip("datasets")
 pa = pytest.importorskip("pyarrow")
@@ -64,22 +64,22 @@ GOOD = [{"bytes": image(seed=i), "path": None} for i in range(4)]
 def refused(folder):
     """The sentence on a folder that is not read."""
     with pytest.raises(DataError) as caught:
-        datasets.load("x", folder)
+        loading.load("x", folder)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_what_is_ordinary_is_read(tmp_path):
-    assert datasets.load("x", parquet(tmp_path / "parquet", GOOD)).train.count == 4
+    assert loading.load("x", parquet(tmp_path / "parquet", GOOD)).train.count == 4
     folder = classes(tmp_path / "classes")
     os.symlink("0.png", folder / "train" / "cat" / "again.png")  # within the folder
     (folder / ".git").mkdir()
     os.mkfifo(folder / ".git" / "hidden")  # what nobody reads
-    assert datasets.load("x", folder).train.count == 5
+    assert loading.load("x", folder).train.count == 5
     (tmp_path / "link").symlink_to(folder)
-    assert datasets.load("x", tmp_path / "link").train.count == 5
+    assert loading.load("x", tmp_path / "link").train.count == 5
     readme = "configs:\n- config_name: default\n  data_files:\n  - split: train\n    path: data/../data/test-*\n"
-    assert datasets.load("x", parquet(tmp_path / "named", GOOD, readme)).train.count == 4
+    assert loading.load("x", parquet(tmp_path / "named", GOOD, readme)).train.count == 4
 
 
 def test_a_part_of_a_hubs_cache_is_a_folder_too(tmp_path):
@@ -90,7 +90,7 @@ def test_a_part_of_a_hubs_cache_is_a_folder_too(tmp_path):
     for i, path in enumerate(sorted((snapshot / "data").iterdir())):
         path.rename(tmp_path / "datasets--x--y" / "blobs" / str(i))
         path.symlink_to(Path("..", "..", "..", "blobs", str(i)))
-    assert datasets.load("x", snapshot).train.count == 4
+    assert loading.load("x", snapshot).train.count == 4
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_links_that_lead_out_of_the_folder_are_not_followed(tmp_path):
     for readme in ("", "---\nconfigs:\n- config_name: default\n  data_files: train/*/*\n---\n"):
         (whole / "README.md").write_text(readme)
         try:  # `datasets` may not look through a folder that is a link, or find files there, which are refused
-            assert datasets.load("x", whole).classes == ("cat", "dog")
+            assert loading.load("x", whole).classes == ("cat", "dog")
         except DataError as error:
             assert "only ordinary files inside the folder are read" in str(error)
 
@@ -163,7 +163,7 @@ def test_the_path_of_an_image_leads_nowhere_else(tmp_path):
     for path in (tmp_path / "made" / "data").iterdir():
         path.rename(folder / "data" / path.name)
     (tmp_path / "made" / "README.md").rename(folder / "README.md")
-    assert datasets.load("x", folder).train.count == 4
+    assert loading.load("x", folder).train.count == 4
     (folder / "data" / "0.bin").unlink()
     os.mkfifo(folder / "data" / "0.bin")
     source = inside.roots_of(folder)
@@ -190,7 +190,7 @@ def test_no_program_is_started_for_an_image(tmp_path, monkeypatch):
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "PCX", "TGA", "JPEG2000"])
 def test_rasters_are_read(tmp_path, form):
     folder = parquet(tmp_path / form, [{"bytes": image(form, i), "path": None} for i in range(4)])
-    assert datasets.load("x", folder).train.count == 4
+    assert loading.load("x", folder).train.count == 4
 
 
 def test_no_script_and_no_pickle_of_a_folder_is_run(tmp_path):
@@ -237,7 +237,7 @@ def test_a_client_of_the_hub_that_runs_scripts_is_refused(tmp_path, monkeypatch)
 def test_a_folder_in_the_place_of_the_hubs_id_is_looked_at_too(tmp_path, monkeypatch):
     classes(tmp_path / "some" / "set")
     monkeypatch.chdir(tmp_path)
-    assert datasets.load("some/set").train.count == 4
+    assert loading.load("some/set").train.count == 4
     os.mkfifo(tmp_path / "some" / "set" / "train" / "cat" / "x.png")
     with pytest.raises(DataError, match="no ordinary file"):
-        datasets.load("some/set")
+        loading.load("some/set")

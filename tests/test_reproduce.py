@@ -21,10 +21,8 @@ from typer.testing import CliRunner
 from ref_bioplaus import registry
 from ref_bioplaus.cli import app
 from ref_bioplaus.experiments import (
-    augmentation,
     checkpoints,
     compare,
-    datasets,
     jobs,
     logs,
     papers,
@@ -37,6 +35,7 @@ from ref_bioplaus.experiments import (
 )
 from ref_bioplaus.experiments.building import Shape, build
 from ref_bioplaus.experiments.checking import checked
+from ref_bioplaus.experiments.data import augmentation, loading
 from ref_bioplaus.experiments.experiment import Experiment, ExperimentError, as_toml, from_dict
 from ref_bioplaus.models import MODELS
 from tests.conftest import get
@@ -394,7 +393,7 @@ def test_a_finished_run_that_learned_from_other_images_is_refused(count, labels,
     (tmp_path / "first").mkdir()
     (tmp_path / "second").mkdir()
     images = SimpleNamespace(train=SimpleNamespace(count=count), fingerprint=labels)
-    monkeypatch.setattr(datasets, "load", lambda *arguments, **options: images)
+    monkeypatch.setattr(loading, "load", lambda *arguments, **options: images)
 
     def planned(folder):
         return reproduce.planned(TABLE, COLUMN, ["bp"], out=tmp_path / "runs", epochs=2, data=folder)

@@ -11,20 +11,9 @@ from typer.testing import CliRunner
 
 from ref_bioplaus import predict
 from ref_bioplaus.cli import app
-from ref_bioplaus.experiments import (
-    checkpoints,
-    compare,
-    datasets,
-    figures,
-    hashing,
-    logs,
-    preparing,
-    running,
-    segments,
-    series,
-    training,
-)
+from ref_bioplaus.experiments import checkpoints, compare, figures, logs, preparing, running, segments, series, training
 from ref_bioplaus.experiments.building import build, first_state
+from ref_bioplaus.experiments.data import hashing, loading
 from ref_bioplaus.experiments.experiment import OWN, Experiment, ExperimentError, as_dict, as_toml, from_dict, read
 from ref_bioplaus.experiments.training import evaluate, resume, train
 from ref_bioplaus.machine import files
@@ -440,13 +429,13 @@ def test_a_hash_is_of_bytes_and_names_and_of_footers_where_there_is_too_much(tmp
 
 
 def test_a_dataset_of_the_hub_is_hashed_by_the_files_of_its_cache(tmp_path):
-    data = datasets.load("mine", own_folder(tmp_path / "mine"))
+    data = loading.load("mine", own_folder(tmp_path / "mine"))
     assert data.digest() == hashing.of_folder(tmp_path / "mine")
     for name in ("train", "test"):
         split = getattr(data, name)
         setattr(data, name, replace(split, source=SimpleNamespace(origin="some/body", table=split.source.table)))
     assert data.digest()["of"] == "the bytes of 2 files"
-    assert datasets.load("embedded").digest()["of"] == "the bytes of 6 arrays"
+    assert loading.load("embedded").digest()["of"] == "the bytes of 6 arrays"
 
 
 def test_a_hash_of_arrays_is_of_their_bytes():

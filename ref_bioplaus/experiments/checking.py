@@ -97,8 +97,8 @@ def loss_of(experiment: Experiment) -> str:
 
 def check_dataset(experiment: Experiment) -> None:
     """Raise ExperimentError for a dataset that can be none of the hub's, where no folder stands in its place."""
-    from .augmentation import parse
-    from .datasets import KNOWN
+    from .data.augmentation import parse
+    from .data.loading import KNOWN
 
     name, known = experiment.dataset, ("embedded", *KNOWN)
     if name and name != OWN and experiment.data is None and name not in known and "/" not in name:

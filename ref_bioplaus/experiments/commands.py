@@ -178,7 +178,7 @@ def sentences(work: Callable) -> Any:
 
     expected: tuple[type[Exception], ...] = (BackendError, CheckpointError, ExperimentError, NotOrdinary, ImportError)
     with suppress(ImportError):
-        from .datasets import DataError
+        from .data.loading import DataError
 
         expected = (*expected, DataError)
     try:

@@ -127,7 +127,7 @@ def drawn(runs: Sequence[Run], data: Any = None) -> list[dict[str, str]]:
 
 def unreadable() -> type[Exception]:
     """What is raised where a dataset cannot be read."""
-    from .datasets import DataError
+    from .data.loading import DataError
 
     return DataError
 

@@ -225,7 +225,7 @@ def carried_out(experiment: Experiment, out: Path, tell) -> tuple[str, str]:
     from ..backends import BackendError
     from ..machine.files import NotOrdinary
     from . import training
-    from .datasets import DataError
+    from .data.loading import DataError
     from .preparing import Busy
 
     class Teller(training.Reporter):

@@ -18,7 +18,8 @@ from ..types import Batch
 from . import checkpoints, monitor, papers
 from .building import Built, Shape
 from .checkpoints import Checkpoint
-from .contracts import Data, Reporter
+from .contracts import Reporter
+from .data.contract import Data
 from .experiment import (
     NOT_LEARNING,
     OWN,
@@ -243,7 +244,7 @@ def load_data(experiment: Experiment, reporter: Reporter) -> Data:
 
     Raises datasets.DataError, and ExperimentError for images that only whoever began the run can give.
     """
-    from . import datasets
+    from .data import loading
 
     if experiment.dataset == OWN and experiment.data is None:
         raise ExperimentError(
@@ -252,14 +253,14 @@ def load_data(experiment: Experiment, reporter: Reporter) -> Data:
         )
     mean, deviation = (np.array(experiment.inputs.get(name, ()), np.float64) for name in ("mean", "deviation"))
     as_they_are = not np.any(mean) and np.all(deviation == 1)
-    found = datasets.load(
+    found = loading.load(
         str(experiment.dataset), experiment.data, held_out=experiment.held_out, augmentation=experiment.augmentation,
         normalise=experiment.normalise and bool(as_they_are), config=experiment.config,
     )  # fmt: skip
     if len(mean) and not as_they_are:
         check_channels(mean, found)
         found.mean, found.deviation = mean, deviation
-    other = datasets.other_count(str(experiment.dataset), found.train.count + experiment.held_out)
+    other = loading.other_count(str(experiment.dataset), found.train.count + experiment.held_out)
     if other:
         reporter.note(f"{experiment.data or experiment.dataset} has {other}.")
     return found

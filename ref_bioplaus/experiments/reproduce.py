@@ -219,7 +219,7 @@ def check_begun(job: Job) -> None:
 
 def check_images(job: Job, before: Experiment, newest: Sequence[Path]) -> None:
     """Raise ExperimentError where a run learned from other images than those of the folder that is named now."""
-    from . import datasets
+    from .data import loading
 
     now = job.experiment
     if now.data is None or (before.data is not None and Path(now.data).resolve() == Path(before.data).resolve()):
@@ -230,7 +230,7 @@ def check_images(job: Job, before: Experiment, newest: Sequence[Path]) -> None:
             f"The run in {job.out} learned from the images of {before.data or before.dataset}, not of {now.data}: "
             "name the same data, or start in another folder."
         )
-    data = datasets.load(
+    data = loading.load(
         str(now.dataset),
         now.data,
         now.held_out,
@@ -309,7 +309,7 @@ def result(
 
 def other_images(out: Path, mine: Experiment) -> list[str]:
     """A sentence where a run's newest checkpoint tells of another number of training images than the dataset has."""
-    from .datasets import other_count
+    from .data.loading import other_count
 
     images = [checkpoints.header_of(path).get("images") for path in checkpoints.found(out)[:1]]
     told = [other_count(str(mine.dataset), count + mine.held_out) for count in images if count is not None]

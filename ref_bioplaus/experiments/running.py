@@ -17,7 +17,8 @@ from ..types import Array, Batch, State
 from . import checkpoints, estimates, headers, monitor, phases, segments
 from .building import Built, build, first_state
 from .checkpoints import Checkpoint, CheckpointError
-from .contracts import Data, Reporter
+from .contracts import Reporter
+from .data.contract import Data
 from .diagnosis import NotFinite, diagnosis
 from .experiment import Experiment, as_dict
 from .interrupt import Interrupt

@@ -17,7 +17,8 @@ from typing import Any
 from . import checkpoints, headers, monitor, segments
 from .building import build, first_state
 from .checking import checked
-from .contracts import Data, Reporter
+from .contracts import Reporter
+from .data.contract import Data
 from .experiment import OWN, Experiment, ExperimentError, as_dict, from_dict, plain
 from .preparing import (
     alone,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlparse
 
-from ..machine import files
+from ...machine import files
 from .augmentation import DataError
 
 OLDEST = 4  # the first `datasets` that runs no script

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import embedded
-from ..machine.environment import cores
+from ... import embedded
+from ...machine.environment import cores
 from . import augmentation as augmentations
 from . import hub
 from .augmentation import Augmentation, DataError

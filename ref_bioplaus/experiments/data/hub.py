@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..machine.files import NotOrdinary
+from ...machine.files import NotOrdinary
 from . import inside
 from .augmentation import DataError
 from .labels import any_label, check_labels, is_text, labels_of, words_of

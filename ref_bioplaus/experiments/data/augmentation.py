@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..kernels import threefry
-from ..random import key_at
+from ...kernels import threefry
+from ...random import key_at
 
 BORDER = 4  # zero pixels around an image before a crop of its own size
 RESIZED = 256 / 224  # sides of the image that is resized, over those of the crop from it

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..machine.environment import SAFE_PATH, cores
+from ...machine.environment import SAFE_PATH, cores
 from .augmentation import Augmentation, DataError, image_words, view
 from .hub import Source
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from .. import losses
-from ..backends import Backend
-from ..types import Array, Batch
+from ... import losses
+from ...backends import Backend
+from ...types import Array, Batch
 from . import augmentation as augmentations
 from . import hashing
 from .augmentation import Augmentation, DataError

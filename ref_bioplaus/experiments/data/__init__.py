@@ -1,0 +1,4 @@
+"""Images: from the hub, a folder or arrays to batches on a device.
+
+From outside: `loading.load`, `augmentation.DataError`, `contract.Data`. May import machine and embedded.
+"""
