@@ -19,11 +19,12 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import typer
 
-from ref_bioplaus.experiments import building, checking, contracts, estimates, preparing
+from ref_bioplaus.experiments import contracts, estimates, preparing
 from ref_bioplaus.experiments.data import loading
 from ref_bioplaus.experiments.data.augmentation import parse
 from ref_bioplaus.experiments.estimates import Taken
-from ref_bioplaus.experiments.experiment import Experiment
+from ref_bioplaus.experiments.spec import building, checking
+from ref_bioplaus.experiments.spec.experiment import Experiment
 from ref_bioplaus.experiments.training import train
 from ref_bioplaus.machine import environment
 from ref_bioplaus.machine.memory import size

@@ -258,7 +258,7 @@ def test_tensors_of_another_kind_do_not_fit(library, dtype, tmp_path):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run of two epochs, and its newest checkpoint."""
-    from ref_bioplaus.experiments.experiment import Experiment
+    from ref_bioplaus.experiments.spec.experiment import Experiment
     from ref_bioplaus.experiments.training import train
 
     out = tmp_path_factory.mktemp("headers") / "run"
@@ -303,7 +303,7 @@ def forged(path, value):
 )  # fmt: skip
 def test_a_header_that_no_run_has_written_is_a_sentence(path, value, sentence, run, tmp_path):
     """With a right checksum: whoever wrote it meant it."""
-    from ref_bioplaus.experiments.experiment import ExperimentError
+    from ref_bioplaus.experiments.spec.experiment import ExperimentError
     from ref_bioplaus.experiments.training import evaluate, resume
 
     out, newest = run

@@ -14,8 +14,9 @@ from ref_bioplaus.backends import BackendError
 from ref_bioplaus.backends.numpy_backend import NumpyBackend
 from ref_bioplaus.cli import app
 from ref_bioplaus.experiments import demo, page, pictures
-from ref_bioplaus.experiments.recipes import ARCHITECTURES, BATCH, FULLY_CONNECTED, LOCALLY_CONNECTED
+from ref_bioplaus.experiments.recipes import ARCHITECTURES, BATCH
 from ref_bioplaus.experiments.records import Comparison, Progress, Results, Settings, Training
+from ref_bioplaus.experiments.spec.rates import FULLY_CONNECTED, LOCALLY_CONNECTED
 from ref_bioplaus.registry import rows as rows_module
 
 FC, LC = ARCHITECTURES

@@ -13,7 +13,8 @@ import pytest
 
 from ref_bioplaus import algorithms, inverses, registry
 from ref_bioplaus.experiments import preparing
-from ref_bioplaus.experiments.building import (
+from ref_bioplaus.experiments.contracts import Reporter
+from ref_bioplaus.experiments.spec.building import (  # fmt: skip
     INITIALIZERS,
     OPTIMIZERS,
     OPTIONS,
@@ -26,10 +27,9 @@ from ref_bioplaus.experiments.building import (
     parameters_of,
     rate,
     resolve_options,
-)  # fmt: skip
-from ref_bioplaus.experiments.checking import checked
-from ref_bioplaus.experiments.contracts import Reporter
-from ref_bioplaus.experiments.experiment import (
+)
+from ref_bioplaus.experiments.spec.checking import checked
+from ref_bioplaus.experiments.spec.experiment import (
     FIELD_TYPES,
     Experiment,
     ExperimentError,
@@ -39,7 +39,7 @@ from ref_bioplaus.experiments.experiment import (
     overridden,
     read,
 )
-from ref_bioplaus.experiments.options import parsed
+from ref_bioplaus.experiments.spec.options import parsed
 from ref_bioplaus.machine import environment
 from ref_bioplaus.models import MODELS
 from ref_bioplaus.tree import named_leaves
@@ -631,7 +631,7 @@ def test_jax_takes_the_flag_that_is_set_for_it(tmp_path):
     pytest.importorskip("jax")
     code = (
         "from ref_bioplaus.experiments import contracts, preparing; "
-        "from ref_bioplaus.experiments.experiment import Experiment; "
+        "from ref_bioplaus.experiments.spec.experiment import Experiment; "
         "b = preparing.get_backend(Experiment(backend='jax'), contracts.Reporter()); print(b.to_numpy(b.key(1)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from ref_bioplaus.cli import app
 from ref_bioplaus.experiments import checkpoints, compare, figures, mosaics, preparing, series
-from ref_bioplaus.experiments.experiment import Experiment, ExperimentError
+from ref_bioplaus.experiments.spec.experiment import Experiment, ExperimentError
 from ref_bioplaus.experiments.training import train
 from tests.embedded_data import embedded_data
 

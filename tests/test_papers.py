@@ -8,7 +8,7 @@ import pytest
 
 from ref_bioplaus import initializers, losses, models, optimizers, registry
 from ref_bioplaus.experiments import papers, reproduce, side_by_side
-from ref_bioplaus.experiments.experiment import NOT_LEARNING, as_dict
+from ref_bioplaus.experiments.spec.experiment import NOT_LEARNING, as_dict
 from tests.small_models import CLASSES, SIZES
 
 CELLS = [(table.name, *cell) for table in papers.tables() for cell in table.cells]

@@ -26,17 +26,17 @@ from ref_bioplaus.experiments import (
     jobs,
     logs,
     papers,
-    phases,
     preparing,
     reproduce,
     series,
     side_by_side,
     training,
 )
-from ref_bioplaus.experiments.building import Shape, build
-from ref_bioplaus.experiments.checking import checked
 from ref_bioplaus.experiments.data import augmentation, loading
-from ref_bioplaus.experiments.experiment import Experiment, ExperimentError, as_toml, from_dict
+from ref_bioplaus.experiments.spec import phases
+from ref_bioplaus.experiments.spec.building import Shape, build
+from ref_bioplaus.experiments.spec.checking import checked
+from ref_bioplaus.experiments.spec.experiment import Experiment, ExperimentError, as_toml, from_dict
 from ref_bioplaus.models import MODELS
 from tests.conftest import get
 from tests.small_models import CLASSES, SIZES

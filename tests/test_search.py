@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from ref_bioplaus.cli import app
 from ref_bioplaus.experiments import jobs, logs, papers, reproduce, search, training
-from ref_bioplaus.experiments.checking import checked
-from ref_bioplaus.experiments.experiment import Experiment, ExperimentError, as_toml, read
+from ref_bioplaus.experiments.spec.checking import checked
+from ref_bioplaus.experiments.spec.experiment import Experiment, ExperimentError, as_toml, read
 from tests.embedded_data import embedded_data
 
 BASE = Experiment(

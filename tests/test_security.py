@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from ref_bioplaus.cli import app
 from ref_bioplaus.experiments import logs
 from ref_bioplaus.experiments.data import streaming
-from ref_bioplaus.experiments.experiment import Experiment
+from ref_bioplaus.experiments.spec.experiment import Experiment
 from ref_bioplaus.experiments.training import train
 from ref_bioplaus.machine import files
 

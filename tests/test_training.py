@@ -19,10 +19,10 @@ from ref_bioplaus.cli import app
 from ref_bioplaus.conformance.judging import judge
 from ref_bioplaus.conformance.judging.rounding import PRECISIONS, Rounding
 from ref_bioplaus.experiments import checkpoints, estimates, logs, monitor, preparing, running, training
-from ref_bioplaus.experiments.building import Shape, build
-from ref_bioplaus.experiments.checking import checked
 from ref_bioplaus.experiments.checkpoints import CheckpointError
-from ref_bioplaus.experiments.experiment import Experiment, ExperimentError, read
+from ref_bioplaus.experiments.spec.building import Shape, build
+from ref_bioplaus.experiments.spec.checking import checked
+from ref_bioplaus.experiments.spec.experiment import Experiment, ExperimentError, read
 from ref_bioplaus.experiments.training import NotFinite, resume, train
 from ref_bioplaus.machine import memory
 from ref_bioplaus.tree import named_leaves, tree_map

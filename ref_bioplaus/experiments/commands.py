@@ -81,7 +81,7 @@ def train(
         from dataclasses import replace
 
         from . import training
-        from .experiment import Experiment, overridden, read
+        from .spec.experiment import Experiment, overridden, read
 
         chosen = Experiment() if experiment is None else read(experiment)
         chosen = overridden(replace(chosen, **given(named)), setting or ())
@@ -173,8 +173,8 @@ def sentences(work: Callable) -> Any:
     from ..backends import BackendError
     from ..machine.files import NotOrdinary
     from .checkpoints import CheckpointError
-    from .experiment import ExperimentError
     from .running import NotFinite
+    from .spec.experiment import ExperimentError
 
     expected: tuple[type[Exception], ...] = (BackendError, CheckpointError, ExperimentError, NotOrdinary, ImportError)
     with suppress(ImportError):

@@ -7,13 +7,14 @@ from typing import Any
 from ..machine.files import write_whole
 from ..showing.pages import template
 from ..showing.svg import svg
-from . import figures, phases, segments, series
+from . import figures, segments, series
 from .checkpoints import CheckpointError
-from .experiment import ExperimentError
 from .figures import FIGURES
 from .reproduce import spread
 from .series import Group, Run
 from .side_by_side import shown
+from .spec import phases
+from .spec.experiment import ExperimentError
 
 TEMPLATE = "compare.html"
 CAPTION = (

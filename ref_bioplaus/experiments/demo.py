@@ -22,9 +22,10 @@ from ..registry import Row
 from ..registry.rows import feedback_weights
 from ..showing.words import sentence
 from ..types import Loss
-from . import demo_agreement, phases
+from . import demo_agreement
 from .recipes import ARCHITECTURES, BATCH, CLASSES, Architecture
 from .records import REFERENCE, Comparison, Progress, Results, Settings, Training
+from .spec import phases
 
 CHECKER = "array-api-strict"  # slow by design: it takes part in the agreement, and learns only when it is named
 FRACTIONS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the steps: when the test error is measured

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..types import in_order
 from . import checkpoints, monitor
-from .building import first_state
+from .spec.building import first_state
 
 if TYPE_CHECKING:
     from .running import Training

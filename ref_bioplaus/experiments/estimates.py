@@ -6,8 +6,8 @@ from typing import NamedTuple
 from ..backends import Backend
 from ..machine.memory import free_host_memory, size
 from ..network import Network
-from .building import Built
-from .experiment import Experiment, ExperimentError
+from .spec.building import Built
+from .spec.experiment import Experiment, ExperimentError
 
 BYTES = {"bfloat16": 2, "float32": 4, "float64": 8}
 SLOTS = {"adam": 2, "rmsprop": 3}  # tensors of an optimizer's memory per tensor it moves; sgd: 1 with momentum

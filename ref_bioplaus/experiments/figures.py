@@ -26,7 +26,6 @@ from ..machine.files import write_whole
 from ..showing.svg import COLOURS, STYLE
 from ..showing.words import unknown
 from . import mosaics, series
-from .experiment import ExperimentError
 from .lines import DARK, FLOOR, band, bars, dashes, error_axis, group_name, legend, literal, number_axis, time_axis
 from .missing import (
     error_name,
@@ -41,6 +40,7 @@ from .missing import (
 )  # fmt: skip
 from .mosaics import Picture
 from .series import Curve, Group, Run
+from .spec.experiment import ExperimentError
 
 PANEL, HEIGHT = 3.6, 2.9  # inches
 MARKERS = ("", "o", "s", "^", "v")  # where there are more lines than colours

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 from ..machine import files
 from ..machine.environment import THREADS, keep_freed_memory
 from . import checkpoints
-from .experiment import Experiment, ExperimentError, as_dict, from_dict, named_code
 from .logs import FAILURE, records
+from .spec.experiment import Experiment, ExperimentError, as_dict, from_dict, named_code
 
 FINISHED, STOPPED, FAILED, BUSY = "finished", "stopped", "failed", "busy"
 WAIT = 0.2  # seconds between looks at signals

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..machine import files
 from ..machine.files import write_whole
-from .experiment import Experiment, ExperimentError, read
+from .spec.experiment import Experiment, ExperimentError, read
 
 EXPERIMENT = "experiment.toml"
 LOG = "log.jsonl"

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import checkpoints, series
-from .building import find_row
-from .experiment import METRICS
 from .series import Run
+from .spec.building import find_row
+from .spec.experiment import METRICS
 
 
 def lacks_errors(run: Run) -> str | None:

@@ -16,8 +16,8 @@ from ..backends import Backend
 from ..network import Network, forward
 from ..registry.rows import feedback_weights
 from ..types import Array, Batch, Info, Optimizer, Params, State, Step
-from .building import Built
-from .phases import LEARNING
+from .spec.building import Built
+from .spec.phases import LEARNING
 
 STILL = Optimizer(lambda params, address, kernels: (), lambda grads, memory, params, kernels: (params, memory))
 TOP = 5

@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from ..network import forward
 from ..showing.svg import STYLE
 from . import checkpoints
-from .building import build, first_state
 from .contracts import Reporter
-from .experiment import ExperimentError
 from .lines import literal
 from .series import Run, grouped
+from .spec.building import build, first_state
+from .spec.experiment import ExperimentError
 
 FIRST_WEIGHTS = "forward/params/1/W"
 FIELDS, FIELDS_WIDE = 64, 8

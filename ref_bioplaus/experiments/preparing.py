@@ -15,12 +15,14 @@ from ..backends import Backend, BackendError
 from ..machine import environment, files, memory
 from ..machine.files import TEMPORARY
 from ..types import Batch
-from . import checkpoints, monitor, papers
-from .building import Built, Shape
+from . import checkpoints, monitor
 from .checkpoints import Checkpoint
 from .contracts import Reporter
 from .data.contract import Data
-from .experiment import (
+from .logs import EXPERIMENT, FAILURE, LOG, TENSORBOARD
+from .spec.building import Built, Shape
+from .spec.differences import differences, same, understood
+from .spec.experiment import (
     NOT_LEARNING,
     OWN,
     Experiment,
@@ -32,7 +34,6 @@ from .experiment import (
     plain,
     read,
 )
-from .logs import EXPERIMENT, FAILURE, LOG, TENSORBOARD
 
 SHOWN = 12  # classes that a sentence lists
 BEGUN = (EXPERIMENT, LOG, TENSORBOARD, FAILURE, checkpoints.BEST)  # what a run has before its first checkpoint
@@ -128,27 +129,6 @@ def check_unedited(out: Path, checkpoint: Checkpoint, experiment: Experiment) ->
             "back, or delete the file, which is then written anew, and name what is to be changed as an option, as "
             "--epochs 20."
         )
-
-
-def understood(fields: Any) -> dict[str, Any]:
-    """Stored fields of an experiment in their full form; {} where they are none."""
-    try:
-        return as_dict(from_dict(fields))
-    except (ExperimentError, AttributeError, TypeError):
-        return {}
-
-
-def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    """Whether the fields of two experiments are equal, and their modifications in the same order."""
-    return a == b and list(a.get("modifications", ())) == list(b.get("modifications", ()))
-
-
-def differences(a: dict[str, Any], b: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """(dotted path, value in a, value in b) wherever the fields of two experiments differ; None where one has none."""
-    mine, theirs = dict(papers.flat(a)), dict(papers.flat(b))
-    for name in sorted(mine.keys() | theirs.keys()):
-        if mine.get(name) != theirs.get(name):
-            yield name, mine.get(name), theirs.get(name)
 
 
 def labels_of(data: Data) -> str | None:

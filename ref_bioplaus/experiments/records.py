@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from .. import registry
 from ..registry import Row
 from . import demo_agreement
-from .phases import Phases
 from .recipes import BATCH, Architecture, note
+from .spec.phases import Phases
 
 REFERENCE = "numpy"
 

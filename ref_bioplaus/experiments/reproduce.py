@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..machine.files import content
-from . import checkpoints, logs, papers, phases, segments
-from .checking import checked
-from .experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict, from_dict, overridden
+from . import checkpoints, logs, papers, segments
 from .jobs import Job, check_backends
 from .logs import FAILURE, records, stored
-from .phases import Phases
 from .preparing import check_checkpoint, check_same, check_unedited
+from .spec import phases
+from .spec.checking import checked
+from .spec.experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict, from_dict, overridden
+from .spec.phases import Phases
 
 MEASURED = {  # a table's quantity: the record's number, and whether the paper means the best epoch's
     "train error": ("train_error", None),

@@ -153,7 +153,7 @@ def show(report: Any, whole: Any, out: Path, console: Console) -> None:
 def written(report: Any, out: Path) -> tuple[Path, Path]:
     """Write a report. Raises ExperimentError where the folder cannot be written to."""
     from . import side_by_side
-    from .experiment import ExperimentError
+    from .spec.experiment import ExperimentError
 
     try:
         return side_by_side.write(report, out)
@@ -241,7 +241,7 @@ def searched(
     from dataclasses import replace
 
     from . import reproduce
-    from .experiment import ExperimentError, overridden, read
+    from .spec.experiment import ExperimentError, overridden, read
 
     if (path is None) == (table is None) or (table is None) != (method is None):
         raise ExperimentError("Name what to search: either --experiment FILE, or --table, --column and --method.")

@@ -14,13 +14,11 @@ from ..backends import Backend
 from ..machine import environment, files
 from ..tree import tree_map
 from ..types import Array, Batch, State
-from . import checkpoints, estimates, headers, monitor, phases, segments
-from .building import Built, build, first_state
+from . import checkpoints, estimates, headers, monitor, segments
 from .checkpoints import Checkpoint, CheckpointError
 from .contracts import Reporter
 from .data.contract import Data
 from .diagnosis import NotFinite, diagnosis
-from .experiment import Experiment, as_dict
 from .interrupt import Interrupt
 from .logs import LOG, TENSORBOARD, Log, records_of, reopened, segments_of
 from .preparing import (
@@ -35,6 +33,9 @@ from .preparing import (
     settled,
     shape_of,
 )
+from .spec import phases
+from .spec.building import Built, build, first_state
+from .spec.experiment import Experiment, as_dict
 
 LOOK_EVERY = 0.5  # seconds between looks at the loss, each of which waits for the device
 HELD_LOSSES = 1000  # batches whose losses may wait for a look

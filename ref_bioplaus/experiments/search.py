@@ -31,12 +31,22 @@ import numpy as np
 from ..machine import files
 from ..machine.files import write_whole
 from ..showing.words import unknown
-from . import papers, phases
-from .checking import checked
-from .experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict, as_toml, check_type, from_dict, named_code
+from . import papers
 from .jobs import Job, check_backends, is_finished
 from .logs import FAILURE, records, segments
 from .segments import told
+from .spec import phases
+from .spec.checking import checked
+from .spec.experiment import (
+    NOT_LEARNING,
+    Experiment,
+    ExperimentError,
+    as_dict,
+    as_toml,
+    check_type,
+    from_dict,
+    named_code,
+)
 
 KINDS = {"uniform": ("low", "high"), "log-uniform": ("low", "high"), "choice": ("values",)}
 RESULTS, SEARCH, BEST = "results.jsonl", "search.json", "best.toml"

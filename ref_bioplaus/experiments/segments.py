@@ -21,7 +21,7 @@ from ..backends import Backend
 from ..machine.environment import THREADS, cores, processor, versions
 from .data import hashing
 from .data.contract import Data
-from .experiment import OWN, Experiment, as_dict
+from .spec.experiment import OWN, Experiment, as_dict
 
 SHORT = 12  # letters of a hash, for a reader
 BEST_BY = {

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import logs, papers, segments
-from .building import find_row
-from .experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict
 from .logs import records, stored
+from .spec.building import find_row
+from .spec.experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict
 
 SHOWN_FIRST = ("model", "dataset")  # in a label, where any two groups differ in them
 

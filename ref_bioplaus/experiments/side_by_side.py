@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from . import papers
-from .experiment import as_dict
 from .reproduce import MEASURED, Line, Report, Result, Spread
+from .spec.experiment import as_dict
 
 OTHER_IMAGES = "of other images"  # in the place of the paper's number
 LARGE = 1e7  # from here on a mean is shown with its power of ten

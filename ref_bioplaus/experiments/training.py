@@ -15,11 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from . import checkpoints, headers, monitor, segments
-from .building import build, first_state
-from .checking import checked
 from .contracts import Reporter
 from .data.contract import Data
-from .experiment import OWN, Experiment, ExperimentError, as_dict, from_dict, plain
 from .preparing import (
     alone,
     check_empty,
@@ -34,6 +31,9 @@ from .preparing import (
     shape_of,
 )
 from .running import NotFinite, Run, Training
+from .spec.building import build, first_state
+from .spec.checking import checked
+from .spec.experiment import OWN, Experiment, ExperimentError, as_dict, from_dict, plain
 
 __all__ = ("Data", "NotFinite", "Reporter", "Run", "evaluate", "resume", "train")
 

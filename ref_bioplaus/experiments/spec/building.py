@@ -7,13 +7,13 @@ import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from .. import algorithms, initializers, inverses, losses, optimizers, registry
-from ..algorithms.sign_symmetry import RULES
-from ..backends import Backend
-from ..models import MODELS
-from ..network import Network
-from ..showing.words import unknown
-from ..types import Algorithm, Loss, Optimizer, State
+from ... import algorithms, initializers, inverses, losses, optimizers, registry
+from ...algorithms.sign_symmetry import RULES
+from ...backends import Backend
+from ...models import MODELS
+from ...network import Network
+from ...showing.words import unknown
+from ...types import Algorithm, Loss, Optimizer, State
 from .experiment import Experiment, ExperimentError, Table, check_type, plain
 from .options import (
     INT32,

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from .. import backends
-from ..models import MODELS
-from ..types import Schedule
+from ... import backends
+from ...models import MODELS
+from ...types import Schedule
+from ..data.augmentation import DataError
 from .building import Shape, build, parameters_of
 from .checking import STEPS, checked
-from .data.augmentation import DataError
 from .experiment import Experiment, ExperimentError
 
 LEARNING = ("learn", "engaged", "parallel", "forward")  # modes that assign errors, one of which every algorithm has

@@ -4,10 +4,10 @@ import difflib
 from dataclasses import replace
 from typing import Any
 
-from .. import registry
-from ..models import MODELS
-from ..showing.words import unknown
-from . import recipes
+from ... import registry
+from ...models import MODELS
+from ...showing.words import unknown
+from . import rates
 from .building import (
     LOSSES,
     OPTIMIZERS,
@@ -97,8 +97,8 @@ def loss_of(experiment: Experiment) -> str:
 
 def check_dataset(experiment: Experiment) -> None:
     """Raise ExperimentError for a dataset that can be none of the hub's, where no folder stands in its place."""
-    from .data.augmentation import parse
-    from .data.loading import KNOWN
+    from ..data.augmentation import parse
+    from ..data.loading import KNOWN
 
     name, known = experiment.dataset, ("embedded", *KNOWN)
     if name and name != OWN and experiment.data is None and name not in known and "/" not in name:
@@ -158,9 +158,9 @@ def default_model_options(experiment: Experiment, row: registry.Row) -> dict[str
     return given
 
 
-def recipe(row: registry.Row) -> recipes.Recipe:
+def recipe(row: registry.Row) -> rates.Recipe:
     """How the demo trains a row."""
-    return recipes.FULLY_CONNECTED.get(row.name, recipes.DEFAULT_INVERSE if row.inverses else recipes.DEFAULT)
+    return rates.FULLY_CONNECTED.get(row.name, rates.DEFAULT_INVERSE if row.inverses else rates.DEFAULT)
 
 
 def default_optimizer(experiment: Experiment, row: registry.Row) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from .. import naming
-from ..machine import files
-from ..showing.words import shown, unknown
+from ... import naming
+from ...machine import files
+from ...showing.words import shown, unknown
 
 Table = Mapping[str, Any]
 

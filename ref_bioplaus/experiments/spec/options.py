@@ -6,8 +6,8 @@ Each raises ExperimentError, one sentence, for a value that is none of its kind.
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from .. import inverses
-from ..showing.words import nearest, shown, unknown
+from ... import inverses
+from ...showing.words import nearest, shown, unknown
 from .experiment import ExperimentError, Table, check_type
 
 Parser = Callable[[str, Any], Any]
