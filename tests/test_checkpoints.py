@@ -10,8 +10,8 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
-from ref_bioplaus.experiments import checkpoints
-from ref_bioplaus.experiments.checkpoints import BEST, CheckpointError, found, latest, load, name_at, save
+from ref_bioplaus.experiments.runs import checkpoints
+from ref_bioplaus.experiments.runs.checkpoints import BEST, CheckpointError, found, latest, load, name_at, save
 from ref_bioplaus.machine import files
 from ref_bioplaus.machine.files import write_whole
 from tests.conftest import get

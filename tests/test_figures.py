@@ -10,7 +10,8 @@ from matplotlib.text import Text
 from typer.testing import CliRunner
 
 from ref_bioplaus.cli import app
-from ref_bioplaus.experiments import checkpoints, compare, figures, mosaics, preparing, series
+from ref_bioplaus.experiments import compare, figures, mosaics, preparing, series
+from ref_bioplaus.experiments.runs import checkpoints
 from ref_bioplaus.experiments.spec.experiment import Experiment, ExperimentError
 from ref_bioplaus.experiments.training import train
 from tests.embedded_data import embedded_data

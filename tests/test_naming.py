@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 from ref_bioplaus import backends, naming
 from ref_bioplaus.backends import BackendError
 from ref_bioplaus.cli import app
-from ref_bioplaus.experiments import checkpoints, jobs, logs, search
+from ref_bioplaus.experiments import jobs, search
+from ref_bioplaus.experiments.runs import checkpoints, logs
 from ref_bioplaus.experiments.spec.checking import checked
 from ref_bioplaus.experiments.spec.experiment import Experiment, as_dict, from_dict, overridden, read
 from ref_bioplaus.experiments.training import evaluate, resume, train

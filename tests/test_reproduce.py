@@ -20,19 +20,10 @@ from typer.testing import CliRunner
 
 from ref_bioplaus import registry
 from ref_bioplaus.cli import app
-from ref_bioplaus.experiments import (
-    checkpoints,
-    compare,
-    jobs,
-    logs,
-    papers,
-    preparing,
-    reproduce,
-    series,
-    side_by_side,
-    training,
-)
+from ref_bioplaus.experiments import compare, jobs, papers, reproduce, series, side_by_side, training
 from ref_bioplaus.experiments.data import augmentation, loading
+from ref_bioplaus.experiments.runs import checkpoints, logs
+from ref_bioplaus.experiments.runs import folder as folder_module
 from ref_bioplaus.experiments.spec import phases
 from ref_bioplaus.experiments.spec.building import Shape, build
 from ref_bioplaus.experiments.spec.checking import checked
@@ -477,9 +468,9 @@ def wait_for(condition):
 def is_free(folder):
     """Whether no process runs in a folder."""
     try:
-        with preparing.alone(folder):
+        with folder_module.alone(folder):
             return True
-    except preparing.Busy:
+    except folder_module.Busy:
         return False
 
 
@@ -553,9 +544,9 @@ def test_a_loss_that_is_not_finite_fails_alone(tmp_path):
 
 def test_two_programs_do_not_share_a_run(tmp_path):
     (job,) = reproduce.planned(TABLE, COLUMN, ["bp"], out=tmp_path, epochs=1, dataset="embedded")
-    with preparing.alone(job.out):
+    with folder_module.alone(job.out):
         (outcome,) = jobs.run([job])
-        with pytest.raises(preparing.Busy, match="Another process is running"):
+        with pytest.raises(folder_module.Busy, match="Another process is running"):
             training.train(job.experiment, job.out)
     assert outcome.end == jobs.BUSY
     assert not job.out.exists()

@@ -9,7 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from ref_bioplaus.cli import app
-from ref_bioplaus.experiments import jobs, logs, papers, reproduce, search, training
+from ref_bioplaus.experiments import jobs, papers, reproduce, search, training
+from ref_bioplaus.experiments.runs import logs
 from ref_bioplaus.experiments.spec.checking import checked
 from ref_bioplaus.experiments.spec.experiment import Experiment, ExperimentError, as_toml, read
 from tests.embedded_data import embedded_data

@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from ref_bioplaus.cli import app
-from ref_bioplaus.experiments import logs
 from ref_bioplaus.experiments.data import streaming
+from ref_bioplaus.experiments.runs import logs
 from ref_bioplaus.experiments.spec.experiment import Experiment
 from ref_bioplaus.experiments.training import train
 from ref_bioplaus.machine import files

@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 
 from ref_bioplaus import predict
 from ref_bioplaus.cli import app
-from ref_bioplaus.experiments import checkpoints, compare, figures, logs, preparing, running, segments, series, training
+from ref_bioplaus.experiments import compare, figures, preparing, running, series, training
 from ref_bioplaus.experiments.data import hashing, loading
+from ref_bioplaus.experiments.runs import checkpoints, logs, segments
 from ref_bioplaus.experiments.spec.building import build, first_state
 from ref_bioplaus.experiments.spec.experiment import OWN, Experiment, ExperimentError, as_dict, as_toml, from_dict, read
 from ref_bioplaus.experiments.training import evaluate, resume, train

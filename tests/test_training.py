@@ -18,8 +18,10 @@ from typer.testing import CliRunner
 from ref_bioplaus.cli import app
 from ref_bioplaus.conformance.judging import judge
 from ref_bioplaus.conformance.judging.rounding import PRECISIONS, Rounding
-from ref_bioplaus.experiments import checkpoints, estimates, logs, monitor, preparing, running, training
-from ref_bioplaus.experiments.checkpoints import CheckpointError
+from ref_bioplaus.experiments import estimates, monitor, preparing, running, training
+from ref_bioplaus.experiments.runs import checkpoints, logs
+from ref_bioplaus.experiments.runs import folder as folder_module
+from ref_bioplaus.experiments.runs.checkpoints import CheckpointError
 from ref_bioplaus.experiments.spec.building import Shape, build
 from ref_bioplaus.experiments.spec.checking import checked
 from ref_bioplaus.experiments.spec.experiment import Experiment, ExperimentError, read
@@ -527,9 +529,9 @@ def test_as_many_images_with_other_labels_are_refused(tmp_path):
 
 def test_another_process_is_kept_out(tmp_path):
     train(of(**PLAIN, epochs=1), tmp_path, images=embedded_data())
-    with preparing.alone(tmp_path):
+    with folder_module.alone(tmp_path):
         for go in (lambda: resume(tmp_path, images=embedded_data()), lambda: train(of(), tmp_path, resume=True)):
-            with pytest.raises(preparing.Busy, match="Another process is running"):
+            with pytest.raises(folder_module.Busy, match="Another process is running"):
                 go()
     assert resume(tmp_path, epochs=2, images=embedded_data()).finished
 

@@ -172,8 +172,8 @@ def sentences(work: Callable) -> Any:
     """What `work` returns; what it raises for a user to read becomes a sentence and an exit code."""
     from ..backends import BackendError
     from ..machine.files import NotOrdinary
-    from .checkpoints import CheckpointError
     from .running import NotFinite
+    from .runs.checkpoints import CheckpointError
     from .spec.experiment import ExperimentError
 
     expected: tuple[type[Exception], ...] = (BackendError, CheckpointError, ExperimentError, NotOrdinary, ImportError)

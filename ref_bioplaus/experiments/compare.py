@@ -7,12 +7,12 @@ from typing import Any
 from ..machine.files import write_whole
 from ..showing.pages import template
 from ..showing.svg import svg
-from . import figures, segments, series
-from .checkpoints import CheckpointError
+from . import figures, series
 from .figures import FIGURES
-from .reproduce import spread
+from .runs import segments
+from .runs.checkpoints import CheckpointError
+from .runs.seeds import shown, spread
 from .series import Group, Run
-from .side_by_side import shown
 from .spec import phases
 from .spec.experiment import ExperimentError
 

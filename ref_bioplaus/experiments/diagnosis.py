@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..types import in_order
-from . import checkpoints, monitor
+from . import monitor
+from .runs import checkpoints
 from .spec.building import first_state
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 
 from ..machine import files
 from ..machine.environment import THREADS, keep_freed_memory
-from . import checkpoints
-from .logs import FAILURE, records
+from .runs import checkpoints
+from .runs.logs import FAILURE, records
 from .spec.experiment import Experiment, ExperimentError, as_dict, from_dict, named_code
 
 FINISHED, STOPPED, FAILED, BUSY = "finished", "stopped", "failed", "busy"
@@ -226,7 +226,7 @@ def carried_out(experiment: Experiment, out: Path, tell) -> tuple[str, str]:
     from ..machine.files import NotOrdinary
     from . import training
     from .data.loading import DataError
-    from .preparing import Busy
+    from .runs.folder import Busy
 
     class Teller(training.Reporter):
         """Every word becomes an event."""

@@ -6,7 +6,8 @@ Each `lacks_...` returns what to do about a run that cannot be drawn, a sentence
 from collections.abc import Sequence
 from typing import Any
 
-from . import checkpoints, series
+from . import series
+from .runs import checkpoints
 from .series import Run
 from .spec.building import find_row
 from .spec.experiment import METRICS

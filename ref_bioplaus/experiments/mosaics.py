@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 
 from ..network import forward
 from ..showing.svg import STYLE
-from . import checkpoints
 from .contracts import Reporter
 from .lines import literal
+from .runs import checkpoints
 from .series import Run, grouped
 from .spec.building import build, first_state
 from .spec.experiment import ExperimentError

@@ -13,17 +13,18 @@ The paper's numbers do not stand beside those of other images.
 
 import difflib
 import re
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..machine.files import content
-from . import checkpoints, logs, papers, segments
+from . import papers
 from .jobs import Job, check_backends
-from .logs import FAILURE, records, stored
-from .preparing import check_checkpoint, check_same, check_unedited
+from .runs import checkpoints, logs, segments
+from .runs.folder import check_checkpoint, check_same, check_unedited
+from .runs.logs import FAILURE, records, stored
+from .runs.seeds import Spread, spread
 from .spec import phases
 from .spec.checking import checked
 from .spec.experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict, from_dict, overridden
@@ -56,14 +57,6 @@ class Result(NamedTuple):
     same_images: bool = True  # as the paper's, as far as is known
     phases: Phases | None = None  # of its epochs
     segments: Sequence[dict[str, Any]] = ()  # what computed it; none in an older log
-
-
-class Spread(NamedTuple):
-    """A mean over seeds, and their sample standard deviation: None for one seed."""
-
-    mean: float
-    deviation: float | None
-    seeds: int
 
 
 @dataclass(frozen=True)
@@ -366,14 +359,6 @@ def lines_of(table: papers.Table, column: papers.Column, row: papers.Row, result
 def without_none(found: dict[str, Spread | None]) -> dict[str, Spread]:
     """The quantities that were measured."""
     return {name: value for name, value in found.items() if value is not None}
-
-
-def spread(numbers: Iterable[float | None]) -> Spread | None:
-    """Mean and sample standard deviation; None without numbers."""
-    known = [number for number in numbers if number is not None]
-    if not known:
-        return None
-    return Spread(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None, len(known))
 
 
 # As text

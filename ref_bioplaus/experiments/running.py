@@ -14,25 +14,16 @@ from ..backends import Backend
 from ..machine import environment, files
 from ..tree import tree_map
 from ..types import Array, Batch, State
-from . import checkpoints, estimates, headers, monitor, segments
-from .checkpoints import Checkpoint, CheckpointError
+from . import estimates, monitor
 from .contracts import Reporter
 from .data.contract import Data
 from .diagnosis import NotFinite, diagnosis
 from .interrupt import Interrupt
-from .logs import LOG, TENSORBOARD, Log, records_of, reopened, segments_of
-from .preparing import (
-    check_checkpoint,
-    get_backend,
-    identified,
-    labels_of,
-    load_data,
-    measured_splits,
-    ordered,
-    prepare_folder,
-    settled,
-    shape_of,
-)
+from .preparing import get_backend, identified, load_data, measured_splits, ordered, settled, shape_of
+from .runs import checkpoints, headers, segments
+from .runs.checkpoints import Checkpoint, CheckpointError
+from .runs.folder import check_checkpoint, labels_of, prepare_folder
+from .runs.logs import LOG, TENSORBOARD, Log, records_of, reopened, segments_of
 from .spec import phases
 from .spec.building import Built, build, first_state
 from .spec.experiment import Experiment, as_dict

@@ -33,8 +33,8 @@ from ..machine.files import write_whole
 from ..showing.words import unknown
 from . import papers
 from .jobs import Job, check_backends, is_finished
-from .logs import FAILURE, records, segments
-from .segments import told
+from .runs.logs import FAILURE, records, segments
+from .runs.segments import told
 from .spec import phases
 from .spec.checking import checked
 from .spec.experiment import (

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import logs, papers, segments
-from .logs import records, stored
+from . import papers
+from .runs import logs, segments
+from .runs.logs import records, stored
 from .spec.building import find_row
 from .spec.experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict
 

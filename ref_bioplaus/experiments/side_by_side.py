@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from . import papers
-from .reproduce import MEASURED, Line, Report, Result, Spread
+from .reproduce import MEASURED, Line, Report, Result
+from .runs.seeds import Spread, shown
 from .spec.experiment import as_dict
 
 OTHER_IMAGES = "of other images"  # in the place of the paper's number
-LARGE = 1e7  # from here on a mean is shown with its power of ten
 HEADINGS = ("method", "quantity", "paper", "final", "difference", "best epoch", "difference", "seeds", "epochs")
 
 
@@ -60,14 +60,6 @@ def published(cell: papers.Cell, quantity: str, digits: int) -> str:
         return cell.missing[quantity]
     deviation = f" ± {cell.spreads[quantity]:.{digits}f}" if quantity in cell.spreads else ""
     return f"{cell.values[quantity]:.{digits}f}{deviation}"
-
-
-def shown(found: Spread | None, digits: int) -> str:
-    """A mean and its spread."""
-    if found is None:
-        return "–"
-    form = f".{digits}f" if abs(found.mean) < LARGE else ".3g"
-    return f"{found.mean:{form}}" + (f" ± {found.deviation:{form}}" if found.deviation is not None else "")
 
 
 def difference(found: Spread | None, paper: float | None, digits: int) -> str:

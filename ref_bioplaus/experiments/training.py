@@ -14,23 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from . import checkpoints, headers, monitor, segments
+from . import monitor
 from .contracts import Reporter
 from .data.contract import Data
-from .preparing import (
-    alone,
-    check_empty,
-    check_same,
-    check_unedited,
-    few,
-    get_backend,
-    load_data,
-    measured_splits,
-    ordered,
-    settled,
-    shape_of,
-)
+from .preparing import few, get_backend, load_data, measured_splits, ordered, settled, shape_of
 from .running import NotFinite, Run, Training
+from .runs import checkpoints, headers, segments
+from .runs.folder import alone, check_empty, check_same, check_unedited
 from .spec.building import build, first_state
 from .spec.checking import checked
 from .spec.experiment import OWN, Experiment, ExperimentError, as_dict, from_dict, plain

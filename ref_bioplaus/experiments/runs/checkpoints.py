@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backends import Backend
-from ..machine import files
-from ..machine.files import TEMPORARY, write_whole
-from ..tree import named_leaves, unflatten
-from ..types import State
+from ...backends import Backend
+from ...machine import files
+from ...machine.files import TEMPORARY, write_whole
+from ...tree import named_leaves, unflatten
+from ...types import State
 
 KEPT = 2
 BEST = "best.safetensors"

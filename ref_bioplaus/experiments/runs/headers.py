@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..network import Network
-from ..showing.words import shown
+from ...network import Network
+from ...showing.words import shown
 from . import checkpoints
 from .checkpoints import Checkpoint, CheckpointError
 

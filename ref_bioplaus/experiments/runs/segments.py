@@ -17,11 +17,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..backends import Backend
-from ..machine.environment import THREADS, cores, processor, versions
-from .data import hashing
-from .data.contract import Data
-from .spec.experiment import OWN, Experiment, as_dict
+from ...backends import Backend
+from ...machine.environment import THREADS, cores, processor, versions
+from ..data import hashing
+from ..data.contract import Data
+from ..spec.experiment import OWN, Experiment, as_dict
 
 SHORT = 12  # letters of a hash, for a reader
 BEST_BY = {
@@ -53,7 +53,7 @@ def description(experiment: Experiment, backend: Backend, data: Data) -> dict[st
 
 def images(experiment: Experiment, data: Data) -> dict[str, Any]:
     """Which images: what they are called, how many there are, and their hash."""
-    from .data.loading import EMBEDDED, KNOWN
+    from ..data.loading import EMBEDDED, KNOWN
 
     as_named = None
     if experiment.dataset in (EMBEDDED, *KNOWN) and hasattr(data, "recognised"):

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..machine import files
-from ..machine.files import write_whole
-from .spec.experiment import Experiment, ExperimentError, read
+from ...machine import files
+from ...machine.files import write_whole
+from ..spec.experiment import Experiment, ExperimentError, read
 
 EXPERIMENT = "experiment.toml"
 LOG = "log.jsonl"

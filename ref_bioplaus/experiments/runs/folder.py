@@ -1,0 +1,165 @@
+"""A run's folder: for one process alone, with what it may hold and what it must."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ...machine import files, memory
+from ...machine.files import TEMPORARY
+from ..data.contract import Data
+from ..spec.differences import differences, same, understood
+from ..spec.experiment import NOT_LEARNING, OWN, Experiment, ExperimentError, as_dict, as_toml, from_dict, read
+from . import checkpoints
+from .checkpoints import Checkpoint
+from .logs import EXPERIMENT, FAILURE, LOG, TENSORBOARD
+
+BEGUN = (EXPERIMENT, LOG, TENSORBOARD, FAILURE, checkpoints.BEST)  # what a run has before its first checkpoint
+
+
+class Busy(ExperimentError):
+    """A folder whose run another process has taken."""
+
+
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """A run's folder, made where it is not there, for this process alone; taken away again where it stays empty.
+
+    Raises Busy, ExperimentError where the folder cannot be made or read, and NotOrdinary where the run would write to a
+    link.
+    """
+    made = not out.exists()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        folder = os.open(out, os.O_RDONLY)
+    except OSError as error:
+        raise ExperimentError(
+            f"The folder {out} cannot be written to ({error.strerror}): name another one with --out."
+        ) from error
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Busy(f"Another process is running {out}: wait for it, or name another folder.") from error
+        except OSError:
+            pass  # a file system without locks
+        for name in (EXPERIMENT, LOG):
+            files.check_place(out / name)  # before what is there is read
+        yield
+    finally:
+        os.close(folder)
+        if made:
+            with suppress(OSError):
+                out.rmdir()
+
+
+def check_empty(out: Path, begun: bool) -> None:
+    """Raise ExperimentError unless a folder is not there yet or empty; begun: it may hold a run without checkpoints."""
+    there = list(out.iterdir())
+    others = [path for path in there if path.name not in BEGUN and path.suffix != TEMPORARY]
+    if there and not others and not begun:
+        raise ExperimentError(
+            f"{out} holds a run that has no checkpoint yet: start it again with --resume, or name another folder."
+        )
+    if others:
+        raise ExperimentError(
+            f"{out} is there already and not empty: continue it with {files.typed('resume', out)}, "
+            "or name another folder."
+        )
+
+
+def check_same(experiment: Experiment, stored: Experiment, out: Path) -> None:
+    """Raise ExperimentError where two experiments do not learn the same."""
+    mine, theirs = as_dict(experiment), as_dict(stored)
+    for name in sorted(mine.keys() | theirs.keys()):
+        a, b = mine.get(name), theirs.get(name)
+        moved = name == "modifications" and list(a or ()) != list(b or ())  # each is wrapped around those before it
+        if name not in NOT_LEARNING and (a != b or moved):
+            raise ExperimentError(
+                f"The run in {out} has {name} = {b!r}, not {a!r}: leave it as it is, or start in another folder."
+            )
+    shared = any("start_share" in options for options in stored.modifications.values())
+    if shared and experiment.epochs != stored.epochs:
+        raise ExperimentError(
+            f"The run in {out} fixes signs after a share of its {stored.epochs} epochs, so it cannot become one of "
+            f"{experiment.epochs}: leave epochs as it is, or start in another folder."
+        )
+
+
+def check_unedited(out: Path, checkpoint: Checkpoint, experiment: Experiment) -> None:
+    """Raise ExperimentError where a run's experiment.toml was changed since it was written, and show how; NotOrdinary
+    where it is a link.
+
+    It may hold what any checkpoint of the folder says or said before the run was resumed with changes, or `experiment`,
+    what is to be from here on.
+    """
+    path = out / EXPERIMENT
+    files.check_place(path)
+    if not path.exists():
+        return
+    headers = [checkpoint.header, *map(checkpoints.header_of, (*checkpoints.found(out), out / checkpoints.BEST))]
+    said = [header.get(name) for header in headers for name in ("experiment", "experiment_before")]
+    there, run = as_dict(read(path)), as_dict(from_dict(checkpoint.header["experiment"]))
+    if not any(same(there, fields) for fields in (run, as_dict(experiment), *map(understood, said))):
+        shown = [f"{name} = {mine!r} where the run has {theirs!r}" for name, mine, theirs in differences(there, run)]
+        raise ExperimentError(
+            f"The file {path} was edited, {', '.join(shown) or 'its modifications have another order'}: take the edit "
+            "back, or delete the file, which is then written anew, and name what is to be changed as an option, as "
+            "--epochs 20."
+        )
+
+
+def labels_of(data: Data) -> str | None:
+    """What tells training images from others; None where the data does not say."""
+    return getattr(data, "fingerprint", None)
+
+
+def check_checkpoint(checkpoint: Checkpoint | None, data: Data, experiment: Experiment, out: Path, total: int) -> None:
+    """Raise ExperimentError where a run goes on with other images, or would have to go back. total: its steps."""
+    if checkpoint is None:
+        return
+    header, now = checkpoint.header, data.train.count
+    place = experiment.data or (None if experiment.dataset == OWN else experiment.dataset)
+    before = header.get("images", now)
+    if now != before:
+        raise ExperimentError(
+            f"The run in {out} learned from {before:,} training images, but here are {now:,}: "
+            "name the same data, or start in another folder."
+        )
+    if None not in (header.get("labels"), labels_of(data)) and header["labels"] != labels_of(data):
+        raise ExperimentError(
+            f"The run in {out} learned from images with other labels than those "
+            f"{f'of {place}' if place else 'given here'}: name the same data, or start in another folder."
+        )
+    if header["step"] > total:
+        raise ExperimentError(
+            f"The run in {out} has taken {header['step']:,} steps, so it cannot end after {total:,}: ask "
+            "for more epochs or steps."
+        )
+
+
+def prepare_folder(out: Path, experiment: Experiment, state: int, checkpoint: Checkpoint | None) -> None:
+    """Write the experiment into the folder, and first into the checkpoint that is gone on from, where there is one.
+
+    state: its bytes. Raises ExperimentError where there is no room or no right to.
+    """
+    needed = (checkpoints.KEPT + 2) * (state + 100_000)
+    try:
+        checkpoints.remove_temporaries(out)
+        (out / FAILURE).unlink(missing_ok=True)
+        free = memory.free_disk(out)
+        if free is not None and free < needed:
+            raise ExperimentError(
+                f"The folder {out} has {memory.size(free)} free, but the checkpoints need "
+                f"{memory.size(needed)}: make room, or name another folder with --out."
+            )
+        if checkpoint is None:
+            (out / checkpoints.BEST).unlink(missing_ok=True)
+        else:
+            checkpoints.keep_until(out, checkpoint, as_dict(experiment))
+        files.write_whole(out / EXPERIMENT, as_toml(experiment).encode())
+    except OSError as error:
+        raise ExperimentError(
+            f"The folder {out} cannot be written to ({error.strerror}): name another one with --out."
+        ) from error
