@@ -5,7 +5,7 @@
 
 A run, three steps of it with its measuring and its checkpoints on random images, is a process of its own with one
 thread. What it took is the highest resident size less what was resident once the libraries were loaded. The constants
-are those by which the worst ratio of said and taken is nearest to 1; put them into experiments/estimates.py.
+are those by which the worst ratio of said and taken is nearest to 1; put them into experiments/training/needs.py.
 """
 
 import json
@@ -19,13 +19,13 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import typer
 
-from ref_bioplaus.experiments import contracts, estimates, preparing
 from ref_bioplaus.experiments.data import loading
 from ref_bioplaus.experiments.data.augmentation import parse
-from ref_bioplaus.experiments.estimates import Taken
 from ref_bioplaus.experiments.spec import building, checking
 from ref_bioplaus.experiments.spec.experiment import Experiment
-from ref_bioplaus.experiments.training import train
+from ref_bioplaus.experiments.training import needs, opening, reporter
+from ref_bioplaus.experiments.training.needs import Taken
+from ref_bioplaus.experiments.training.starting import train
 from ref_bioplaus.machine import environment
 from ref_bioplaus.machine.memory import size
 
@@ -70,9 +70,9 @@ def measured(run: Run, backend_name: str, kernels: str) -> dict[str, Any]:
         Experiment(algorithm=run.algorithm, model=run.model, backend=backend_name, kernels=kernels, batch=run.batch,
                    steps=3, epochs=1, checkpoint_every=0.0)
     )  # fmt: skip
-    backend = preparing.get_backend(experiment, contracts.Reporter())
-    built = building.build(experiment, backend, preparing.shape_of(data, experiment))
-    said = estimates.estimate(experiment, built, backend)
+    backend = opening.get_backend(experiment, reporter.Reporter())
+    built = building.build(experiment, backend, opening.shape_of(data, experiment))
+    said = needs.estimate(experiment, built, backend)
     import safetensors.numpy  # noqa: F401
 
     backend.wrap(lambda a: a + 1)(backend.asarray(np.ones(3, np.float32)))

@@ -18,7 +18,7 @@ from asv_bench.flops import step_flops
 from asv_bench.profile_jax import added_up
 from asv_bench.workloads import METHODS, WORKLOADS, Training, methods_of, without_dropout
 from ref_bioplaus import backends
-from ref_bioplaus.experiments.estimates import Taken
+from ref_bioplaus.experiments.training.needs import Taken
 from ref_bioplaus.kernels import PORTABLE
 from ref_bioplaus.network import forward
 from ref_bioplaus.tree import leaves, tree_map

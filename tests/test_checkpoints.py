@@ -259,7 +259,7 @@ def test_tensors_of_another_kind_do_not_fit(library, dtype, tmp_path):
 def run(tmp_path_factory):
     """A run of two epochs, and its newest checkpoint."""
     from ref_bioplaus.experiments.spec.experiment import Experiment
-    from ref_bioplaus.experiments.training import train
+    from ref_bioplaus.experiments.training.starting import train
 
     out = tmp_path_factory.mktemp("headers") / "run"
     train(
@@ -304,7 +304,7 @@ def forged(path, value):
 def test_a_header_that_no_run_has_written_is_a_sentence(path, value, sentence, run, tmp_path):
     """With a right checksum: whoever wrote it meant it."""
     from ref_bioplaus.experiments.spec.experiment import ExperimentError
-    from ref_bioplaus.experiments.training import evaluate, resume
+    from ref_bioplaus.experiments.training.starting import evaluate, resume
 
     out, newest = run
     shutil.copytree(out, tmp_path / "run")
@@ -320,7 +320,7 @@ def test_a_header_that_no_run_has_written_is_a_sentence(path, value, sentence, r
 
 
 def test_more_batches_than_an_epoch_has_are_a_sentence(run, tmp_path):
-    from ref_bioplaus.experiments.training import resume
+    from ref_bioplaus.experiments.training.starting import resume
 
     out, newest = run
     shutil.copytree(out, tmp_path / "run")

@@ -18,7 +18,7 @@ from ref_bioplaus import backends, embedded
 from ref_bioplaus.experiments.data import augmentation, loading, streaming
 from ref_bioplaus.experiments.data.loading import DataError
 from ref_bioplaus.experiments.spec.experiment import Experiment, read
-from ref_bioplaus.experiments.training import train
+from ref_bioplaus.experiments.training.starting import train
 from ref_bioplaus.machine import environment as environment_module
 from ref_bioplaus.tree import named_leaves
 from tests.conftest import get

@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 
 from ref_bioplaus import algorithms, inverses, registry
-from ref_bioplaus.experiments import preparing
-from ref_bioplaus.experiments.contracts import Reporter
 from ref_bioplaus.experiments.spec.building import (  # fmt: skip
     INITIALIZERS,
     OPTIMIZERS,
@@ -40,6 +38,8 @@ from ref_bioplaus.experiments.spec.experiment import (
     read,
 )
 from ref_bioplaus.experiments.spec.options import parsed
+from ref_bioplaus.experiments.training import opening
+from ref_bioplaus.experiments.training.reporter import Reporter
 from ref_bioplaus.machine import environment
 from ref_bioplaus.models import MODELS
 from ref_bioplaus.tree import named_leaves
@@ -393,7 +393,7 @@ def test_pixels_are_normalised_or_not_as_the_field_says(monkeypatch):
     monkeypatch.setattr(loading, "load", load)
     for normalise in (True, False):
         few = Experiment(normalise=normalise, held_out=3, dataset="ylecun/mnist", data="few")
-        preparing.load_data(checked(few), Teller())
+        opening.load_data(checked(few), Teller())
     assert told == ["few has 10 training images, ylecun/mnist has 60,000."]
     assert [named["normalise"] for named in asked] == [True, False]
     assert {named["held_out"] for named in asked} == {3}
@@ -610,7 +610,7 @@ def test_a_gpu_is_asked_for_the_same_bits_every_time(monkeypatch):
     ):
         monkeypatch.setenv("XLA_FLAGS", before)
         monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
-        preparing.get_backend(checked(SMALL), Reporter())
+        opening.get_backend(checked(SMALL), Reporter())
         assert os.environ["XLA_FLAGS"] == after
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     asked = []
@@ -639,4 +639,4 @@ def test_jax_takes_the_flag_that_is_set_for_it(tmp_path):
 
 
 def test_the_embedded_data_has_the_form_that_training_asks_for():
-    assert preparing.shape_of(embedded_data(), Experiment(batch=100)) == Shape((10, 6, 1), 10, 5)
+    assert opening.shape_of(embedded_data(), Experiment(batch=100)) == Shape((10, 6, 1), 10, 5)

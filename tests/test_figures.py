@@ -10,10 +10,11 @@ from matplotlib.text import Text
 from typer.testing import CliRunner
 
 from ref_bioplaus.cli import app
-from ref_bioplaus.experiments import compare, figures, mosaics, preparing, series
+from ref_bioplaus.experiments import compare, figures, mosaics, series
 from ref_bioplaus.experiments.runs import checkpoints
 from ref_bioplaus.experiments.spec.experiment import Experiment, ExperimentError
-from ref_bioplaus.experiments.training import train
+from ref_bioplaus.experiments.training import opening
+from ref_bioplaus.experiments.training.starting import train
 from tests.embedded_data import embedded_data
 
 SMALL = {"model_options": {"width": 8 / 256}, "batch": 100, "epochs": 2, "checkpoint_every": 1000.0}
@@ -307,7 +308,7 @@ def test_compare_has_the_logs_numbers_and_its_page_needs_no_other_file(runs, dat
     assert page.count("<svg") == 5 and page.count("</svg>") == 5
     assert fa["test error"] in page
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(preparing, "load_data", lambda experiment, reporter: data)
+    monkeypatch.setattr(opening, "load_data", lambda experiment, reporter: data)
     result = CliRunner().invoke(app, ["compare", *(str(run.out) for run in (*members, members[0]))])
     assert "The page is compare.html" in result.output
     assert (tmp_path / "compare.html").read_text().count("<svg") == 5

@@ -212,7 +212,7 @@ IMPORTING = {  # what imports by name, or runs source, and what it may be
     "ref_bioplaus/naming.py": {"import_module"},  # the gate
     "ref_bioplaus/__init__.py": {"import_module"},  # its own parts
     "ref_bioplaus/experiments/__init__.py": {"import_module"},  # those of PLACES
-    "ref_bioplaus/experiments/monitor.py": {"import_module"},  # two writers of TensorBoard
+    "ref_bioplaus/experiments/training/measuring.py": {"import_module"},  # two writers of TensorBoard
     "ref_bioplaus/registry/readme.py": {"import_module"},  # the registry's modules
     "backends/straight.py": {"exec", "compile"},  # source that torch_trees.py and ownership.py make
 }

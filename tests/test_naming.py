@@ -22,7 +22,7 @@ from ref_bioplaus.experiments import jobs, search
 from ref_bioplaus.experiments.runs import checkpoints, logs
 from ref_bioplaus.experiments.spec.checking import checked
 from ref_bioplaus.experiments.spec.experiment import Experiment, as_dict, from_dict, overridden, read
-from ref_bioplaus.experiments.training import evaluate, resume, train
+from ref_bioplaus.experiments.training.starting import evaluate, resume, train
 from ref_bioplaus.machine import files
 
 OWN = """

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from ref_bioplaus import registry
 from ref_bioplaus.cli import app
-from ref_bioplaus.experiments import compare, jobs, papers, reproduce, series, side_by_side, training
+from ref_bioplaus.experiments import compare, jobs, papers, reproduce, series, side_by_side
 from ref_bioplaus.experiments.data import augmentation, loading
 from ref_bioplaus.experiments.runs import checkpoints, logs
 from ref_bioplaus.experiments.runs import folder as folder_module
@@ -28,6 +28,7 @@ from ref_bioplaus.experiments.spec import phases
 from ref_bioplaus.experiments.spec.building import Shape, build
 from ref_bioplaus.experiments.spec.checking import checked
 from ref_bioplaus.experiments.spec.experiment import Experiment, ExperimentError, as_toml, from_dict
+from ref_bioplaus.experiments.training import starting
 from ref_bioplaus.models import MODELS
 from tests.conftest import get
 from tests.small_models import CLASSES, SIZES
@@ -547,7 +548,7 @@ def test_two_programs_do_not_share_a_run(tmp_path):
     with folder_module.alone(job.out):
         (outcome,) = jobs.run([job])
         with pytest.raises(folder_module.Busy, match="Another process is running"):
-            training.train(job.experiment, job.out)
+            starting.train(job.experiment, job.out)
     assert outcome.end == jobs.BUSY
     assert not job.out.exists()
 

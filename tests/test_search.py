@@ -9,10 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 from ref_bioplaus.cli import app
-from ref_bioplaus.experiments import jobs, papers, reproduce, search, training
+from ref_bioplaus.experiments import jobs, papers, reproduce, search
 from ref_bioplaus.experiments.runs import logs
 from ref_bioplaus.experiments.spec.checking import checked
 from ref_bioplaus.experiments.spec.experiment import Experiment, ExperimentError, as_toml, read
+from ref_bioplaus.experiments.training import starting
 from tests.embedded_data import embedded_data
 
 BASE = Experiment(
@@ -147,11 +148,11 @@ def test_the_test_images_are_not_looked_at(tmp_path):
     data.batches = closed
     ranges = search.Ranges("ours", 1, (((), of(kind="uniform", low=0.1, high=0.2)),))
     (job,) = search.Search(replace(BASE, held_out=0), ranges, tmp_path, 1, held_out=100).todo()
-    run = training.train(job.experiment, job.out, images=data)
+    run = starting.train(job.experiment, job.out, images=data)
     assert "validation_error" in run.records[-1]
     assert not [name for record in run.records for name in record if "test" in name]
     with pytest.raises(AssertionError):
-        training.train(replace(job.experiment, test=True), tmp_path / "open", images=data)
+        starting.train(replace(job.experiment, test=True), tmp_path / "open", images=data)
 
 
 def test_an_experiment_without_test_and_held_out_images_is_refused():

@@ -12,7 +12,7 @@ from ref_bioplaus.cli import app
 from ref_bioplaus.experiments.data import streaming
 from ref_bioplaus.experiments.runs import logs
 from ref_bioplaus.experiments.spec.experiment import Experiment
-from ref_bioplaus.experiments.training import train
+from ref_bioplaus.experiments.training.starting import train
 from ref_bioplaus.machine import files
 
 COMMON = (

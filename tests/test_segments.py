@@ -11,12 +11,13 @@ from typer.testing import CliRunner
 
 from ref_bioplaus import predict
 from ref_bioplaus.cli import app
-from ref_bioplaus.experiments import compare, figures, preparing, running, series, training
+from ref_bioplaus.experiments import compare, figures, series
 from ref_bioplaus.experiments.data import hashing, loading
 from ref_bioplaus.experiments.runs import checkpoints, logs, segments
 from ref_bioplaus.experiments.spec.building import build, first_state
 from ref_bioplaus.experiments.spec.experiment import OWN, Experiment, ExperimentError, as_dict, as_toml, from_dict, read
-from ref_bioplaus.experiments.training import evaluate, resume, train
+from ref_bioplaus.experiments.training import loop, opening, starting
+from ref_bioplaus.experiments.training.starting import evaluate, resume, train
 from ref_bioplaus.machine import files
 from tests.conftest import get
 from tests.embedded_data import embedded_data
@@ -81,7 +82,7 @@ def test_the_inputs_stand_in_experiment_and_checkpoint_and_are_enough_to_predict
     x = (random_images(9, SIDES, seed=1) / 255 - inputs["mean"]) / inputs["deviation"]
     backend = get("numpy", "float32")
     experiment = from_dict(checkpoint.header["experiment"])
-    shape = preparing.Shape(tuple(inputs["shape"]), len(inputs["classes"]), 3)
+    shape = opening.Shape(tuple(inputs["shape"]), len(inputs["classes"]), 3)
     built = build(experiment, backend, shape)
     state = checkpoints.state_of(backend, checkpoint, first_state(experiment, built, backend))
     output = predict(built.network, built.loss, state, x.reshape(9, -1).astype(np.float32))
@@ -101,13 +102,13 @@ def test_other_images_are_normalised_by_what_was_learned_with(tmp_path, monkeypa
     first, dark, out = own_folder(tmp_path / "a"), own_folder(tmp_path / "b", darker=5), tmp_path / "run"
     train(Experiment(**TINY, data=str(first)), out)
     inputs = checkpoints.latest(out).header["experiment"]["inputs"]
-    used, load = [], preparing.load_data
+    used, load = [], opening.load_data
 
     def loaded(experiment, reporter):
         used.append(load(experiment, reporter))
         return used[-1]
 
-    for module in (running, training):
+    for module in (loop, starting):
         monkeypatch.setattr(module, "load_data", loaded)
     evaluate(out, data=str(dark))
     resume(out, data=str(dark), epochs=2)
@@ -237,7 +238,7 @@ def test_a_line_that_is_neither_record_nor_segment_is_damage(wrong, tmp_path):
 
 
 def test_an_edited_experiment_is_shown_refused_and_kept(tmp_path, monkeypatch):
-    for module in (running, training):
+    for module in (loop, starting):
         monkeypatch.setattr(module, "load_data", lambda experiment, reporter: embedded_data())
     out = tmp_path / "run"
     train(of(**PLAIN, epochs=1), out, images=embedded_data())
@@ -343,7 +344,7 @@ def test_a_log_that_lost_lines_in_mid_run_is_told_and_gone_on_with_when_asked(le
 
 
 def test_a_log_that_lost_lines_is_exit_code_2_and_an_option_goes_on(tmp_path, monkeypatch):
-    for module in (running, training):
+    for module in (loop, starting):
         monkeypatch.setattr(module, "load_data", lambda experiment, reporter: embedded_data())
     train(of(**PLAIN, epochs=2), tmp_path, images=embedded_data())
     (tmp_path / logs.LOG).unlink()

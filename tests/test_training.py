@@ -18,14 +18,15 @@ from typer.testing import CliRunner
 from ref_bioplaus.cli import app
 from ref_bioplaus.conformance.judging import judge
 from ref_bioplaus.conformance.judging.rounding import PRECISIONS, Rounding
-from ref_bioplaus.experiments import estimates, monitor, preparing, running, training
 from ref_bioplaus.experiments.runs import checkpoints, logs
 from ref_bioplaus.experiments.runs import folder as folder_module
 from ref_bioplaus.experiments.runs.checkpoints import CheckpointError
 from ref_bioplaus.experiments.spec.building import Shape, build
 from ref_bioplaus.experiments.spec.checking import checked
 from ref_bioplaus.experiments.spec.experiment import Experiment, ExperimentError, read
-from ref_bioplaus.experiments.training import NotFinite, resume, train
+from ref_bioplaus.experiments.training import loop, measuring, needs, opening
+from ref_bioplaus.experiments.training import starting as training
+from ref_bioplaus.experiments.training.starting import NotFinite, resume, train
 from ref_bioplaus.machine import memory
 from ref_bioplaus.tree import named_leaves, tree_map
 from ref_bioplaus.types import Batch
@@ -195,7 +196,7 @@ def test_more_epochs_outlive_a_kill_before_the_next_checkpoint(again, tmp_path, 
     out = tmp_path / "run"
     train(of(**PLAIN, epochs=1), out, images=embedded_data())
     before = checkpoints.latest(out)
-    monkeypatch.setattr(running.Training, "run", lambda training: None)  # killed before its first step
+    monkeypatch.setattr(loop.Training, "run", lambda training: None)  # killed before its first step
     if again == "resume":
         resume(out, epochs=2, images=embedded_data())
     else:
@@ -255,7 +256,7 @@ def test_tensorboard_gets_every_number_and_is_missed_before_a_folder_is_made(tmp
         def flush(self):
             pass
 
-    monkeypatch.setattr(monitor, "import_module", lambda name: SimpleNamespace(SummaryWriter=Writer))
+    monkeypatch.setattr(measuring, "import_module", lambda name: SimpleNamespace(SummaryWriter=Writer))
     experiment = of(algorithm="FA")
     train(experiment, tmp_path / "run", images=Stopping(embedded_data(), 7), tensorboard=True)
     run = resume(tmp_path / "run", images=embedded_data(), tensorboard=True)
@@ -268,7 +269,7 @@ def test_tensorboard_gets_every_number_and_is_missed_before_a_folder_is_made(tmp
     def missing(name):
         raise ImportError(name)
 
-    monkeypatch.setattr(monitor, "import_module", missing)
+    monkeypatch.setattr(measuring, "import_module", missing)
     with pytest.raises(ImportError, match="TensorBoard's writer is not installed"):
         train(experiment, tmp_path / "other", images=embedded_data(), tensorboard=True)
     assert not (tmp_path / "other").exists()
@@ -288,7 +289,7 @@ def test_the_first_step_on_another_backend_is_within_the_judges_score(first, sec
 
     numpy = get("numpy", "float64")
     data = embedded_data()
-    shape = preparing.shape_of(data, experiment)
+    shape = opening.shape_of(data, experiment)
     reference = build(checked(experiment), numpy, shape)
     start = checkpoints.state_of(numpy, stored, reference.algorithm.init(numpy.key(experiment.seed)))
     batch = next(data.batches("train", numpy, 100, experiment.seed, 1, start=1, flatten=True))
@@ -341,10 +342,10 @@ def test_errors_are_those_of_the_whole_split(tmp_path):
 def test_ranks_with_ties_and_what_is_no_number():
     y = np.eye(3, dtype=np.float32)[[0, 1, 2, 1, 0, 2]]
     output = np.array([[1, 1, 1], [1, 1, 1], [1, 1, 1], [0, 5, 9], [np.nan, 1, 1], [np.inf, 1, -np.inf]], np.float32)
-    assert list(monitor.rank(output, y)[:4]) == [0, 1, 2, 1]
-    assert monitor.rank(output, y)[4] > 0
-    assert monitor.rank(output, y)[5] > 0
-    assert list(monitor.rank(np.array([[9.0, 0.0, 1.0, 8.0]]), np.array([[0.0, 1.0, 0.0]]))) == [2]
+    assert list(measuring.rank(output, y)[:4]) == [0, 1, 2, 1]
+    assert measuring.rank(output, y)[4] > 0
+    assert measuring.rank(output, y)[5] > 0
+    assert list(measuring.rank(np.array([[9.0, 0.0, 1.0, 8.0]]), np.array([[0.0, 1.0, 0.0]]))) == [2]
 
 
 def test_angles_of_backprop_and_of_feedback_alignment(tmp_path):
@@ -555,7 +556,7 @@ def test_going_on_from_an_older_checkpoint_and_being_killed_loses_nothing(from_b
         name = "best"
     step = checkpoints.latest(tmp_path / "run", name).header["step"]
     assert step < 10
-    monkeypatch.setattr(running.Training, "run", lambda training: None)  # killed before its first step
+    monkeypatch.setattr(loop.Training, "run", lambda training: None)  # killed before its first step
     resume(tmp_path / "run", name, images=embedded_data())
     monkeypatch.undo()
     assert checkpoints.latest(tmp_path / "run").header["step"] == step
@@ -615,7 +616,7 @@ def test_the_estimate_is_what_the_state_takes(row, model, optimizer):
     built = build(experiment, backend, Shape((9, 6, 2), 4, 5))
     state = built.algorithm.init(backend.key(0))
     exact = sum(leaf.size for _, leaf in named_leaves(state) if leaf.dtype.kind == "f" and leaf.ndim)
-    found = estimates.estimate(experiment, built, backend)
+    found = needs.estimate(experiment, built, backend)
     assert found.state == 8 * exact
     assert str(found).startswith(f"parameters {found.parameters:,} (")
     assert memory.size(999) == "999 bytes"
@@ -642,7 +643,7 @@ def test_the_estimate_counts_what_a_forward_pass_makes(model):
             x, _, _ = op.forward(p.local[i], s[i], x, (backend.key(1), i), True)
             made.append(x.size)
         h.append(x)
-    assert estimates.estimate(experiment, built, backend).activations == sum(made)
+    assert needs.estimate(experiment, built, backend).activations == sum(made)
 
 
 def test_the_estimate_of_a_whole_run_is_about_what_was_measured_where_it_was():
@@ -651,11 +652,9 @@ def test_the_estimate_of_a_whole_run_is_about_what_was_measured_where_it_was():
 
     def estimated(backend=backend, **fields):
         experiment = checked(of(model="he2016/resnet20", model_options={}, **fields))
-        return estimates.estimate(
-            experiment, build(experiment, get("numpy", "float32"), Shape((12, 10, 1), 4, 5)), backend
-        )
+        return needs.estimate(experiment, build(experiment, get("numpy", "float32"), Shape((12, 10, 1), 4, 5)), backend)
 
-    found, taken = estimated(batch=64), estimates.TAKEN["numpy", "portable"]
+    found, taken = estimated(batch=64), needs.TAKEN["numpy", "portable"]
     assert found.taken == taken
     assert str(found).endswith(f"; in all about {memory.size(found.total)}")
     assert estimated(batch=128).total - found.total == pytest.approx(taken.step * 2 * 4 * found.activations, abs=2)
@@ -669,7 +668,7 @@ def test_the_estimate_of_a_whole_run_is_about_what_was_measured_where_it_was():
     assert str(there).endswith(f"; in all at least {memory.size(there.total)}")
     stranger = SimpleNamespace(name="mine", device="cpu", kernels=backend.kernels)
     assert estimated(stranger).taken == taken
-    assert estimates.TAKEN.keys() == {(n, k) for n in ("numpy", "torch", "jax") for k in ("native", "portable")}
+    assert needs.TAKEN.keys() == {(n, k) for n in ("numpy", "torch", "jax") for k in ("native", "portable")}
 
 
 def test_the_estimate_counts_statistics():
@@ -678,7 +677,7 @@ def test_the_estimate_counts_statistics():
     built = build(experiment, backend, Shape((10, 6, 1), 4, 5))
     state = built.algorithm.init(backend.key(0))
     exact = sum(leaf.size for _, leaf in named_leaves(state) if leaf.dtype.kind == "f" and leaf.ndim)
-    assert estimates.estimate(experiment, built, backend).state == 4 * exact
+    assert needs.estimate(experiment, built, backend).state == 4 * exact
 
 
 # As a library
@@ -755,7 +754,7 @@ def command(*arguments):
 @pytest.fixture
 def embedded(monkeypatch):
     """The commands train on the embedded images."""
-    for module in (running, training):
+    for module in (loop, training):
         monkeypatch.setattr(module, "load_data", lambda experiment, reporter: embedded_data())
 
 
@@ -782,7 +781,7 @@ def test_the_data_folder_is_the_one_that_the_command_names(tmp_path, embedded, m
         asked.append(experiment.data)
         return embedded_data()
 
-    for module in (running, training):
+    for module in (loop, training):
         monkeypatch.setattr(module, "load_data", load)
     out = tmp_path / "run"
     small = ("--set", "model_options.width=0.03")

@@ -80,14 +80,14 @@ def train(
     def work(reporter):
         from dataclasses import replace
 
-        from . import training
         from .spec.experiment import Experiment, overridden, read
+        from .training import starting
 
         chosen = Experiment() if experiment is None else read(experiment)
         chosen = overridden(replace(chosen, **given(named)), setting or ())
         if experiment is None and algorithm is None and chosen.algorithm == Experiment().algorithm:
             reporter.note("No --algorithm is named, so this is backpropagation: see `ref-bioplaus list algorithms`.")
-        return training.train(chosen, out, resume=resume, reporter=reporter, tensorboard=tensorboard)
+        return starting.train(chosen, out, resume=resume, reporter=reporter, tensorboard=tensorboard)
 
     carry_out(work)
 
@@ -117,9 +117,9 @@ def resume(
     }  # fmt: skip
 
     def work(reporter):
-        from . import training
+        from .training import starting
 
-        return training.resume(
+        return starting.resume(
             out, checkpoint, reporter=reporter, tensorboard=tensorboard, despite_lost_log=despite_lost_log,
             **given(changes),
         )  # fmt: skip
@@ -140,9 +140,9 @@ def evaluate(
     changes = {"data": None if data is None else str(data), "backend": backend, "device": device}
 
     def measure():
-        from . import training
+        from .training import starting
 
-        return training.evaluate(out, checkpoint, **given(changes))
+        return starting.evaluate(out, checkpoint, **given(changes))
 
     print(json.dumps(sentences(measure)))
 
@@ -172,9 +172,9 @@ def sentences(work: Callable) -> Any:
     """What `work` returns; what it raises for a user to read becomes a sentence and an exit code."""
     from ..backends import BackendError
     from ..machine.files import NotOrdinary
-    from .running import NotFinite
     from .runs.checkpoints import CheckpointError
     from .spec.experiment import ExperimentError
+    from .training.loop import NotFinite
 
     expected: tuple[type[Exception], ...] = (BackendError, CheckpointError, ExperimentError, NotOrdinary, ImportError)
     with suppress(ImportError):
@@ -217,7 +217,7 @@ def line(record: dict[str, Any]) -> str:
 
 def bars(console: Console):
     """A reporter with a bar in a terminal, and a line for every record."""
-    from .contracts import Reporter
+    from .training.reporter import Reporter
 
     class Bars(Reporter):
         """The run in a terminal."""

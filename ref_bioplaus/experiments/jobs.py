@@ -224,11 +224,11 @@ def carried_out(experiment: Experiment, out: Path, tell) -> tuple[str, str]:
     """Train, from the newest checkpoint where there is one; how it ended, and a sentence on it."""
     from ..backends import BackendError
     from ..machine.files import NotOrdinary
-    from . import training
     from .data.loading import DataError
     from .runs.folder import Busy
+    from .training import starting
 
-    class Teller(training.Reporter):
+    class Teller(starting.Reporter):
         """Every word becomes an event."""
 
         def note(self, sentence):
@@ -245,10 +245,10 @@ def carried_out(experiment: Experiment, out: Path, tell) -> tuple[str, str]:
 
     expected = (BackendError, checkpoints.CheckpointError, ExperimentError, DataError, NotOrdinary, ImportError)
     try:
-        done = training.train(experiment, out, resume=True, reporter=Teller())
+        done = starting.train(experiment, out, resume=True, reporter=Teller())
     except Busy as error:
         return BUSY, f"{error}."
-    except training.NotFinite as error:
+    except starting.NotFinite as error:
         files.write_whole(out / FAILURE, str(error).encode())
         return FAILED, str(error)
     except expected as error:

@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 
 from ..network import forward
 from ..showing.svg import STYLE
-from .contracts import Reporter
 from .lines import literal
 from .runs import checkpoints
 from .series import Run, grouped
 from .spec.building import build, first_state
 from .spec.experiment import ExperimentError
+from .training.reporter import Reporter
 
 FIRST_WEIGHTS = "forward/params/1/W"
 FIELDS, FIELDS_WIDE = 64, 8
@@ -84,7 +84,7 @@ def image_shape(run: Run, pixels: int, data: Any) -> tuple[int, ...]:
     shape = tuple(run.experiment.inputs.get("shape", ()))
     if math.prod(shape) == pixels:
         return shape
-    from .preparing import load_data
+    from .training.opening import load_data
 
     return square(pixels) or tuple(load_data(run.experiment, Reporter()).in_shape)
 
@@ -140,18 +140,18 @@ def reconstructions(runs: Sequence[Run], data: Any = None) -> Picture:
 
 def rebuilt(run: Run, data: Any) -> tuple[np.ndarray, np.ndarray]:
     """The first images not learned from and the network's outputs, both (n, height, width, channels)."""
-    from . import preparing
-    from .contracts import Reporter
+    from .training import opening
+    from .training.reporter import Reporter
 
     dtype = "float32" if run.experiment.dtype == "bfloat16" else run.experiment.dtype
     experiment = replace(run.experiment, backend="numpy", device=None, dtype=dtype, precision="ieee")
-    backend = preparing.get_backend(experiment, Reporter())
-    data = data or preparing.load_data(experiment, Reporter())
-    built = build(experiment, backend, preparing.shape_of(data, experiment))
+    backend = opening.get_backend(experiment, Reporter())
+    data = data or opening.load_data(experiment, Reporter())
+    built = build(experiment, backend, opening.shape_of(data, experiment))
     checkpoint = checkpoints.latest(run.out)
     state = checkpoints.state_of(backend, checkpoint, first_state(experiment, built, backend))
-    split = ("train", *preparing.measured_splits(experiment, data))[-1]
-    x = next(preparing.ordered(data, split, backend, experiment, built)).x[:REBUILT]
+    split = ("train", *opening.measured_splits(experiment, data))[-1]
+    x = next(opening.ordered(data, split, backend, experiment, built)).x[:REBUILT]
     trace, _ = forward(built.network, state.forward.params, state.stats, x, train=False)
     shape = (len(x), *data.in_shape)
     outputs = backend.to_numpy(built.loss.output(trace.h[-1]))

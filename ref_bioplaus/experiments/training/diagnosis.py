@@ -1,16 +1,17 @@
 """Where a run went wrong: the first tensor that was not finite."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..types import in_order
-from . import monitor
-from .runs import checkpoints
-from .spec.building import first_state
+from ...network import Network
+from ...types import in_order
+from ..runs import checkpoints
+from ..spec.building import first_state
 
 if TYPE_CHECKING:
-    from .running import Training
+    from .loop import Training
 
 LOOKED_BACK = 3  # steps examined tensor by tensor before a loss that is not finite
 
@@ -40,14 +41,30 @@ def diagnosis(run: "Training", bad: int) -> str:
                 else:
                     state, info = shown[mode](state, batch)
                     arrays = ((n, run.backend.to_numpy(a)) for n, a in in_order(info, state).items())
-                    found = found or monitor.first_not_finite(arrays)
+                    found = found or first_not_finite(arrays)
             step, position = step + 1, position + 1
             if found or step > bad:
                 break
         if position == run.shape.steps:
             epoch, position = epoch + 1, 0
-    what = f"{monitor.place(found, run.built.network)}, at step {step - 1}" if found else "not found again"
+    what = f"{place(found, run.built.network)}, at step {step - 1}" if found else "not found again"
     return (
         f"The loss is not finite after step {bad}; the first tensor that is not: {what}; the last good state is "
         f"{where}: try a smaller learning rate."
     )
+
+
+def first_not_finite(names_and_arrays: Iterable[tuple[str, np.ndarray]]) -> str | None:
+    """The name of the first array with an entry that is not finite."""
+    for name, array in names_and_arrays:
+        if array.dtype.kind == "f" and not np.all(np.isfinite(array)):
+            return name
+    return None
+
+
+def place(name: str, network: Network) -> str:
+    """A tensor's name with its layer's description, as in "info/h/3, layer 3 (dense 256 · bias · tanh)"."""
+    numbers = [int(part) for part in name.split("/") if part.isdigit()]
+    if not numbers or numbers[0] >= len(network):
+        return name
+    return f"{name}, layer {numbers[0]} ({network[numbers[0]].name})"

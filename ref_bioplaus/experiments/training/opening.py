@@ -6,23 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from .. import backends, naming
-from ..backends import Backend, BackendError
-from ..machine import environment
-from ..types import Batch
-from . import monitor
-from .contracts import Reporter
-from .data.contract import Data
-from .runs.checkpoints import Checkpoint
-from .spec.building import Built, Shape
-from .spec.experiment import (
-    OWN,
-    Experiment,
-    ExperimentError,
-    as_dict,
-    named_code,
-    plain,
-)
+from ... import backends, naming
+from ...backends import Backend, BackendError
+from ...machine import environment
+from ...types import Batch
+from ..data.contract import Data
+from ..runs.checkpoints import Checkpoint
+from ..spec.building import Built, Shape
+from ..spec.experiment import OWN, Experiment, ExperimentError, as_dict, named_code, plain
+from . import measuring
+from .reporter import Reporter
 
 SHOWN = 12  # classes that a sentence lists
 
@@ -65,7 +58,7 @@ def load_data(experiment: Experiment, reporter: Reporter) -> Data:
 
     Raises datasets.DataError, and ExperimentError for images that only whoever began the run can give.
     """
-    from .data import loading
+    from ..data import loading
 
     if experiment.dataset == OWN and experiment.data is None:
         raise ExperimentError(
@@ -145,4 +138,4 @@ def measured_splits(experiment: Experiment, data: Data) -> tuple[str, ...]:
 def ordered(data: Data, split: str, backend: Backend, experiment: Experiment, built: Built) -> Iterator[Batch]:
     """A split's batches in their order, for measuring."""
     for batch in data.batches(split, backend, experiment.batch, experiment.seed, 0, shuffle=False, flatten=built.flat):
-        yield monitor.with_targets(batch, built)
+        yield measuring.with_targets(batch, built)

@@ -14,16 +14,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from . import monitor
-from .contracts import Reporter
-from .data.contract import Data
-from .preparing import few, get_backend, load_data, measured_splits, ordered, settled, shape_of
-from .running import NotFinite, Run, Training
-from .runs import checkpoints, headers, segments
-from .runs.folder import alone, check_empty, check_same, check_unedited
-from .spec.building import build, first_state
-from .spec.checking import checked
-from .spec.experiment import OWN, Experiment, ExperimentError, as_dict, from_dict, plain
+from ..data.contract import Data
+from ..runs import checkpoints, headers, segments
+from ..runs.folder import alone, check_empty, check_same, check_unedited
+from ..spec.building import build, first_state
+from ..spec.checking import checked
+from ..spec.experiment import OWN, Experiment, ExperimentError, as_dict, from_dict, plain
+from . import measuring
+from .loop import NotFinite, Run, Training
+from .opening import few, get_backend, load_data, measured_splits, ordered, settled, shape_of
+from .reporter import Reporter
 
 __all__ = ("Data", "NotFinite", "Reporter", "Run", "evaluate", "resume", "train")
 
@@ -128,7 +128,7 @@ def evaluate(
     built = build(experiment, backend, shape)
     headers.check_fit(found, built.network, shape.steps)
     state = checkpoints.state_of(backend, found, first_state(experiment, built, backend))
-    measure = backend.wrap(monitor.measuring(built))
+    measure = backend.wrap(measuring.measuring(built))
     record: dict[str, Any] = {
         "checkpoint": found.path.name,
         "step": found.header["step"],
@@ -138,5 +138,5 @@ def evaluate(
         record["best_by"] = found.header["best_by"]
     for split in ("train", *measured_splits(experiment, data)):
         batches = ordered(data, split, backend, experiment, built)
-        record |= {f"{split}_{k}": v for k, v in monitor.measured(backend, measure, state, batches).items()}
+        record |= {f"{split}_{k}": v for k, v in measuring.measured(backend, measure, state, batches).items()}
     return record | segments.description(experiment, backend, data)

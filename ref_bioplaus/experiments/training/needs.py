@@ -3,11 +3,11 @@
 import math
 from typing import NamedTuple
 
-from ..backends import Backend
-from ..machine.memory import free_host_memory, size
-from ..network import Network
-from .spec.building import Built
-from .spec.experiment import Experiment, ExperimentError
+from ...backends import Backend
+from ...machine.memory import free_host_memory, size
+from ...network import Network
+from ..spec.building import Built
+from ..spec.experiment import Experiment, ExperimentError
 
 BYTES = {"bfloat16": 2, "float32": 4, "float64": 8}
 SLOTS = {"adam": 2, "rmsprop": 3}  # tensors of an optimizer's memory per tensor it moves; sgd: 1 with momentum
@@ -175,7 +175,7 @@ def dense_size(network: Network) -> int:
 
 def inverse_size(built: Built) -> tuple[int, int]:
     """Numbers of target propagation's inverses, and those of them that are weights."""
-    from ..inverses import mirrored_inverse
+    from ...inverses import mirrored_inverse
 
     network = built.network
     inverse = built.row.options.get("inverse", mirrored_inverse)

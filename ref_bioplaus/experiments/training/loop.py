@@ -10,23 +10,24 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from ..backends import Backend
-from ..machine import environment, files
-from ..tree import tree_map
-from ..types import Array, Batch, State
-from . import estimates, monitor
-from .contracts import Reporter
-from .data.contract import Data
+from ...backends import Backend
+from ...machine import environment, files
+from ...tree import tree_map
+from ...types import Array, Batch, State
+from ..data.contract import Data
+from ..runs import checkpoints, headers, segments
+from ..runs.checkpoints import Checkpoint, CheckpointError
+from ..runs.folder import check_checkpoint, labels_of, prepare_folder
+from ..runs.logs import LOG, TENSORBOARD, Log, records_of, reopened, segments_of
+from ..spec import phases
+from ..spec.building import Built, build, first_state
+from ..spec.experiment import Experiment, as_dict
+from . import comparison, diagnosis, measuring, needs
+from . import tensorboard as tensorboard_module
 from .diagnosis import NotFinite, diagnosis
 from .interrupt import Interrupt
-from .preparing import get_backend, identified, load_data, measured_splits, ordered, settled, shape_of
-from .runs import checkpoints, headers, segments
-from .runs.checkpoints import Checkpoint, CheckpointError
-from .runs.folder import check_checkpoint, labels_of, prepare_folder
-from .runs.logs import LOG, TENSORBOARD, Log, records_of, reopened, segments_of
-from .spec import phases
-from .spec.building import Built, build, first_state
-from .spec.experiment import Experiment, as_dict
+from .opening import get_backend, identified, load_data, measured_splits, ordered, settled, shape_of
+from .reporter import Reporter
 
 LOOK_EVERY = 0.5  # seconds between looks at the loss, each of which waits for the device
 HELD_LOSSES = 1000  # batches whose losses may wait for a look
@@ -113,16 +114,16 @@ class Training:
         self.built = build(experiment, self.backend, self.shape)
         if checkpoint is not None:
             headers.check_fit(checkpoint, self.built.network, self.shape.steps)
-        self.needs = estimates.estimate(experiment, self.built, self.backend)
+        self.needs = needs.estimate(experiment, self.built, self.backend)
         self.reporter.note(f"{self.needs}.")
-        estimates.check_memory(self.needs, self.backend, f'"{experiment.algorithm}" on "{experiment.model}"')
+        needs.check_memory(self.needs, self.backend, f'"{experiment.algorithm}" on "{experiment.model}"')
         if tensorboard:
-            monitor.TensorBoard.writer()
+            tensorboard_module.TensorBoard.writer()
         self.modes = {
-            name: self.backend.compile(monitor.counting(step, self.built), donate=True, keep=("loss", "output"))
+            name: self.backend.compile(measuring.counting(step, self.built), donate=True, keep=("loss", "output"))
             for name, step in self.built.algorithm.modes.items()
         }
-        self.measure = self.backend.wrap(monitor.measuring(self.built))
+        self.measure = self.backend.wrap(measuring.measuring(self.built))
         first = first_state(experiment, self.built, self.backend)
         self.state = first
         self.at = Progress()
@@ -137,12 +138,14 @@ class Training:
         prepare_folder(out, experiment, self.needs.state, checkpoint)
         self.log.cut()  # after checkpoints that know of more lines are gone
         self.tensorboard = (
-            monitor.TensorBoard(out / TENSORBOARD, self.at.step + 1 if checkpoint else 0) if tensorboard else None
+            tensorboard_module.TensorBoard(out / TENSORBOARD, self.at.step + 1 if checkpoint else 0)
+            if tensorboard
+            else None
         )
         names = tuple(experiment.metrics)
         start = tree_map(copied, first.forward.params) if "sign_changes" in names else None
         del first  # its feedback weights may be most of what there is
-        self.compare = monitor.Comparison(self.backend, self.built, names, start, next(self.batches(0, 0)))
+        self.compare = comparison.Comparison(self.backend, self.built, names, start, next(self.batches(0, 0)))
 
     def batches(self, epoch: int, start: int) -> Iterator[Batch]:
         """The training batches of an epoch from number `start` on."""
@@ -150,7 +153,7 @@ class Training:
         for batch in self.data.batches(
             "train", self.backend, e.batch, e.seed, epoch, start=start, flatten=self.built.flat
         ):
-            yield monitor.with_targets(batch, self.built)
+            yield measuring.with_targets(batch, self.built)
 
     def begin_segment(self) -> None:
         """Write down what computes from here on."""
@@ -277,13 +280,13 @@ class Training:
             record["train_error"] = 100.0 * at.wrong / at.samples if at.samples else None
         for split in measured_splits(self.experiment, self.data):
             batches = ordered(self.data, split, self.backend, self.experiment, self.built)
-            found = monitor.measured(self.backend, self.measure, self.state, until(interrupt, batches))
-            record |= {f"{split}_{name}": monitor.finite(value) for name, value in found.items()}
+            found = measuring.measured(self.backend, self.measure, self.state, until(interrupt, batches))
+            record |= {f"{split}_{name}": comparison.finite(value) for name, value in found.items()}
         record |= self.compare(self.state)
         speed = at.seen / at.seen_seconds if at.seen_seconds else None
         waiting = 100.0 * at.waited / at.seen_seconds if at.seen_seconds else None
         record |= {"images_per_second": speed, "waiting_for_data": waiting, "seconds": at.seconds}
-        return record | {"memory": monitor.peak_memory(self.backend)}
+        return record | {"memory": measuring.peak_memory(self.backend)}
 
     def write(self, record: dict[str, Any]) -> None:
         """Hand a record to everyone who waits for it, and begin the next."""
@@ -337,7 +340,7 @@ class Training:
         """Write a checkpoint of this moment. Raises NotFinite for a state that is not finite."""
         self.look()
         tensors = checkpoints.tensors_of(self.backend, self.state)
-        if monitor.first_not_finite(tensors.items()):
+        if diagnosis.first_not_finite(tensors.items()):
             raise NotFinite(diagnosis(self, self.at.step - 1))
         progress = {name: value for name, value in vars(self.at).items() if name != "pending"}
         header = {

@@ -1,0 +1,87 @@
+"""What is recorded of a run: errors of a whole split, and how learning differs from backpropagation on one batch."""
+
+import resource
+from collections.abc import Iterable
+
+import numpy as np
+from array_api_compat import array_namespace, device
+
+from ...backends import Backend
+from ...network import forward
+from ...types import Array, Batch, Info, State, Step
+from ..spec.building import Built
+
+TOP = 5
+
+
+def rank(output: Array, y: Array) -> Array:
+    """How many classes come before each sample's own, int32 (N,); ties come in their order, and NaN comes last.
+
+    output (N, at least classes), y one-hot (N, classes).
+    """
+    xp = array_namespace(output)
+    output = output[:, : y.shape[-1]]
+    index = xp.arange(y.shape[-1], dtype=xp.int32, device=device(y))
+    label = xp.astype(xp.argmax(y, axis=-1, keepdims=True), xp.int32)
+    own = xp.max(xp.where(index == label, output, xp.full_like(output, -float("inf"))), axis=-1, keepdims=True)
+    behind = (own > output) | ((own == output) & (index >= label))
+    return y.shape[-1] - xp.sum(xp.astype(behind, xp.int32), axis=-1, dtype=xp.int32)
+
+
+def counting(step: Step, built: Built) -> Step:
+    """A step whose Info has nothing but the loss and, as output, each sample's rank."""
+
+    def run(state: State, batch: Batch) -> tuple[State, Info]:
+        state, info = step(state, batch)
+        if info.loss is None:
+            return state, Info()
+        return state, Info(loss=info.loss, output=None if built.rebuilds else rank(info.output, batch.y))
+
+    return run
+
+
+def measuring(built: Built):
+    """A function (forward parameters, statistics, x, y) -> each sample's loss and rank, in test mode."""
+
+    def run(params, stats, x, y):
+        trace, _ = forward(built.network, params, stats, x, train=False)
+        u = trace.h[-1]
+        return built.loss.value(u, y), None if built.rebuilds else rank(built.loss.output(u), y)
+
+    return run
+
+
+@np.errstate(all="ignore")
+def measured(backend: Backend, measure, state: State, batches: Iterable[Batch]) -> dict[str, float]:
+    """loss, and for classes the error and top-5 error in percent, over all of a split's batches."""
+    losses, ranks, classes = [], [], 0
+    for batch in batches:
+        loss, place = measure(state.forward.params, state.stats, batch.x, batch.y)
+        losses.append(loss)
+        classes = batch.y.shape[-1]
+        if place is not None:
+            ranks.append(place)
+    found = {"loss": float(np.mean(np.concatenate([backend.to_numpy(a) for a in losses]), dtype=np.float64))}
+    if ranks:
+        places = np.concatenate([backend.to_numpy(a) for a in ranks])
+        found["error"] = 100.0 * int(np.count_nonzero(places > 0)) / len(places)
+        if classes > TOP:
+            found["top5_error"] = 100.0 * int(np.count_nonzero(places >= TOP)) / len(places)
+    return found
+
+
+def peak_memory(backend: Backend) -> int | None:
+    """The most bytes held so far: on the device where it says so, and otherwise by this process."""
+    found = backend.device
+    if backend.name == "torch" and getattr(found, "type", "cpu") == "cuda":
+        import torch
+
+        return int(torch.cuda.max_memory_allocated(found))
+    if backend.name == "jax" and found.platform != "cpu":
+        return (found.memory_stats() or {}).get("peak_bytes_in_use")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def with_targets(batch: Batch, built: Built) -> Batch:
+    """The batch; for an autoencoder, with its inputs as its targets."""
+    return Batch(batch.x, batch.x) if built.rebuilds else batch
