@@ -238,7 +238,7 @@ def test_names_of_code_pass_one_gate(path):
 WRITING = {  # what opens files for writing, beside machine/files.py
     "ref_bioplaus/embedded/make_normal_table.py": "makes a file of the package",
     "ref_bioplaus/embedded/make_fashion_mnist_small.py": "makes a file of the package",
-    "ref_bioplaus/experiments/jobs.py": "opens the null device",
+    "ref_bioplaus/experiments/many/jobs.py": "opens the null device",
     "ref_bioplaus/showing/printing.py": "opens the null device",
 }
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from ref_bioplaus import backends, naming
 from ref_bioplaus.backends import BackendError
 from ref_bioplaus.cli import app
-from ref_bioplaus.experiments import jobs, search
+from ref_bioplaus.experiments.many import jobs, search
 from ref_bioplaus.experiments.runs import checkpoints, logs
 from ref_bioplaus.experiments.spec.checking import checked
 from ref_bioplaus.experiments.spec.experiment import Experiment, as_dict, from_dict, overridden, read

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from ref_bioplaus import initializers, losses, models, optimizers, registry
-from ref_bioplaus.experiments import papers, reproduce, side_by_side
+from ref_bioplaus.experiments import papers
+from ref_bioplaus.experiments.many import side_by_side
+from ref_bioplaus.experiments.many import table as reproduce
 from ref_bioplaus.experiments.spec.experiment import NOT_LEARNING, as_dict
 from tests.small_models import CLASSES, SIZES
 

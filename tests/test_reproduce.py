@@ -20,8 +20,10 @@ from typer.testing import CliRunner
 
 from ref_bioplaus import registry
 from ref_bioplaus.cli import app
-from ref_bioplaus.experiments import compare, jobs, papers, reproduce, series, side_by_side
+from ref_bioplaus.experiments import compare, papers, series
 from ref_bioplaus.experiments.data import augmentation, loading
+from ref_bioplaus.experiments.many import jobs, side_by_side
+from ref_bioplaus.experiments.many import table as reproduce
 from ref_bioplaus.experiments.runs import checkpoints, logs
 from ref_bioplaus.experiments.runs import folder as folder_module
 from ref_bioplaus.experiments.spec import phases

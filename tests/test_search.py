@@ -9,7 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from ref_bioplaus.cli import app
-from ref_bioplaus.experiments import jobs, papers, reproduce, search
+from ref_bioplaus.experiments import papers
+from ref_bioplaus.experiments.many import jobs, search, table
 from ref_bioplaus.experiments.runs import logs
 from ref_bioplaus.experiments.spec.checking import checked
 from ref_bioplaus.experiments.spec.experiment import Experiment, ExperimentError, as_toml, read
@@ -131,7 +132,7 @@ def test_table_4_is_what_the_paper_has(tmp_path):
             expected = own | inverse | noise | (alpha if row.id.startswith("dtp") else {})
         assert ranges.of(row.algorithm) == expected
         column = "mnist-fc" if row.id != "backprop-convnet" else "mnist-lc"
-        base = reproduce.experiment_of("bartunov2018/table1", column, row.id)
+        base = table.experiment_of("bartunov2018/table1", column, row.id)
         found = search.Search(base, ranges, tmp_path / row.id, trials=4).todo()
         assert len(found) == 4
         assert {(job.experiment.held_out, job.experiment.test) for job in found} == {(10_000, False)}

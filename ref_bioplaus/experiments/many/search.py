@@ -28,16 +28,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..machine import files
-from ..machine.files import write_whole
-from ..showing.words import unknown
-from . import papers
-from .jobs import Job, check_backends, is_finished
-from .runs.logs import FAILURE, records, segments
-from .runs.segments import told
-from .spec import phases
-from .spec.checking import checked
-from .spec.experiment import (
+from ...machine import files
+from ...machine.files import write_whole
+from ...showing.words import unknown
+from .. import papers
+from ..runs.logs import FAILURE, records, segments
+from ..runs.segments import told
+from ..spec import phases
+from ..spec.checking import checked
+from ..spec.experiment import (
     NOT_LEARNING,
     Experiment,
     ExperimentError,
@@ -47,6 +46,7 @@ from .spec.experiment import (
     from_dict,
     named_code,
 )
+from .jobs import Job, check_backends, is_finished
 
 KINDS = {"uniform": ("low", "high"), "log-uniform": ("low", "high"), "choice": ("values",)}
 RESULTS, SEARCH, BEST = "results.jsonl", "search.json", "best.toml"

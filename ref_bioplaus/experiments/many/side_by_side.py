@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from . import papers
-from .reproduce import MEASURED, Line, Report, Result
-from .runs.seeds import Spread, shown
-from .spec.experiment import as_dict
+from .. import papers
+from ..runs.seeds import Spread, shown
+from ..spec.experiment import as_dict
+from .table import MEASURED, Line, Report, Result
 
 OTHER_IMAGES = "of other images"  # in the place of the paper's number
 HEADINGS = ("method", "quantity", "paper", "final", "difference", "best epoch", "difference", "seeds", "epochs")
@@ -113,7 +113,7 @@ def as_fields(result: Result) -> dict[str, Any]:
 
 def write(report: Report, out: Path) -> tuple[Path, Path]:
     """Write the report as a page and as JSON to OUT, and return their paths."""
-    from ..machine.files import write_whole
+    from ...machine.files import write_whole
 
     name = f"{report.table.name.replace('/', '-')}-{report.column.id}"
     paths = out / f"{name}.md", out / f"{name}.json"

@@ -18,17 +18,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..machine.files import content
-from . import papers
+from ...machine.files import content
+from .. import papers
+from ..runs import checkpoints, logs, segments
+from ..runs.folder import check_checkpoint, check_same, check_unedited
+from ..runs.logs import FAILURE, records, stored
+from ..runs.seeds import Spread, spread
+from ..spec import phases
+from ..spec.checking import checked
+from ..spec.experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict, from_dict, overridden
+from ..spec.phases import Phases
 from .jobs import Job, check_backends
-from .runs import checkpoints, logs, segments
-from .runs.folder import check_checkpoint, check_same, check_unedited
-from .runs.logs import FAILURE, records, stored
-from .runs.seeds import Spread, spread
-from .spec import phases
-from .spec.checking import checked
-from .spec.experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict, from_dict, overridden
-from .spec.phases import Phases
 
 MEASURED = {  # a table's quantity: the record's number, and whether the paper means the best epoch's
     "train error": ("train_error", None),
@@ -213,7 +213,7 @@ def check_begun(job: Job) -> None:
 
 def check_images(job: Job, before: Experiment, newest: Sequence[Path]) -> None:
     """Raise ExperimentError where a run learned from other images than those of the folder that is named now."""
-    from .data import loading
+    from ..data import loading
 
     now = job.experiment
     if now.data is None or (before.data is not None and Path(now.data).resolve() == Path(before.data).resolve()):
@@ -303,7 +303,7 @@ def result(
 
 def other_images(out: Path, mine: Experiment) -> list[str]:
     """A sentence where a run's newest checkpoint tells of another number of training images than the dataset has."""
-    from .data.loading import other_count
+    from ..data.loading import other_count
 
     images = [checkpoints.header_of(path).get("images") for path in checkpoints.found(out)[:1]]
     told = [other_count(str(mine.dataset), count + mine.held_out) for count in images if count is not None]

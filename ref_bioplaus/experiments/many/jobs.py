@@ -18,11 +18,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..machine import files
-from ..machine.environment import THREADS, keep_freed_memory
-from .runs import checkpoints
-from .runs.logs import FAILURE, records
-from .spec.experiment import Experiment, ExperimentError, as_dict, from_dict, named_code
+from ...machine import files
+from ...machine.environment import THREADS, keep_freed_memory
+from ..runs import checkpoints
+from ..runs.logs import FAILURE, records
+from ..spec.experiment import Experiment, ExperimentError, as_dict, from_dict, named_code
 
 FINISHED, STOPPED, FAILED, BUSY = "finished", "stopped", "failed", "busy"
 WAIT = 0.2  # seconds between looks at signals
@@ -31,7 +31,7 @@ START = """
 import os, sys
 if sys.argv[1] not in sys.path:
     sys.path.insert(sys.path.index(os.path.dirname(os.__file__)) + 1, sys.argv[1])
-from ref_bioplaus.experiments.jobs import main
+from ref_bioplaus.experiments.many.jobs import main
 main()
 """
 
@@ -222,11 +222,11 @@ def stop_with_parent() -> None:
 
 def carried_out(experiment: Experiment, out: Path, tell) -> tuple[str, str]:
     """Train, from the newest checkpoint where there is one; how it ended, and a sentence on it."""
-    from ..backends import BackendError
-    from ..machine.files import NotOrdinary
-    from .data.loading import DataError
-    from .runs.folder import Busy
-    from .training import starting
+    from ...backends import BackendError
+    from ...machine.files import NotOrdinary
+    from ..data.loading import DataError
+    from ..runs.folder import Busy
+    from ..training import starting
 
     class Teller(starting.Reporter):
         """Every word becomes an event."""
@@ -264,7 +264,7 @@ def carried_out(experiment: Experiment, out: Path, tell) -> tuple[str, str]:
 def check_backends(experiments: Iterable[Experiment]) -> None:
     """Raise BackendError for a backend that is unknown, not installed or named by a file alone, and for words that none
     takes; those installed are not imported."""
-    from .. import backends
+    from ... import backends
 
     installed = backends.installed()
     for e in experiments:
