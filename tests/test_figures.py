@@ -10,7 +10,7 @@ from matplotlib.text import Text
 from typer.testing import CliRunner
 
 from ref_bioplaus.cli import app
-from ref_bioplaus.experiments import compare, figures, mosaics, series
+from ref_bioplaus.experiments.figures import comparison, curves, mosaics, series
 from ref_bioplaus.experiments.runs import checkpoints
 from ref_bioplaus.experiments.spec.experiment import Experiment, ExperimentError
 from ref_bioplaus.experiments.training import opening
@@ -64,7 +64,7 @@ def logged(run, name, layer=None):
 
 
 def test_learning_curves_are_the_logs_and_bands_reach_over_the_seeds(runs):
-    axes = figures.draw("learning", chosen(runs, "fa-0", "bp", "fa-1")).figure.axes[0]
+    axes = curves.draw("learning", chosen(runs, "fa-0", "bp", "fa-1")).figure.axes[0]
     drawn = lines(axes)
     assert list(drawn) == ["FA, train", "FA, test", "BP, train", "BP, test"]
     assert drawn["BP, test"] == tuple(logged(runs["bp"], "test_error"))
@@ -80,17 +80,17 @@ def test_learning_curves_are_the_logs_and_bands_reach_over_the_seeds(runs):
 
 
 def test_an_autoencoders_curves_are_losses(runs):
-    drawn = lines(figures.draw("learning", chosen(runs, "auto")).figure.axes[0])
+    drawn = lines(curves.draw("learning", chosen(runs, "auto")).figure.axes[0])
     assert drawn["BP, test"] == tuple(logged(runs["auto"], "test_loss"))
 
 
 def test_angles_and_sign_changes_are_the_logs_layer_by_layer(runs):
-    matrix, delta = (lines(a) for a in figures.draw("angles", chosen(runs, "fa-0")).figure.axes)
+    matrix, delta = (lines(a) for a in curves.draw("angles", chosen(runs, "fa-0")).figure.axes)
     assert list(matrix) == [f"FA, matrix_angles, layer {l}" for l in (2, 3, 4, 5, 6)]
     for l in "23456":
         assert matrix[f"FA, matrix_angles, layer {l}"] == tuple(logged(runs["fa-0"], "matrix_angles", l))
         assert delta[f"FA, delta_angles, layer {l}"] == tuple(logged(runs["fa-0"], "delta_angles", l))
-    left, right = (lines(a) for a in figures.draw("sign-changes", chosen(runs, "bp", "fa-0")).figure.axes)
+    left, right = (lines(a) for a in curves.draw("sign-changes", chosen(runs, "bp", "fa-0")).figure.axes)
     assert left["BP, sign_changes, layer 1"] == tuple(logged(runs["bp"], "sign_changes", "1"))
     assert right["FA, sign_changes, layer 6"] == tuple(logged(runs["fa-0"], "sign_changes", "6"))
 
@@ -101,19 +101,19 @@ def test_a_panel_without_lines_says_why(runs):
     for metrics, words in ((("matrix_angles", "delta_angles"), "none here"), (("delta_angles",), "not measured")):
         experiment = replace(runs["fa-1"].experiment, algorithm="dfa", metrics=metrics)
         dfa = runs["fa-1"]._replace(experiment=experiment, records=records)
-        _, panel, *_ = figures.draw("angles", [runs["fa-0"], dfa]).figure.axes
+        _, panel, *_ = curves.draw("angles", [runs["fa-0"], dfa]).figure.axes
         assert [text.get_text() for text in panel.texts] == [words]
 
 
 def test_gradient_ratios_go_by_depth(runs):
-    drawn = lines(figures.draw("gradient-ratio", chosen(runs, "fa-0", "fa-1")).figure.axes[0])
+    drawn = lines(curves.draw("gradient-ratio", chosen(runs, "fa-0", "fa-1")).figure.axes[0])
     for name, record in (("FA, first", 0), ("FA, last", -1)):
         a, b = (runs[run].records[record]["gradient_ratios"] for run in ("fa-0", "fa-1"))
         assert drawn[name] == ([1, 2, 3, 4, 5, 6], [(a[l] + b[l]) / 2 for l in "123456"])
 
 
 def test_receptive_fields_are_the_first_layers_weights(runs, data):
-    (axes,) = figures.draw("receptive-fields", chosen(runs, "bp"), data).figure.axes
+    (axes,) = curves.draw("receptive-fields", chosen(runs, "bp"), data).figure.axes
     drawn = axes.images[0].get_array()
     W = checkpoints.latest(runs["bp"].out).tensors["forward/params/1/W"]
     assert drawn.shape == (10, 8 * 7 - 1)  # 8 units of 10 x 6 pixels, one pixel apart
@@ -149,7 +149,7 @@ def test_the_images_of_a_run_have_the_shape_that_it_says(runs):
 
 
 def test_reconstructions_are_the_networks_outputs(runs, data):
-    figure = figures.draw("reconstructions", chosen(runs, "auto"), data).figure
+    figure = curves.draw("reconstructions", chosen(runs, "auto"), data).figure
     above, below = (np.asarray(axes.images[0].get_array()) for axes in figure.axes)
     x = data.test.x[:10].reshape(10, -1)
     tensors = checkpoints.latest(runs["auto"].out).tensors
@@ -163,13 +163,13 @@ def test_reconstructions_are_the_networks_outputs(runs, data):
 
 
 def test_final_errors_stand_at_their_sizes_and_epochs(runs):
-    drawn = lines(figures.draw("auxiliary-size", chosen(runs, "ao-9", "ao-4")).figure.axes[0])
+    drawn = lines(curves.draw("auxiliary-size", chosen(runs, "ao-9", "ao-4")).figure.axes[0])
     ends = [runs[name].records[-1]["test_error"] for name in ("ao-4", "ao-9")]
     (test,) = (points for name, points in drawn.items() if name.endswith("test"))
     assert test == ([4, 9], ends)
     (test,) = (
         points
-        for name, points in lines(figures.draw("frozen", chosen(runs, "ei-2", "ei-1")).figure.axes[0]).items()
+        for name, points in lines(curves.draw("frozen", chosen(runs, "ei-2", "ei-1")).figure.axes[0]).items()
         if name.endswith("test")
     )
     assert test == ([1.0, 2.0], [runs[name].records[-1]["test_error"] for name in ("ei-1", "ei-2")])
@@ -186,14 +186,14 @@ def labelled(axis):
 @pytest.mark.parametrize("ratios", [(0.7, 1.0), (0.95, 0.99), (1.0, 1.0), (1e-9, 1e6), (0.2, 30.0)])
 def test_ratios_of_any_size_have_an_axis_with_numbers(runs, ratios):
     records = [r | {"gradient_ratios": {"1": ratios[0], "6": ratios[1]}} for r in runs["fa-0"].records]
-    found = labelled(figures.draw("gradient-ratio", [runs["fa-0"]._replace(records=records)]).figure.axes[0].yaxis)
+    found = labelled(curves.draw("gradient-ratio", [runs["fa-0"]._replace(records=records)]).figure.axes[0].yaxis)
     assert 2 <= len(set(found)) == len(found) <= 12
 
 
 @pytest.mark.parametrize("errors", [(99.9, 99.8), (90.0, 75.0), (60.0, 51.0), (90.0, 2.0), (90.0, 0.003), (90.0, 0.0)])
 def test_errors_of_any_size_have_an_axis_with_numbers(runs, errors):
     records = [r | {"test_error": e, "train_error": e} for r, e in zip(runs["bp"].records, errors, strict=False)]
-    picture = figures.draw("learning", [runs["bp"]._replace(records=records)])
+    picture = curves.draw("learning", [runs["bp"]._replace(records=records)])
     axes = picture.figure.axes[0]
     assert len(labelled(axes.yaxis)) >= 2
     assert axes.get_ylim()[0] >= 0.1
@@ -203,7 +203,7 @@ def test_errors_of_any_size_have_an_axis_with_numbers(runs, errors):
 def test_a_loss_that_hardly_moves_has_an_axis_with_numbers(runs):
     losses = (2.302, 2.301, 2.3005)
     records = [r | {"test_loss": l, "train_loss": l} for r, l in zip(runs["auto"].records, losses, strict=True)]
-    axes = figures.draw("learning", [runs["auto"]._replace(records=records)]).figure.axes[0]
+    axes = curves.draw("learning", [runs["auto"]._replace(records=records)]).figure.axes[0]
     assert len(set(labelled(axes.yaxis))) >= 2
 
 
@@ -211,7 +211,7 @@ def test_a_loss_that_hardly_moves_has_an_axis_with_numbers(runs):
 def test_a_single_epoch_is_a_point_on_an_axis_of_whole_epochs(runs, at):
     run = runs["fa-0"]._replace(records=runs["fa-0"].records[at : at + 1])
     for name in ("learning", "sign-changes"):
-        axes = figures.draw(name, [run]).figure.axes[0]
+        axes = curves.draw(name, [run]).figure.axes[0]
         drawn = [line for line in axes.get_lines() if len(line.get_xdata()) == 1]
         assert drawn and {line.get_marker() for line in drawn} == {"o"}
         assert labelled(axes.xaxis) == [["0", "1"], ["0", "1", "2"]][at]
@@ -223,8 +223,8 @@ def test_titles_of_receptive_fields_have_room(runs, data, tmp_path):
         runs[name]._replace(experiment=replace(runs[name].experiment, algorithm="ao-sdtp-alternating", optimizer=found))
         for name, found in zip(("ao-4", "ao-9", "bp"), optimizers, strict=True)
     ]
-    picture = figures.draw("receptive-fields", members, data)
-    for figure in (picture.figure, figures.with_room_below(picture)):
+    picture = curves.draw("receptive-fields", members, data)
+    for figure in (picture.figure, curves.with_room_below(picture)):
         figure.draw_without_rendering()
         boxes = [axes._left_title.get_window_extent() for axes in figure.axes]
         images = [axes.images[0].get_window_extent() for axes in figure.axes]
@@ -241,7 +241,7 @@ def test_a_dollar_in_a_name_begins_no_formula(runs, data, name):
                             ("receptive-fields", ("bp", "fa-0")), ("auxiliary-size", ("ao-4", "ao-9"))):  # fmt: skip
         first, second = chosen(runs, *members)
         first = first._replace(experiment=replace(first.experiment, dataset=name))
-        drawn = figures.draw(figure, [first, second], data).figure
+        drawn = curves.draw(figure, [first, second], data).figure
         drawn.draw_without_rendering()
         found = [
             text
@@ -255,7 +255,7 @@ def test_a_dollar_in_a_name_begins_no_formula(runs, data, name):
 def test_signs_fixed_at_an_update_and_after_a_share_are_one_line(runs):
     start = replace(runs["ei-1"].experiment, modifications={"fixed-signs": {"start": 6}})
     by_update = runs["ei-1"]._replace(experiment=start)
-    axes = figures.draw("frozen", [by_update, runs["ei-2"]]).figure.axes[0]
+    axes = curves.draw("frozen", [by_update, runs["ei-2"]]).figure.axes[0]
     ends = [runs[name].records[-1]["test_error"] for name in ("ei-1", "ei-2")]
     assert lines(axes)["BP, test"] == ([6 / series.epoch_length(by_update), 2.0], ends)
 
@@ -272,7 +272,7 @@ def test_signs_fixed_at_an_update_and_after_a_share_are_one_line(runs):
 )
 def test_a_run_that_lacks_what_is_drawn_is_named(runs, figure, run, sentence):
     with pytest.raises(ExperimentError, match=sentence) as error:
-        figures.draw(figure, chosen(runs, run))
+        curves.draw(figure, chosen(runs, run))
     assert str(runs[run].out) in str(error.value)
     assert str(error.value).endswith(".")
 
@@ -296,13 +296,13 @@ def test_plot_writes_svg_and_png_and_knows_its_figures(runs, tmp_path):
 
 def test_compare_has_the_logs_numbers_and_its_page_needs_no_other_file(runs, data, tmp_path, monkeypatch):
     members = chosen(runs, "fa-0", "bp", "fa-1")
-    headings, rows = compare.table(members)
+    headings, rows = comparison.table(members)
     fa, bp = (dict(zip(headings, row, strict=True)) for row in rows)
     errors = [runs[name].records[-1]["test_error"] for name in ("fa-0", "fa-1")]
     assert fa["test error"] == f"{np.mean(errors):.2f} ± {np.std(errors, ddof=1):.2f}"
     assert bp["best test error"] == f"{min(r['test_error'] for r in runs['bp'].records[1:]):.2f}"
     assert (fa["seeds"], bp["seeds"], bp["epochs"]) == ("0, 1", "0", "2 of 2")
-    compare.write(members, tmp_path / "page.html", data)
+    comparison.write(members, tmp_path / "page.html", data)
     page = (tmp_path / "page.html").read_text()
     assert not re.findall(r"https?://|<link|<script|src=", page)
     assert page.count("<svg") == 5 and page.count("</svg>") == 5

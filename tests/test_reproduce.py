@@ -20,8 +20,9 @@ from typer.testing import CliRunner
 
 from ref_bioplaus import registry
 from ref_bioplaus.cli import app
-from ref_bioplaus.experiments import compare, papers, series
+from ref_bioplaus.experiments import papers
 from ref_bioplaus.experiments.data import augmentation, loading
+from ref_bioplaus.experiments.figures import comparison, series
 from ref_bioplaus.experiments.many import jobs, side_by_side
 from ref_bioplaus.experiments.many import table as reproduce
 from ref_bioplaus.experiments.runs import checkpoints, logs
@@ -245,7 +246,7 @@ def test_a_table_says_how_many_epochs_were_of_inverse_learning_alone(tmp_path):
         {"forward": 1.0, "others": {"inverse": 2.0}},
         {"forward": 0.0, "others": {"inverse": 1.0}},
     ]
-    headings, (first, second) = compare.table([series.read(r) for r in sorted(tmp_path.rglob("seed-*"))])
+    headings, (first, second) = comparison.table([series.read(r) for r in sorted(tmp_path.rglob("seed-*"))])
     assert [dict(zip(headings, row, strict=True))["epochs"] for row in (first, second)] == shown
 
 

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from ref_bioplaus import predict
 from ref_bioplaus.cli import app
-from ref_bioplaus.experiments import compare, figures, series
 from ref_bioplaus.experiments.data import hashing, loading
+from ref_bioplaus.experiments.figures import comparison, curves, series
 from ref_bioplaus.experiments.runs import checkpoints, logs, segments
 from ref_bioplaus.experiments.spec.building import build, first_state
 from ref_bioplaus.experiments.spec.experiment import OWN, Experiment, ExperimentError, as_dict, as_toml, from_dict, read
@@ -192,7 +192,7 @@ def test_a_run_taken_elsewhere_says_which_records_came_from_where(tmp_path):
     assert first["best_by"] == "train_error"
     told = segments.history(run.experiment, run.segments)
     assert told.startswith("numpy on cpu") and "; from epoch 1 on: torch on cpu, portable kernels" in told
-    assert any(told in note for note in compare.notes([series.read(tmp_path)]))
+    assert any(told in note for note in comparison.notes([series.read(tmp_path)]))
     resume(tmp_path, images=embedded_data())  # with nothing left to do
     assert logs.segments(tmp_path) == run.segments
 
@@ -461,11 +461,11 @@ def test_the_same_seed_twice_counts_once(tmp_path):
     assert [run.out.name for run in kept] == ["b", "c"]
     assert told == [f"{tmp_path / 'a'} has the experiment and the seed of {tmp_path / 'b'}: they count once, as "
                     f"{tmp_path / 'b'}."]  # fmt: skip
-    _, rows = compare.table([found[0], found[0]._replace(out=tmp_path / "copy"), found[2]])
+    _, rows = comparison.table([found[0], found[0]._replace(out=tmp_path / "copy"), found[2]])
     (row,) = rows
     assert row[1] == "0, 1"
-    assert told[0] in compare.notes(found)
-    assert told[0] in figures.draw("learning", found).caption
+    assert told[0] in comparison.notes(found)
+    assert told[0] in curves.draw("learning", found).caption
 
 
 def test_own_images_that_differ_are_not_seeds_of_one_experiment(tmp_path):

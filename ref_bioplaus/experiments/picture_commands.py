@@ -41,11 +41,11 @@ def plot(
     path = Path(f"{figure}.svg") if out is None else out
 
     def work():
-        from . import figures, series
+        from .figures import curves, series
 
-        figures.check_ending(path)
-        picture = figures.draw(figure, [series.read(run) for run in once(runs)])
-        figures.save(picture, path)
+        curves.check_ending(path)
+        picture = curves.draw(figure, [series.read(run) for run in once(runs)])
+        curves.save(picture, path)
         return picture
 
     picture = sentences(work)
@@ -62,8 +62,8 @@ def compare(
     """Runs side by side: a table, and a page that needs no other file."""
 
     def work():
-        from . import compare as program
-        from . import series
+        from .figures import comparison as program
+        from .figures import series
 
         found = [series.read(run) for run in once(runs)]
         program.write(found, html)

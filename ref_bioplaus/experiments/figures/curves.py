@@ -22,12 +22,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
-from ..machine.files import write_whole
-from ..showing.svg import COLOURS, STYLE
-from ..showing.words import unknown
+from ...machine.files import write_whole
+from ...showing.svg import COLOURS, STYLE
+from ...showing.words import unknown
+from ..spec.experiment import ExperimentError
 from . import mosaics, series
-from .lines import DARK, FLOOR, band, bars, dashes, error_axis, group_name, legend, literal, number_axis, time_axis
-from .missing import (
+from .axes import DARK, FLOOR, band, bars, dashes, error_axis, group_name, legend, literal, number_axis, time_axis
+from .lacking import (  # fmt: skip
     error_name,
     freezing,
     lacks_auxiliary,
@@ -37,10 +38,9 @@ from .missing import (
     lacks_metrics,
     lacks_reconstructions,
     test_split,
-)  # fmt: skip
+)
 from .mosaics import Picture
 from .series import Curve, Group, Run
-from .spec.experiment import ExperimentError
 
 PANEL, HEIGHT = 3.6, 2.9  # inches
 MARKERS = ("", "o", "s", "^", "v")  # where there are more lines than colours

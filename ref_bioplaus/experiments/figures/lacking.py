@@ -6,11 +6,11 @@ Each `lacks_...` returns what to do about a run that cannot be drawn, a sentence
 from collections.abc import Sequence
 from typing import Any
 
+from ..runs import checkpoints
+from ..spec.building import find_row
+from ..spec.experiment import METRICS
 from . import series
-from .runs import checkpoints
 from .series import Run
-from .spec.building import find_row
-from .spec.experiment import METRICS
 
 
 def lacks_errors(run: Run) -> str | None:

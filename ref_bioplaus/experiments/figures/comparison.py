@@ -4,17 +4,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..machine.files import write_whole
-from ..showing.pages import template
-from ..showing.svg import svg
-from . import figures, series
-from .figures import FIGURES
-from .runs import segments
-from .runs.checkpoints import CheckpointError
-from .runs.seeds import shown, spread
+from ...machine.files import write_whole
+from ...showing.pages import template
+from ...showing.svg import svg
+from ..runs import segments
+from ..runs.checkpoints import CheckpointError
+from ..runs.seeds import shown, spread
+from ..spec import phases
+from ..spec.experiment import ExperimentError
+from . import curves, series
+from .curves import FIGURES
 from .series import Group, Run
-from .spec import phases
-from .spec.experiment import ExperimentError
 
 TEMPLATE = "compare.html"
 CAPTION = (
@@ -116,7 +116,7 @@ def drawn(runs: Sequence[Run], data: Any = None) -> list[dict[str, str]]:
         left_out = ", ".join(str(run.out) for run in runs if run not in able)
         entry = {"title": kind.title, "svg": "", "width": "", "left_out": left_out}
         try:
-            picture = figures.draw(name, able, data)
+            picture = curves.draw(name, able, data)
         except (CheckpointError, ExperimentError, ImportError, unreadable()) as error:
             found.append(entry | {"caption": f"Not drawn: {error}", "left_out": ""})
             continue
@@ -128,7 +128,7 @@ def drawn(runs: Sequence[Run], data: Any = None) -> list[dict[str, str]]:
 
 def unreadable() -> type[Exception]:
     """What is raised where a dataset cannot be read."""
-    from .data.loading import DataError
+    from ..data.loading import DataError
 
     return DataError
 

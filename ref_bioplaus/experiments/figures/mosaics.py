@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..network import forward
-from ..showing.svg import STYLE
-from .lines import literal
-from .runs import checkpoints
+from ...network import forward
+from ...showing.svg import STYLE
+from ..runs import checkpoints
+from ..spec.building import build, first_state
+from ..spec.experiment import ExperimentError
+from ..training.reporter import Reporter
+from .axes import literal
 from .series import Run, grouped
-from .spec.building import build, first_state
-from .spec.experiment import ExperimentError
-from .training.reporter import Reporter
 
 FIRST_WEIGHTS = "forward/params/1/W"
 FIELDS, FIELDS_WIDE = 64, 8
@@ -84,7 +84,7 @@ def image_shape(run: Run, pixels: int, data: Any) -> tuple[int, ...]:
     shape = tuple(run.experiment.inputs.get("shape", ()))
     if math.prod(shape) == pixels:
         return shape
-    from .training.opening import load_data
+    from ..training.opening import load_data
 
     return square(pixels) or tuple(load_data(run.experiment, Reporter()).in_shape)
 
@@ -140,8 +140,8 @@ def reconstructions(runs: Sequence[Run], data: Any = None) -> Picture:
 
 def rebuilt(run: Run, data: Any) -> tuple[np.ndarray, np.ndarray]:
     """The first images not learned from and the network's outputs, both (n, height, width, channels)."""
-    from .training import opening
-    from .training.reporter import Reporter
+    from ..training import opening
+    from ..training.reporter import Reporter
 
     dtype = "float32" if run.experiment.dtype == "bfloat16" else run.experiment.dtype
     experiment = replace(run.experiment, backend="numpy", device=None, dtype=dtype, precision="ieee")

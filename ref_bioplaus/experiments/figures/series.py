@@ -11,11 +11,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import papers
-from .runs import logs, segments
-from .runs.logs import records, stored
-from .spec.building import find_row
-from .spec.experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict
+from .. import papers
+from ..runs import logs, segments
+from ..runs.logs import records, stored
+from ..spec.building import find_row
+from ..spec.experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict
 
 SHOWN_FIRST = ("model", "dataset")  # in a label, where any two groups differ in them
 
