@@ -80,9 +80,9 @@ def demo(
 ) -> None:
     """Every algorithm learns real images on every backend, and all backends are compared; makes a page to look at."""
     from .backends import BackendError
-    from .experiments import demo as program
-    from .experiments import page, report
-    from .experiments.records import Settings
+    from .experiments.demo import page, terminal
+    from .experiments.demo import running as program
+    from .experiments.demo.results import Settings
 
     try:
         page.check_writable(out)
@@ -91,13 +91,13 @@ def demo(
     settings = Settings(tuple(backend or ()), tuple(algorithm or ()), seed, quick, steps, device)
     console = Console(width=width())
     try:
-        with report.Bars(console) as bars:
+        with terminal.Bars(console) as bars:
             results = program.run(settings, bars)
     except KeyError as error:
         fail(error.args[0])
     except BackendError as error:
         fail(f"{error}.")
-    report.show(results, console)
+    terminal.show(results, console)
     print(f"The page is {page.write(results, out)}, its numbers are in {out / page.DATA}.")
     print(results.verdict(), flush=True)
     raise typer.Exit(130 if results.interrupted else 0 if results.sound else 1)

@@ -5,7 +5,7 @@ This is the only place, with the test files that use it, where anything is diffe
 
 import numpy as np
 
-from ref_bioplaus.experiments.demo_agreement import relative
+from ref_bioplaus.experiments.demo.agreement import relative
 from ref_bioplaus.network import forward
 from ref_bioplaus.tree import leaves, named_leaves, tree_map, unflatten
 

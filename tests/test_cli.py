@@ -97,9 +97,9 @@ def test_a_mistake_gets_one_sentence_and_leaves_nothing(tmp_path, arguments, wor
 
 @pytest.mark.parametrize("place", ["file/page", "file", "taken"])
 def test_a_folder_that_cannot_be_written_is_refused_before_training(tmp_path, monkeypatch, place):
-    from ref_bioplaus.experiments import demo
+    from ref_bioplaus.experiments.demo import running
 
-    monkeypatch.setattr(demo, "run", lambda *_: pytest.fail("training began"))
+    monkeypatch.setattr(running, "run", lambda *_: pytest.fail("training began"))
     (tmp_path / "file").write_text("")
     (tmp_path / "taken" / "index.html").mkdir(parents=True)
     result = run("demo", "--out", str(tmp_path / place))

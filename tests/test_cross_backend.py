@@ -7,7 +7,7 @@ import ref_bioplaus as rb
 from ref_bioplaus import backends
 from ref_bioplaus.conformance.cases.cases import Case, step_cases
 from ref_bioplaus.conformance.cases.networks import CHAINS, GRADIENT, batch
-from ref_bioplaus.experiments import demo_agreement
+from ref_bioplaus.experiments.demo import agreement
 from ref_bioplaus.registry import ROWS
 from tests.conftest import get
 
@@ -34,8 +34,8 @@ def reference(name, architecture):
     """The stored state, and NumPy's run from it on arrays that refuse to be written to."""
     if (name, architecture) not in REFERENCES:
         make = maker(name, architecture)
-        start = demo_agreement.stored_state(get("numpy"), make)
-        run = demo_agreement.run(get("read-only"), make, start, batches(name, architecture))
+        start = agreement.stored_state(get("numpy"), make)
+        run = agreement.run(get("read-only"), make, start, batches(name, architecture))
         REFERENCES[name, architecture] = (start, run)
     return REFERENCES[name, architecture]
 
@@ -45,10 +45,10 @@ def reference(name, architecture):
 def test_backends_agree_after_four_steps(name, architecture, backend_name):
     backend = get(backend_name)
     start, expected = reference(name, architecture)
-    found = demo_agreement.run(backend, maker(name, architecture), start, batches(name, architecture))
+    found = agreement.run(backend, maker(name, architecture), start, batches(name, architecture))
     assert expected.largest_gradient > 0.0
-    worst = demo_agreement.difference(expected, found)
-    assert worst.size < demo_agreement.LIMIT, worst
+    worst = agreement.difference(expected, found)
+    assert worst.size < agreement.LIMIT, worst
     if backend_name == "jax":  # one compilation per mode and batch shape
         modes = maker(name, architecture)(backend).modes
         used = {m for i in range(len(SIZES)) for m in maker(name, architecture)(backend).schedule(i, 0)}
@@ -73,34 +73,34 @@ def test_states_begin_equal_on_every_backend(backend_name):
     """Initial states are drawn by each backend itself: the same numbers, but for an SVD."""
     for name, architecture in (("dense-fa", "conv"), ("ao-sdtp", "LC"), ("backprop-alignment", "FC")):
         make = maker(name, architecture)
-        drawn = demo_agreement.stored_state(get(backend_name), make, seed=3)
-        names = [n for n, _ in demo_agreement.named_leaves(drawn)]
+        drawn = agreement.stored_state(get(backend_name), make, seed=3)
+        names = [n for n, _ in agreement.named_leaves(drawn)]
         for n, a, b in zip(
             names,
-            demo_agreement.leaves(demo_agreement.stored_state(get("numpy"), make, seed=3)),
-            demo_agreement.leaves(drawn),
+            agreement.leaves(agreement.stored_state(get("numpy"), make, seed=3)),
+            agreement.leaves(drawn),
             strict=True,
         ):
-            assert demo_agreement.relative(a, b, 1.0) < 1e-15, n
+            assert agreement.relative(a, b, 1.0) < 1e-15, n
 
 
 def test_agreement_can_fail():
     """A state that differs by 1e-9 in one weight, is short of a tensor, or is not finite, is found and named."""
     start, run = reference("backprop", "FC")
-    assert demo_agreement.difference(run, run) == demo_agreement.Difference("", 0.0)
+    assert agreement.difference(run, run) == agreement.Difference("", 0.0)
     for change, where in (
         (lambda a: a * (1.0 + 1e-9), "forward/params/2/W"),
         (lambda a: np.where(a == a.flat[3], np.nan, a), "forward/params/1/W"),
         (lambda a: a[:-1], "forward/params/3/local/0/b"),
     ):
         other = run._replace(state=run.state | {where: change(run.state[where])})
-        worst = demo_agreement.difference(run, other)
+        worst = agreement.difference(run, other)
         assert worst.tensor == where
-        assert worst.size > demo_agreement.LIMIT
+        assert worst.size > agreement.LIMIT
     missing = run._replace(state={k: v for k, v in run.state.items() if k != "t"})
-    assert demo_agreement.difference(run, missing) == demo_agreement.Difference("t", float("inf"))
-    assert demo_agreement.relative(np.array([1e-20]), np.array([3e-20]), 1.0) < 1e-19  # rounding noise, by the gradient
-    assert demo_agreement.relative(np.array([1e-3]), np.array([1.1e-3]), 1.0) > 0.09
+    assert agreement.difference(run, missing) == agreement.Difference("t", float("inf"))
+    assert agreement.relative(np.array([1e-20]), np.array([3e-20]), 1.0) < 1e-19  # rounding noise, by the gradient
+    assert agreement.relative(np.array([1e-3]), np.array([1.1e-3]), 1.0) > 0.09
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")

@@ -13,14 +13,14 @@ from ref_bioplaus import backends, embedded, predict, registry
 from ref_bioplaus.backends import BackendError
 from ref_bioplaus.backends.numpy_backend import NumpyBackend
 from ref_bioplaus.cli import app
-from ref_bioplaus.experiments import demo, page, pictures
-from ref_bioplaus.experiments.recipes import ARCHITECTURES, BATCH
-from ref_bioplaus.experiments.records import Comparison, Progress, Results, Settings, Training
+from ref_bioplaus.experiments.demo import page, pictures, running
+from ref_bioplaus.experiments.demo.networks import ARCHITECTURES, BATCH
+from ref_bioplaus.experiments.demo.results import Comparison, Progress, Results, Settings, Training
 from ref_bioplaus.experiments.spec.rates import FULLY_CONNECTED, LOCALLY_CONNECTED
 from ref_bioplaus.registry import rows as rows_module
 
 FC, LC = ARCHITECTURES
-HERE = [name for name in backends.installed() if name != demo.CHECKER]
+HERE = [name for name in backends.installed() if name != running.CHECKER]
 OTHERS = [name for name in backends.installed() if name != "numpy"]
 TRAINED = [(row, architecture) for architecture in ARCHITECTURES for row in registry.ROWS if architecture.trains(row)]
 
@@ -164,7 +164,7 @@ def test_the_page_needs_nothing_but_itself(quick):
 def test_the_error_is_that_of_the_algorithm_trained_by_hand(images):
     backend = backends.get("numpy")
     row = registry.row("kolen-pollack")
-    found = demo.train(row, FC, "numpy", backend, images, 12, 5, Progress())
+    found = running.train(row, FC, "numpy", backend, images, 12, 5, Progress())
     network, loss, algorithm = FC.algorithm(row, backend, (28, 28, 1))
     state = algorithm.init(backend.key(5))
     for (x, y), _ in zip(embedded.batches(images, 100, 0, 5), range(12), strict=False):
@@ -190,14 +190,14 @@ def test_the_angle_of_sign_symmetry_is_that_of_the_weights_it_uses(images, row):
         expected = (1 - info.h[l - 1] ** 2) * (info.delta[l] @ B[l].W)
         np.testing.assert_allclose(info.delta[l - 1], expected, rtol=1e-12, atol=1e-15)
     np.testing.assert_array_equal(np.sign(B[2].W), np.sign(state.forward.params[2].W))
-    _, angles = demo.prober(row, network, loss)(state, batch.x)
+    _, angles = running.prober(row, network, loss)(state, batch.x)
     assert set(angles) == {2, 3}
 
 
 @pytest.mark.parametrize(("row", "architecture"), TRAINED, ids=[f"{r.name}-{a.name}" for r, a in TRAINED])
 def test_every_row_clearly_learns(images, row, architecture):
     steps = 200 if architecture is FC else 60
-    found = demo.train(row, architecture, "numpy", backends.get("numpy"), images, steps, 0, Progress())
+    found = running.train(row, architecture, "numpy", backends.get("numpy"), images, steps, 0, Progress())
     assert found.curve[0][1] > 80
     assert found.error < (30 if row.module == "backprop" else 50)
 
@@ -213,7 +213,7 @@ def test_every_row_clearly_learns(images, row, architecture):
 )
 def test_what_a_number_stands_for_is_said(images, row, steps, said):
     backend = backends.get("numpy", kernels="portable")
-    found = demo.train(registry.row(row), FC, "numpy", backend, images, steps, 0, Progress())
+    found = running.train(registry.row(row), FC, "numpy", backend, images, steps, 0, Progress())
     assert found.note.startswith(said) and bool(found.note) == bool(said)
     assert page.training_data(found)["note"] == found.note
 
@@ -221,9 +221,9 @@ def test_what_a_number_stands_for_is_said(images, row, steps, said):
 def test_training_in_float32_repeats_exactly_after_float64_has_been_used(images):
     pytest.importorskip("jax")
     row = registry.row("feedback-alignment")
-    before = demo.train(row, FC, "jax", backends.get("jax"), images, 5, 0, Progress())
+    before = running.train(row, FC, "jax", backends.get("jax"), images, 5, 0, Progress())
     backends.get("jax", dtype="float64")
-    after = demo.train(row, FC, "jax", backends.get("jax"), images, 5, 0, Progress())
+    after = running.train(row, FC, "jax", backends.get("jax"), images, 5, 0, Progress())
     assert (before.curve, before.angles) == (after.curve, after.angles)
 
 
@@ -236,8 +236,10 @@ def test_recipes_name_rows_that_exist():
 
 def test_the_agreement_reaches_the_freeze_of_signs():
     row = registry.row("frsf-ei")
-    assert [demo.early(options)["start"] for name, options in row.wrappers if name == "fixed-signs"] == [demo.FREEZE]
-    assert demo.early({"strength": 1.0}) == {"strength": 1.0}
+    assert [running.early(options)["start"] for name, options in row.wrappers if name == "fixed-signs"] == [
+        running.FREEZE
+    ]
+    assert running.early({"strength": 1.0}) == {"strength": 1.0}
 
 
 # What goes wrong
@@ -313,8 +315,8 @@ def test_an_interrupted_run_writes_what_was_finished(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return real(row, *rest)
 
-    real = demo.train
-    monkeypatch.setattr(demo, "train", train)
+    real = running.train
+    monkeypatch.setattr(running, "train", train)
     arguments = ("--backend", "numpy", "--steps", "1", "--algorithm", "dfa", "--algorithm", "backprop")
     result, data = command(tmp_path, *arguments)
     assert result.exit_code == 130

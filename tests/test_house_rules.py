@@ -9,7 +9,7 @@ import array_api_strict
 import pytest
 
 from ref_bioplaus import backends
-from ref_bioplaus.experiments import demo_agreement
+from ref_bioplaus.experiments.demo import agreement
 from ref_bioplaus.registry import ROWS
 from tests.conftest import get
 from tests.test_cross_backend import CASES, batches, maker
@@ -294,7 +294,7 @@ def test_sub_packages_are_those_of_the_tree():
 def test_every_row_is_tried_on_every_backend():
     assert {row_name for row_name, _ in CASES} == {row.name for row in ROWS}
     assert {"numpy", "torch", "jax", "cupy", "array-api-strict"} == set(backends.names())
-    assert demo_agreement.LIMIT == 1e-11
+    assert agreement.LIMIT == 1e-11
 
 
 def test_sizes_are_printed(capsys):

@@ -14,18 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from .. import backends, embedded, metrics, registry
-from ..backends import Backend, BackendError
-from ..machine.environment import environment
-from ..network import Network, predict
-from ..registry import Row
-from ..registry.rows import feedback_weights
-from ..showing.words import sentence
-from ..types import Loss
-from . import demo_agreement
-from .recipes import ARCHITECTURES, BATCH, CLASSES, Architecture
-from .records import REFERENCE, Comparison, Progress, Results, Settings, Training
-from .spec import phases
+from ... import backends, embedded, metrics, registry
+from ...backends import Backend, BackendError
+from ...machine.environment import environment
+from ...network import Network, predict
+from ...registry import Row
+from ...registry.rows import feedback_weights
+from ...showing.words import sentence
+from ...types import Loss
+from ..spec import phases
+from . import agreement
+from .networks import ARCHITECTURES, BATCH, CLASSES, Architecture
+from .results import REFERENCE, Comparison, Progress, Results, Settings, Training
 
 CHECKER = "array-api-strict"  # slow by design: it takes part in the agreement, and learns only when it is named
 FRACTIONS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the steps: when the test error is measured
@@ -220,12 +220,12 @@ def compare(
     def steps(backend):
         shape = architecture.algorithm(row_early, backend, x.shape[1:], small=True)[0][0].out_shape
         parts = [slice(i, i + SMALL_BATCH) for i in range(0, len(x), SMALL_BATCH)]
-        found = demo_agreement.run(backend, make, start, [(x[part].reshape(-1, *shape), y[part]) for part in parts])
+        found = agreement.run(backend, make, start, [(x[part].reshape(-1, *shape), y[part]) for part in parts])
         progress.advance()
         return found
 
     try:
-        start = demo_agreement.stored_state(reference, make, seed)
+        start = agreement.stored_state(reference, make, seed)
         expected = steps(reference)
     except Exception as error:
         yield Comparison(row, architecture, REFERENCE, failure=f"the reference itself failed: {sentence(error)}")
@@ -234,7 +234,7 @@ def compare(
         try:
             if isinstance(backend, BackendError):
                 raise backend
-            worst = demo_agreement.difference(expected, steps(backend))
+            worst = agreement.difference(expected, steps(backend))
             yield Comparison(row, architecture, name, worst.size, worst.tensor)
         except Exception as error:
             yield Comparison(row, architecture, name, failure=sentence(error))

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..backends import Backend
-from ..tree import leaves, named_leaves, tree_map
-from ..types import Algorithm, State
+from ...backends import Backend
+from ...tree import leaves, named_leaves, tree_map
+from ...types import Algorithm, State
 
 LIMIT = 1e-11  # of float64 after a few steps: some 1e4 roundings of 1e-16, far below any wrong formula
 NOISE = 1e-10  # a tensor this small against the largest gradient is rounding noise

@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
-from ..showing.svg import COLOURS, GREY, HEIGHT, LEGEND_ROW, NARROW, STYLE, WIDTH, svg
-from .recipes import ARCHITECTURES
-from .records import Training
+from ...showing.svg import COLOURS, GREY, HEIGHT, LEGEND_ROW, NARROW, STYLE, WIDTH, svg
+from .networks import ARCHITECTURES
+from .results import Training
 
 DASHES = {architecture.name: dash for architecture, dash in zip(ARCHITECTURES, ("-", "--", ":"), strict=False)}
 ERROR_TICKS = (10, 15, 20, 30, 50, 90)  # %

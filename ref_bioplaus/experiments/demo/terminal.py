@@ -6,10 +6,10 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
-from . import demo_agreement
+from . import agreement
+from .networks import ARCHITECTURES
 from .page import shown
-from .recipes import ARCHITECTURES
-from .records import REFERENCE, Comparison, Progress, Results, Training
+from .results import REFERENCE, Comparison, Progress, Results, Training
 
 ENOUGH = 10  # sentences of one kind
 
@@ -94,7 +94,7 @@ def training_table(title: str, trainings: list[Training]) -> Table:
 def agreement_table(comparisons: list[Comparison]) -> Table:
     """A line for every backend: how much was compared, and where it differs most."""
     table = Table(
-        title=f"Agreement with {REFERENCE} after 5 steps in float64; limit {demo_agreement.LIMIT:g}", title_justify="left",
+        title=f"Agreement with {REFERENCE} after 5 steps in float64; limit {agreement.LIMIT:g}", title_justify="left",
         box=None, pad_edge=False,
     )  # fmt: skip
     table.add_column("backend", overflow="fold")

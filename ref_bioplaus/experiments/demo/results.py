@@ -3,11 +3,11 @@
 import math
 from dataclasses import dataclass, field
 
-from .. import registry
-from ..registry import Row
-from . import demo_agreement
-from .recipes import BATCH, Architecture, note
-from .spec.phases import Phases
+from ... import registry
+from ...registry import Row
+from ..spec.phases import Phases
+from . import agreement
+from .networks import BATCH, Architecture, note
 
 REFERENCE = "numpy"
 
@@ -77,7 +77,7 @@ class Comparison:
     @property
     def agrees(self) -> bool:
         """Whether the difference is within the limit."""
-        return self.difference <= demo_agreement.LIMIT
+        return self.difference <= agreement.LIMIT
 
 
 class Progress:
@@ -147,7 +147,7 @@ class Results:
         where = "" if worst is None else "not one bit differs"
         if worst is not None and worst.difference > 0.0:
             where = (
-                f"the largest difference is {worst.difference:.1e} (limit {demo_agreement.LIMIT:g}), "
+                f"the largest difference is {worst.difference:.1e} (limit {agreement.LIMIT:g}), "
                 f"{worst.row.label} ({worst.architecture.name}) on {worst.backend}, tensor {worst.tensor}"
             )
         counts = {"training": 0, "comparison": 0}

@@ -6,14 +6,14 @@ Every number was chosen by trying a few on the embedded images; a row that is no
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from .. import losses, optimizers
-from ..backends import Backend
-from ..linear import dense, locally_connected
-from ..local import bias, flatten, tanh, unit_bias
-from ..network import Network, chain
-from ..registry import Row, task_loss
-from ..types import Algorithm, Loss
-from .spec.rates import DEFAULT, DEFAULT_INVERSE, FULLY_CONNECTED, LOCALLY_CONNECTED, Recipe
+from ... import losses, optimizers
+from ...backends import Backend
+from ...linear import dense, locally_connected
+from ...local import bias, flatten, tanh, unit_bias
+from ...network import Network, chain
+from ...registry import Row, task_loss
+from ...types import Algorithm, Loss
+from ..spec.rates import DEFAULT, DEFAULT_INVERSE, FULLY_CONNECTED, LOCALLY_CONNECTED, Recipe
 
 CLASSES = 10
 AUXILIARY_UNITS = 20  # of AO-SDTP

@@ -21,12 +21,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..machine import files
-from ..machine.files import write_whole
-from ..showing import pages
-from . import demo_agreement, pictures
-from .recipes import ARCHITECTURES, Architecture
-from .records import REFERENCE, Comparison, Results, Training
+from ...machine import files
+from ...machine.files import write_whole
+from ...showing import pages
+from . import agreement, pictures
+from .networks import ARCHITECTURES, Architecture
+from .results import REFERENCE, Comparison, Results, Training
 
 PAGE, DATA = "index.html", "demo.json"
 SCHEMA = "ref_bioplaus.demo/1"
@@ -64,7 +64,7 @@ def as_data(results: Results) -> dict[str, Any]:
         "trainings": [training_data(t) for t in results.trainings],
         "agreement": {
             "reference": REFERENCE,
-            "limit": demo_agreement.LIMIT,
+            "limit": agreement.LIMIT,
             "comparisons": [comparison_data(c) for c in results.comparisons],
         },
         "agree": results.agree,
@@ -139,7 +139,7 @@ def as_page(results: Results) -> str:
         angles=pictures.angle_curves(trainings, ANGLES),
         tables=[training_table(a, members) for a, members in by_network if members],
         agreement=agreement_table(results.comparisons),
-        limit=f"{demo_agreement.LIMIT:g}",
+        limit=f"{agreement.LIMIT:g}",
         reference=REFERENCE,
     )
 
