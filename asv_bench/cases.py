@@ -29,7 +29,7 @@ COMMANDS = {
     "import numpy backend": "import ref_bioplaus.backends.numpy_backend",
     "import torch backend": "import ref_bioplaus.backends.torch_backend",
     "import jax backend": "import ref_bioplaus.backends.jax_backend",
-    "command --help": "import sys; sys.argv = ['ref-bioplaus', '--help']; from ref_bioplaus.cli import app; app()",
+    "command --help": "import sys; sys.argv = ['ref-bioplaus', '--help']; from ref_bioplaus.__main__ import app; app()",
 }
 
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import ref_bioplaus as rb
 from ref_bioplaus import registry
-from ref_bioplaus.cli import app
+from ref_bioplaus.__main__ import app
 from ref_bioplaus.experiments.data.inside import not_ordinary
 from ref_bioplaus.machine.files import typed
 
@@ -97,7 +97,7 @@ def test_what_a_hint_says_to_install_is_on_the_index():
 @pytest.mark.parametrize("folder", ["runs/kp", "my run's; rm -rf ~", "$HOME", "ü `x`"])
 def test_a_hint_can_be_typed_whatever_a_folder_is_called(folder, tmp_path):
     assert shlex.split(typed("resume", tmp_path / folder)[1:-1]) == ["ref-bioplaus", "resume", str(tmp_path / folder)]
-    code = "from ref_bioplaus.cli import app; app()"
+    code = "from ref_bioplaus.__main__ import app; app()"
     done = subprocess.run(
         [sys.executable, "-c", code, "resume", str(tmp_path / folder)], capture_output=True, text=True
     )

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import ref_bioplaus
 from ref_bioplaus import backends, modifications, registry
-from ref_bioplaus.cli import app
+from ref_bioplaus.__main__ import app
 from ref_bioplaus.models import MODELS
 from ref_bioplaus.registry.catalogue import first_sentence
 
@@ -116,7 +116,7 @@ def test_help_imports_no_array_library_but_numpy():
     heavy = ("torch", "jax", "cupy", "array_api_strict", "matplotlib", "jinja2")
     program = f"""
 import sys
-from ref_bioplaus.cli import app
+from ref_bioplaus.__main__ import app
 try:
     app(["demo", "--help"])
 except SystemExit as stop:
@@ -132,7 +132,7 @@ except SystemExit as stop:
 @pytest.mark.parametrize(("asked", "given"), [({}, "1 1"), ({"OMP_NUM_THREADS": "3"}, "3 None")])
 def test_the_demo_runs_with_one_thread_per_library_unless_told_otherwise(asked, given):
     environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")} | asked
-    command = [sys.executable, "-m", "ref_bioplaus.cli", "demo", "--backend", "tests.test_cli:telling"]
+    command = [sys.executable, "-m", "ref_bioplaus.__main__", "demo", "--backend", "tests.test_cli:telling"]
     root = Path(__file__).parents[1]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=root, check=False)
     assert result.returncode == 2

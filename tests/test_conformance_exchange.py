@@ -509,7 +509,7 @@ def test_its_stored_result_speaks_of_every_step_and_is_within_the_limit():
 @pytest.fixture(scope="module")
 def shell():
     """What the page calls `ref-bioplaus`, `python` and the current folder."""
-    ours = [sys.executable, "-c", "from ref_bioplaus.cli import app; app()"]
+    ours = [sys.executable, "-c", "from ref_bioplaus.__main__ import app; app()"]
 
     def run(line, folder, code=0):
         words = [word.strip('"') for word in re.findall(r'"[^"]*"|\S+', line)]

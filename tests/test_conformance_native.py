@@ -5,7 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ref_bioplaus import backends
-from ref_bioplaus.cli import app
+from ref_bioplaus.__main__ import app
 from ref_bioplaus.conformance.cases.cases import Case
 from ref_bioplaus.conformance.checks import levels, runner
 from ref_bioplaus.conformance.checks.outcomes import Subject

@@ -16,7 +16,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from ref_bioplaus import backends
-from ref_bioplaus.cli import app
+from ref_bioplaus.__main__ import app
 from ref_bioplaus.conformance.checks import levels, runner
 from ref_bioplaus.conformance.checks.outcomes import STATES, Check, Finding, Subject
 from ref_bioplaus.conformance.commands.conformance import Bar, parse_levels
@@ -643,7 +643,7 @@ def test_help_imports_no_array_library_but_numpy():
     heavy = ("torch", "jax", "cupy", "array_api_strict", "matplotlib", "jinja2")
     program = f"""
 import sys
-from ref_bioplaus.cli import app
+from ref_bioplaus.__main__ import app
 try:
     app(["conformance", "run", "--help"])
 except SystemExit as stop:

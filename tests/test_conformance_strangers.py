@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from ref_bioplaus.cli import app
+from ref_bioplaus.__main__ import app
 from ref_bioplaus.conformance.cases.cases import Case
 from ref_bioplaus.conformance.checks import runner
 from ref_bioplaus.conformance.files import exchange, npz, reading, vectors

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.text import Text
 from typer.testing import CliRunner
 
-from ref_bioplaus.cli import app
+from ref_bioplaus.__main__ import app
 from ref_bioplaus.experiments.figures import comparison, curves, mosaics, series
 from ref_bioplaus.experiments.runs import checkpoints
 from ref_bioplaus.experiments.spec.experiment import Experiment, ExperimentError

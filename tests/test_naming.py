@@ -16,8 +16,8 @@ import tomli_w
 from typer.testing import CliRunner
 
 from ref_bioplaus import backends, naming
+from ref_bioplaus.__main__ import app
 from ref_bioplaus.backends import BackendError
-from ref_bioplaus.cli import app
 from ref_bioplaus.experiments.many import jobs, search
 from ref_bioplaus.experiments.runs import checkpoints, logs
 from ref_bioplaus.experiments.spec.checking import checked

@@ -11,7 +11,7 @@ import pytest
 
 from ref_bioplaus.showing.printing import Printed
 
-COMMAND = [sys.executable, "-c", "from ref_bioplaus.cli import app; app()"]
+COMMAND = [sys.executable, "-c", "from ref_bioplaus.__main__ import app; app()"]
 SMALL = ("train", "--algorithm", "bp", "--model", "akrout2019/mlp", "--set", "model_options.hidden=4", "--dataset",
          "embedded", "--batch", "1000", "--epochs", "2")  # fmt: skip
 

@@ -19,7 +19,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ref_bioplaus import registry
-from ref_bioplaus.cli import app
+from ref_bioplaus.__main__ import app
 from ref_bioplaus.experiments import papers
 from ref_bioplaus.experiments.data import augmentation, loading
 from ref_bioplaus.experiments.figures import comparison, series
@@ -420,7 +420,7 @@ def test_signs_fixed_after_a_share_of_all_epochs_are_not_extended(tmp_path):
 
 
 def command(*options):
-    return [sys.executable, "-m", "ref_bioplaus.cli", "reproduce", TABLE, "--column", COLUMN, *map(str, options)]
+    return [sys.executable, "-m", "ref_bioplaus.__main__", "reproduce", TABLE, "--column", COLUMN, *map(str, options)]
 
 
 def invoke(*options):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from ref_bioplaus.cli import app
+from ref_bioplaus.__main__ import app
 from ref_bioplaus.experiments import papers
 from ref_bioplaus.experiments.many import jobs, search, table
 from ref_bioplaus.experiments.runs import logs

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from ref_bioplaus.cli import app
+from ref_bioplaus.__main__ import app
 from ref_bioplaus.experiments.data import streaming
 from ref_bioplaus.experiments.runs import logs
 from ref_bioplaus.experiments.spec.experiment import Experiment
@@ -23,7 +23,12 @@ COMMON = (
 SMALL = Experiment(
     model="akrout2019/mlp", model_options={"hidden": 3}, dataset="embedded", batch=500, steps=1, metrics=()
 )
-PROGRAM = [sys.executable, "-P", "-c", "from ref_bioplaus.cli import app; app()"]  # as the command's own script has it
+PROGRAM = [
+    sys.executable,
+    "-P",
+    "-c",
+    "from ref_bioplaus.__main__ import app; app()",
+]  # as the command's own script has it
 REPRODUCE = ("reproduce", "bartunov2018/table1", "--column", "mnist-fc", "--method", "bp", "--set", "dataset=embedded",
              "--set", "batch=500", "--set", "model_options.width=0.05", "--set", "steps=1")  # fmt: skip
 
@@ -64,7 +69,7 @@ def test_nothing_of_the_current_folder_comes_in_by_another_way(planted):
     """matplotlib reads matplotlibrc there, where TeX can be asked for; any `python -c` imports from there."""
     (planted / "matplotlibrc").write_text("text.usetex: True\nlines.linewidth: 77\n")
     program = (
-        "from ref_bioplaus.cli import app\napp(['list', 'backends'], standalone_mode=False)\n"
+        "from ref_bioplaus.__main__ import app\napp(['list', 'backends'], standalone_mode=False)\n"
         "import os, matplotlib\nprint(matplotlib.rcParams['text.usetex'], matplotlib.rcParams['lines.linewidth'])\n"
         "import subprocess, sys\nsubprocess.run([sys.executable, '-c', 'import json'], check=True)\nprint(os.getcwd())"
     )

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ref_bioplaus import predict
-from ref_bioplaus.cli import app
+from ref_bioplaus.__main__ import app
 from ref_bioplaus.experiments.data import hashing, loading
 from ref_bioplaus.experiments.figures import comparison, curves, series
 from ref_bioplaus.experiments.runs import checkpoints, logs, segments

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from ref_bioplaus.cli import app
+from ref_bioplaus.__main__ import app
 from ref_bioplaus.conformance.judging import judge
 from ref_bioplaus.conformance.judging.rounding import PRECISIONS, Rounding
 from ref_bioplaus.experiments.runs import checkpoints, logs
@@ -824,5 +824,5 @@ def test_a_mistake_gets_one_sentence_and_exit_code_2(arguments, sentence, tmp_pa
 
 
 def test_a_library_that_trains_is_imported_late():
-    code = "import sys, ref_bioplaus.cli; print(sorted({'torch', 'jax', 'safetensors', 'tomli_w'} & set(sys.modules)))"
+    code = "import sys, ref_bioplaus.__main__; print(sorted({'torch', 'jax', 'safetensors', 'tomli_w'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

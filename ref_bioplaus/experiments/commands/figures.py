@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .commands import PIPE_WIDTH, say, sentences
+from .train import PIPE_WIDTH, say, sentences
 
 Runs = Annotated[list[Path], typer.Argument(help="Folders of runs; those that differ only in their seed are one line.")]
 
@@ -41,7 +41,7 @@ def plot(
     path = Path(f"{figure}.svg") if out is None else out
 
     def work():
-        from .figures import curves, series
+        from ..figures import curves, series
 
         curves.check_ending(path)
         picture = curves.draw(figure, [series.read(run) for run in once(runs)])
@@ -62,8 +62,8 @@ def compare(
     """Runs side by side: a table, and a page that needs no other file."""
 
     def work():
-        from .figures import comparison as program
-        from .figures import series
+        from ..figures import comparison as program
+        from ..figures import series
 
         found = [series.read(run) for run in once(runs)]
         program.write(found, html)

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
-from ..machine.files import typed
+from ...machine.files import typed
 
 PIPE_WIDTH = 160  # columns, where no terminal says how wide it is
 
@@ -80,8 +80,8 @@ def train(
     def work(reporter):
         from dataclasses import replace
 
-        from .spec.experiment import Experiment, overridden, read
-        from .training import starting
+        from ..spec.experiment import Experiment, overridden, read
+        from ..training import starting
 
         chosen = Experiment() if experiment is None else read(experiment)
         chosen = overridden(replace(chosen, **given(named)), setting or ())
@@ -117,7 +117,7 @@ def resume(
     }  # fmt: skip
 
     def work(reporter):
-        from .training import starting
+        from ..training import starting
 
         return starting.resume(
             out, checkpoint, reporter=reporter, tensorboard=tensorboard, despite_lost_log=despite_lost_log,
@@ -140,7 +140,7 @@ def evaluate(
     changes = {"data": None if data is None else str(data), "backend": backend, "device": device}
 
     def measure():
-        from .training import starting
+        from ..training import starting
 
         return starting.evaluate(out, checkpoint, **given(changes))
 
@@ -154,7 +154,7 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
 
 def carry_out(work: Callable) -> None:
     """Run, showing how it goes, and stop with the run's exit code."""
-    from ..machine.environment import keep_freed_memory
+    from ...machine.environment import keep_freed_memory
 
     keep_freed_memory()
     console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
@@ -170,15 +170,15 @@ def carry_out(work: Callable) -> None:
 
 def sentences(work: Callable) -> Any:
     """What `work` returns; what it raises for a user to read becomes a sentence and an exit code."""
-    from ..backends import BackendError
-    from ..machine.files import NotOrdinary
-    from .runs.checkpoints import CheckpointError
-    from .spec.experiment import ExperimentError
-    from .training.loop import NotFinite
+    from ...backends import BackendError
+    from ...machine.files import NotOrdinary
+    from ..runs.checkpoints import CheckpointError
+    from ..spec.experiment import ExperimentError
+    from ..training.loop import NotFinite
 
     expected: tuple[type[Exception], ...] = (BackendError, CheckpointError, ExperimentError, NotOrdinary, ImportError)
     with suppress(ImportError):
-        from .data.loading import DataError
+        from ..data.loading import DataError
 
         expected = (*expected, DataError)
     try:
@@ -192,7 +192,7 @@ def sentences(work: Callable) -> Any:
 
 def fail(sentence: str, code: int) -> NoReturn:
     """Print one sentence to stderr and stop."""
-    from ..showing.words import one_line
+    from ...showing.words import one_line
 
     Console(stderr=True).print(Text(one_line(sentence), style="red"), soft_wrap=True)
     raise typer.Exit(code)
@@ -217,7 +217,7 @@ def line(record: dict[str, Any]) -> str:
 
 def bars(console: Console):
     """A reporter with a bar in a terminal, and a line for every record."""
-    from .training.reporter import Reporter
+    from ..training.reporter import Reporter
 
     class Bars(Reporter):
         """The run in a terminal."""

@@ -19,7 +19,7 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
-from .commands import PIPE_WIDTH, BackendName, DataFolder, Epochs, Settings, given, line, say, sentences
+from .train import PIPE_WIDTH, BackendName, DataFolder, Epochs, Settings, given, line, say, sentences
 
 BEST_TRIALS = 6
 EVERY = 60.0  # seconds between the lines of a run where no terminal shows its bar
@@ -44,8 +44,8 @@ def experiments(
     table: Annotated[str | None, typer.Argument(help="A table, to see its numbers. Default: all tables.")] = None,
 ) -> None:
     """The papers' tables, of which every cell is an experiment that `reproduce` runs."""
-    from . import papers
-    from .many import table as reproduce
+    from .. import papers
+    from ..many import table as reproduce
 
     console = Console(width=width())
     if table is None:
@@ -71,7 +71,7 @@ def experiments(
 
 def paper_numbers(quantities: Iterable[str], cell: Any) -> str:
     """A cell as the paper prints it."""
-    from .many import side_by_side
+    from ..many import side_by_side
 
     if cell is None:
         return ""
@@ -106,8 +106,8 @@ def reproduce(
     Runs that are finished are left as they are, runs that were stopped go on; nothing runs where one of them learned
     with other settings or from other images. The report that is written has every row of the column.
     """
-    from .many import jobs as runs
-    from .many import table as program
+    from ..many import jobs as runs
+    from ..many import table as program
 
     console = Console(width=width())
     changes = fields(epochs=epochs, data=data, backend=backend, device=device, precision=precision)
@@ -136,7 +136,7 @@ def fields(data: Path | None, device: list[str] | None, **named: Any) -> dict[st
 
 def show(report: Any, whole: Any, out: Path, console: Console) -> None:
     """Print a report of the rows that were asked for, and write that of all the column's rows to OUT."""
-    from .many import side_by_side
+    from ..many import side_by_side
 
     say(console, side_by_side.caption(report))
     found = new_table(side_by_side.HEADINGS)
@@ -153,8 +153,8 @@ def show(report: Any, whole: Any, out: Path, console: Console) -> None:
 
 def written(report: Any, out: Path) -> tuple[Path, Path]:
     """Write a report. Raises ExperimentError where the folder cannot be written to."""
-    from .many import side_by_side
-    from .spec.experiment import ExperimentError
+    from ..many import side_by_side
+    from ..spec.experiment import ExperimentError
 
     try:
         return side_by_side.write(report, out)
@@ -190,7 +190,7 @@ def search(
 
     Trials that have ended are left as they are, trials that were stopped go on.
     """
-    from .many import search as program
+    from ..many import search as program
 
     console = Console(width=width())
     changes = fields(epochs=epochs, data=data, backend=backend, device=device, precision=precision)
@@ -241,8 +241,8 @@ def searched(
     """The experiment to search, from a file or from a table's cell. Raises ExperimentError."""
     from dataclasses import replace
 
-    from .many import table as reproduce
-    from .spec.experiment import ExperimentError, overridden, read
+    from ..many import table as reproduce
+    from ..spec.experiment import ExperimentError, overridden, read
 
     if (path is None) == (table is None) or (table is None) != (method is None):
         raise ExperimentError("Name what to search: either --experiment FILE, or --table, --column and --method.")
@@ -265,7 +265,7 @@ def carry_out(
     after_each: Callable[[], Any] | None = None,
 ) -> tuple[list, int | None]:
     """Run jobs and show how they go; their outcomes, and the signal that stopped them."""
-    from .many import jobs
+    from ..many import jobs
 
     asked: list[int] = []
     with watcher(console, after_each) as watching:
@@ -275,7 +275,7 @@ def carry_out(
 
 def finish(outcomes: list, stopped: int | None, console: Console) -> None:
     """Say what did not end well, and stop with the exit code of it."""
-    from .many import jobs
+    from ..many import jobs
 
     failed = [outcome for outcome in outcomes if outcome.end in (jobs.FAILED, jobs.BUSY)]
     for outcome in failed:
@@ -293,7 +293,7 @@ def finish(outcomes: list, stopped: int | None, console: Console) -> None:
 @contextmanager
 def watcher(console: Console, after_each: Callable[[], Any] | None = None):
     """A watcher with a bar for every run in a terminal, and lines in a file."""
-    from .many import jobs
+    from ..many import jobs
 
     class Bars(jobs.Watcher):
         """The runs in a terminal."""

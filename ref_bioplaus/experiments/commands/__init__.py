@@ -1,0 +1,4 @@
+"""The program's commands, a file for each kind.
+
+From outside: what `ref_bioplaus.__main__` mounts. May import everything.
+"""
