@@ -26,9 +26,9 @@ from .workloads import WORKLOADS, Training, Workload, direct, methods_of, percep
 Record = dict[str, Any]
 COMMANDS = {
     "import ref_bioplaus": "import ref_bioplaus",
-    "import numpy backend": "import ref_bioplaus.backends.numpy_backend",
-    "import torch backend": "import ref_bioplaus.backends.torch_backend",
-    "import jax backend": "import ref_bioplaus.backends.jax_backend",
+    "import numpy backend": "import ref_bioplaus.backends.numpy_.backend",
+    "import torch backend": "import ref_bioplaus.backends.torch_.backend",
+    "import jax backend": "import ref_bioplaus.backends.jax_.backend",
     "command --help": "import sys; sys.argv = ['ref-bioplaus', '--help']; from ref_bioplaus.__main__ import app; app()",
 }
 

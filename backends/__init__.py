@@ -20,11 +20,11 @@ from ref_bioplaus.backends.base import Backend as Backend
 from ref_bioplaus.backends.base import BackendError as BackendError
 
 BUILT_IN = {
-    "numpy": ("numpy", "ref_bioplaus.backends.numpy_backend:backend"),
-    "torch": ("torch", "ref_bioplaus.backends.torch_backend:backend"),
-    "jax": ("jax", "ref_bioplaus.backends.jax_backend:backend"),
-    "cupy": ("cupy", "ref_bioplaus.backends.cupy_backend:backend"),
-    "array-api-strict": ("array_api_strict", "ref_bioplaus.backends.array_api_strict_backend:backend"),
+    "numpy": ("numpy", "ref_bioplaus.backends.numpy_.backend:backend"),
+    "torch": ("torch", "ref_bioplaus.backends.torch_.backend:backend"),
+    "jax": ("jax", "ref_bioplaus.backends.jax_.backend:backend"),
+    "cupy": ("cupy", "ref_bioplaus.backends.cupy_.backend:backend"),
+    "array-api-strict": ("array_api_strict", "ref_bioplaus.backends.array_api_strict_.backend:backend"),
 }
 INSTALL = {
     "torch": "pip install torch",

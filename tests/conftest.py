@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ref_bioplaus import backends
-from ref_bioplaus.backends.numpy_backend import NumpyBackend
+from ref_bioplaus.backends.numpy_.backend import NumpyBackend
 
 
 class ReadOnlyArray(np.ndarray):

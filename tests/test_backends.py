@@ -186,7 +186,7 @@ def test_what_cannot_be_had_gets_a_sentence(arguments, sentence):
 
 def test_a_library_that_is_not_installed_gets_a_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
-    monkeypatch.delitem(sys.modules, "ref_bioplaus.backends.cupy_backend", raising=False)
+    monkeypatch.delitem(sys.modules, "ref_bioplaus.backends.cupy_.backend", raising=False)
     with pytest.raises(
         BackendError, match=r'backend "cupy" cannot be imported .*: install it with pip install cupy-cuda13x '
     ):
@@ -204,7 +204,7 @@ def test_a_backend_of_another_package(tmp_path, monkeypatch):
     """By "module:function", and by the entry point of an installed package."""
     (tmp_path / "their_package.py").write_text(
         textwrap.dedent("""
-            from ref_bioplaus.backends.numpy_backend import NumpyBackend
+            from ref_bioplaus.backends.numpy_.backend import NumpyBackend
             import array_api_compat.numpy as xp
             def backend(device=None, dtype="float32", precision="ieee", kernels="portable"):
                 made = NumpyBackend(xp, "cpu", dtype, precision, kernels)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from ref_bioplaus import kernels, local
-from ref_bioplaus.backends import cupy_elementwise, cupy_kernels, cupy_torch
+from ref_bioplaus.backends.cupy_ import elementwise, with_torch
+from ref_bioplaus.backends.cupy_ import kernels as cupy_kernels
 from ref_bioplaus.kernels import PORTABLE
 from tests import standing_cupy
 from tests.test_numpy_native import WINDOWS, arrays, same
@@ -28,7 +29,7 @@ def test_convolution_and_local_connection(name, n, columns):
 @pytest.mark.parametrize("name", WINDOWS)
 def test_torchs_convolutions(name):
     pytest.importorskip("torch")
-    w, own = WINDOWS[name], cupy_torch.TorchConvolutions(np)
+    w, own = WINDOWS[name], with_torch.TorchConvolutions(np)
     W, x, u = (a.copy() for a in arrays((*w.kernel, w.in_shape[2], 4), (5, *w.in_shape), (5, *w.out_size, 4)))
     same(own.conv_apply(W, x, w), PORTABLE.conv_apply(W, x, w))
     same(own.conv_transport(W, u, w), PORTABLE.conv_transport(W, u, w))
@@ -96,7 +97,7 @@ def test_local_operations(native, n, dtype):
         same(y, PORTABLE.activation(op, zero), dtype)
         same(native.activation_backward(op, y, dy), PORTABLE.activation_backward(op, y, dy), dtype)
     x, error = (np.asarray(a, dtype) for a in ([np.nan, -1.0, 1.0, 0.0, -1.0], [1.0, 1.0, 1.0, np.nan, np.inf]))
-    for part in cupy_elementwise.FORWARD:
+    for part in elementwise.FORWARD:
         op = part.build(())
         y = native.activation(op, x)
         assert np.isnan(y).tolist() == [True, *[False] * 4]

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from ref_bioplaus import backends, embedded, predict, registry
 from ref_bioplaus.__main__ import app
 from ref_bioplaus.backends import BackendError
-from ref_bioplaus.backends.numpy_backend import NumpyBackend
+from ref_bioplaus.backends.numpy_.backend import NumpyBackend
 from ref_bioplaus.experiments.demo import page, pictures, running
 from ref_bioplaus.experiments.demo.networks import ARCHITECTURES, BATCH
 from ref_bioplaus.experiments.demo.results import Comparison, Progress, Results, Settings, Training

@@ -27,7 +27,7 @@ BACKENDS = ("numpy", "read-only", "array-api-strict", "torch", "jax")
 
 def jax_each(function, starts, *arrays):
     """The loop of JAX's native kernels."""
-    from ref_bioplaus.backends.jax_kernels import each
+    from ref_bioplaus.backends.jax_.kernels import each
 
     return each(function, starts, *arrays)
 
@@ -165,7 +165,7 @@ def test_a_loop_traces_a_tile_once(monkeypatch):
 
 def test_a_captured_loop_is_one_call(monkeypatch):
     """torch's native kernels make one operation of all tiles: the captured line does not grow with their number."""
-    torch_capture = pytest.importorskip("ref_bioplaus.backends.torch_capture")
+    torch_capture = pytest.importorskip("ref_bioplaus.backends.torch_.capture")
     backend, linear = backends.get("torch", kernels="native"), Dense(301, 3)
     key, u = backend.asarray(KEY), backend.asarray(np.random.default_rng(0).standard_normal((4, 3)))
     sizes, results = [], []

@@ -11,7 +11,7 @@ from ref_bioplaus.conformance.checks.outcomes import Subject
 from ref_bioplaus.windows import Window, window
 
 jax = pytest.importorskip("jax")
-jax_windows = pytest.importorskip("ref_bioplaus.backends.jax_windows")
+jax_windows = pytest.importorskip("ref_bioplaus.backends.jax_.windows")
 
 OUT = 4
 WINDOWS = {

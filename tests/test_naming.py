@@ -212,7 +212,7 @@ def test_notebooks_entry_points_and_calls_name_code_as_ever(place, monkeypatch):
 
 def test_the_current_folder_comes_last_and_only_for_what_nobody_else_has(place, monkeypatch):
     folder = str(place / "here")
-    for name in ("json:loads", "numpy", "ref_bioplaus.backends.numpy_backend:backend",
+    for name in ("json:loads", "numpy", "ref_bioplaus.backends.numpy_.backend:backend",
                  naming.stored(NAME, "--backend")):  # fmt: skip
         with naming.importable(name):
             assert folder not in sys.path, name

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from ref_bioplaus import backends, kernels, local
-from ref_bioplaus.backends import numpy_kernels, numpy_memory, numpy_products, numpy_windows
+from ref_bioplaus.backends.numpy_ import kernels as numpy_kernels
+from ref_bioplaus.backends.numpy_ import memory, products, windows
 from ref_bioplaus.conformance.cases.cases import step_cases
 from ref_bioplaus.conformance.cases.networks import batch
 from ref_bioplaus.conformance.checks import outcomes, primitives, runner
@@ -27,13 +28,13 @@ WINDOWS = {
 def native(request, monkeypatch):
     """The kernels; in small blocks every operation has several chunks, the last one partial, and keeps its memory."""
     if "small blocks" in request.param:
-        monkeypatch.setattr(numpy_memory, "BLOCK", 10)
-        monkeypatch.setattr(numpy_memory, "LARGE", 8)
-        monkeypatch.setattr(numpy_windows, "COLUMNS", 700)
+        monkeypatch.setattr(memory, "BLOCK", 10)
+        monkeypatch.setattr(memory, "LARGE", 8)
+        monkeypatch.setattr(windows, "COLUMNS", 700)
     if "two threads" in request.param:
-        monkeypatch.setattr(numpy_memory, "threads", lambda: 2)
+        monkeypatch.setattr(memory, "threads", lambda: 2)
     if "rows" in request.param:
-        monkeypatch.setattr(numpy_products, "ROW", 1)
+        monkeypatch.setattr(products, "ROW", 1)
     return numpy_kernels.native()
 
 
@@ -124,7 +125,7 @@ def test_random_words(native, start, n):
 
 
 def test_memory_is_used_again_only_when_nobody_holds_it():
-    arena = numpy_memory.Arena()
+    arena = memory.Arena()
     shape = (1 << 10, 1 << 9)
     first = arena.empty(shape, np.float32)
     address, view = first.ctypes.data, first[3:5, ::2].T
@@ -140,7 +141,7 @@ def test_memory_is_used_again_only_when_nobody_holds_it():
 
 
 def test_threads_do_all_of_the_work_in_order_and_survive_a_fork():
-    workers = numpy_memory.Workers(3)
+    workers = memory.Workers(3)
     for n in (0, 1, 2, 3, 10):
         assert [i for part in workers.share(list, range(n)) for i in part] == list(range(n))
     assert len(workers.share(list, range(10))) == 3
@@ -152,17 +153,17 @@ def test_threads_do_all_of_the_work_in_order_and_survive_a_fork():
 
 
 def test_threads_share_blocks_only_where_those_of_blas_sleep():
-    cores = numpy_memory.threads({"OPENBLAS_THREAD_TIMEOUT": "8"})
-    assert 1 <= cores <= numpy_memory.THREADS
-    assert numpy_memory.threads({}) == numpy_memory.threads({"OPENBLAS_THREAD_TIMEOUT": "26"}) == 1
-    assert numpy_memory.threads({"OPENBLAS_THREAD_TIMEOUT": "soon"}) == 1
-    assert numpy_memory.threads({"OPENBLAS_THREAD_TIMEOUT": "8", "OMP_NUM_THREADS": "1"}) == 1
+    cores = memory.threads({"OPENBLAS_THREAD_TIMEOUT": "8"})
+    assert 1 <= cores <= memory.THREADS
+    assert memory.threads({}) == memory.threads({"OPENBLAS_THREAD_TIMEOUT": "26"}) == 1
+    assert memory.threads({"OPENBLAS_THREAD_TIMEOUT": "soon"}) == 1
+    assert memory.threads({"OPENBLAS_THREAD_TIMEOUT": "8", "OMP_NUM_THREADS": "1"}) == 1
 
 
 def test_sizes_nobody_asks_for_are_given_back(monkeypatch):
-    monkeypatch.setattr(numpy_memory, "FORGET", 3)
-    monkeypatch.setattr(numpy_memory, "LARGE", 1)
-    arena = numpy_memory.Arena()
+    monkeypatch.setattr(memory, "FORGET", 3)
+    monkeypatch.setattr(memory, "LARGE", 1)
+    arena = memory.Arena()
     for size in range(1, 9):
         arena.empty((size,), np.float64)
     assert len(arena.buffers) <= 5
@@ -181,7 +182,7 @@ CASES = {case.row: case for case in step_cases() if case.id == f"{case.row}/{cas
 @pytest.mark.parametrize("name", [row.name for row in ROWS])
 def test_a_donated_run_is_the_same_and_changes_nothing_that_is_kept(name, monkeypatch):
     for limit in ("LARGE", "BLOCK"):
-        monkeypatch.setattr(numpy_memory, limit, 16)
+        monkeypatch.setattr(memory, limit, 16)
     ends = []
     for donate in (False, True):
         backend = backends.get("numpy", dtype="float64", kernels="native")

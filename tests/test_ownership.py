@@ -478,12 +478,12 @@ def test_a_loop_that_reads_an_array_it_was_not_given_is_refused_or_right(backend
 
 
 def test_a_captured_loop_lives_as_long_as_its_step():
-    from ref_bioplaus.backends import torch_loops
+    from ref_bioplaus.backends.torch_ import loops
 
     backend = made("torch, native")
     state, given = of(backend, a=[1.0, 2.0, 3.0])
     gc.collect()
-    before = len(torch_loops.LOOPS)
+    before = len(loops.LOOPS)
 
     def step(state, batch):
         parts = backend.kernels.each(lambda start, x: x * (start + 1), [0, 1], state.feedback.params["a"])
@@ -493,10 +493,10 @@ def test_a_captured_loop_lives_as_long_as_its_step():
     for _ in range(2):
         state, _ = run(state, given)
     assert backend.to_numpy(state.feedback.params["a"]).tolist() == [4.0, 8.0, 12.0]
-    assert len(torch_loops.LOOPS) == before + 1
+    assert len(loops.LOOPS) == before + 1
     del run
     gc.collect()
-    assert len(torch_loops.LOOPS) == before
+    assert len(loops.LOOPS) == before
 
 
 # Threads
@@ -528,7 +528,7 @@ def test_threads_get_the_numbers_that_each_gets_alone(backend):
 
 
 def test_torch_has_each_steps_precision_in_every_thread_and_its_own_afterwards():
-    torch_backend = pytest.importorskip("ref_bioplaus.backends.torch_backend")
+    torch_backend = pytest.importorskip("ref_bioplaus.backends.torch_.backend")
     policies = torch_backend.POLICIES["cpu"]
     before = [policy.fp32_precision for policy in policies]
     ready, inside = threading.Barrier(2), Counter()
@@ -548,7 +548,7 @@ def test_torch_has_each_steps_precision_in_every_thread_and_its_own_afterwards()
 
 
 def test_a_step_inside_of_one_in_another_precision_runs_alone_or_says_so():
-    torch_backend = pytest.importorskip("ref_bioplaus.backends.torch_backend")
+    torch_backend = pytest.importorskip("ref_bioplaus.backends.torch_.backend")
     policies = torch_backend.POLICIES["cpu"]
     before = [policy.fp32_precision for policy in policies]
     outer, inner = (torch_backend.backend("cpu", "float32", p, "portable") for p in ("ieee", "bf16"))
@@ -596,7 +596,7 @@ def test_each_half_of_the_question_is_needed(held, monkeypatch):
 def test_without_torchs_counts_everything_is_copied_and_right(name, monkeypatch):
     import sys
 
-    from ref_bioplaus.backends import torch_memory
+    from ref_bioplaus.backends.torch_ import memory as torch_memory
 
     monkeypatch.setattr(torch_memory, name, lambda whose: sys.maxsize)
     callers = [one_rule(made("torch, native"), seed) for seed in range(3)]

@@ -220,7 +220,7 @@ def test_without_the_plugin_the_defaults_are_asked(suite):
 
 
 def test_a_backend_may_stand_in_the_current_folder(suite, tmp_path):
-    (tmp_path / "in_this_folder.py").write_text("from ref_bioplaus.backends.numpy_backend import backend\n")
+    (tmp_path / "in_this_folder.py").write_text("from ref_bioplaus.backends.numpy_.backend import backend\n")
     ran("--rb-backend", "in_this_folder:backend", "--rb-case", "0/*")
     assert suite == [("numpy", "float32", "portable")]
 

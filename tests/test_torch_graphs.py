@@ -14,8 +14,8 @@ from ref_bioplaus.tree import leaves, tree_map
 
 torch = pytest.importorskip("torch")
 
-from ref_bioplaus.backends.torch_capture import Captured  # noqa: E402
-from ref_bioplaus.backends.torch_trees import flattened, reader, writer  # noqa: E402
+from ref_bioplaus.backends.torch_.capture import Captured  # noqa: E402
+from ref_bioplaus.backends.torch_.trees import flattened, reader, writer  # noqa: E402
 
 NETWORK = chain((7,), (dense(5), bias, tanh, dropout(0.25)), (dense(3), bias, relu), (dense(4), bias))
 ROWS = {

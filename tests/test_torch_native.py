@@ -18,15 +18,10 @@ from ref_bioplaus.types import LayerParams
 
 torch = pytest.importorskip("torch")
 
-from ref_bioplaus.backends import (  # noqa: E402
-    torch_backend,
-    torch_capture,
-    torch_kernels,
-    torch_memory,
-    torch_optimizers,
-    torch_products,
-    torch_trees,
-)
+from ref_bioplaus.backends.torch_ import backend as torch_backend
+from ref_bioplaus.backends.torch_ import capture, optimizers, products, trees
+from ref_bioplaus.backends.torch_ import kernels as torch_kernels
+from ref_bioplaus.backends.torch_ import memory as torch_memory
 
 STEPS = [c for c in step_cases() if c.id == f"{c.row}/{c.architecture}"]
 CASES = {c.row: c for c in reversed(STEPS)}  # the first architecture of every row
@@ -225,7 +220,7 @@ def test_adams_count_is_found_again_from_its_corrections():
         for t in (1, 2, 10, 100, 1000, 30_000, 1_000_000):
             time = torch.tensor(float(t), dtype=dtype)
             correction = tuple(-torch.expm1(time * np.log(b)) for b in (b1, b2))
-            found = float(torch_optimizers.updates_done(correction, b1, b2))
+            found = float(optimizers.updates_done(correction, b1, b2))
             for b in (b1, b2):
                 assert abs(b**found - b**t) < (3e-7 if dtype == torch.float32 else 1e-12)
 
@@ -241,9 +236,9 @@ def test_the_judge_accepts_the_primitives(native, precision, dtype):
 def test_tf32_rounds_to_nearest_even_and_keeps_what_is_not_finite():
     x = torch.tensor([1.0 + 2.0**-11, 1.0 + 3 * 2.0**-11, 1.0 + 2.0**-11 + 2.0**-20, -1.0 - 2.0**-12, 0.0])
     wanted = torch.tensor([1.0, 1.0 + 2.0**-9, 1.0 + 2.0**-10, -1.0, 0.0])
-    assert torch.equal(torch_products.rounded_to_tf32(x), wanted)
+    assert torch.equal(products.rounded_to_tf32(x), wanted)
     odd = torch.tensor([0x7FFFFFFF, 0x7F800001, 0x7F800000, -0x800000], dtype=torch.int32).view(torch.float32)
-    rounded = torch_products.rounded_to_tf32(odd)
+    rounded = products.rounded_to_tf32(odd)
     assert rounded.isnan().tolist() == [True, True, False, False]
     assert rounded[2:].tolist() == [np.inf, -np.inf]
 
@@ -294,8 +289,8 @@ def test_bfloat16_products_on_a_gpu_add_up_and_end_in_float32(part):
         assert float((found - wanted).abs().max()) < 1e-5  # a result rounded to bfloat16 would be off by 1e-2
         assert float((found - getattr(exact, f"{kind}_{face}")(a, b, linear.window)).abs().max()) > 1e-3
     for t in (W, x):
-        narrow = torch_products.rounded_to_bfloat16(t.float())
-        assert torch.equal(torch_products.rounded_to_tf32(narrow), narrow)
+        narrow = products.rounded_to_bfloat16(t.float())
+        assert torch.equal(products.rounded_to_tf32(narrow), narrow)
 
 
 def built(backend, case):
@@ -348,7 +343,7 @@ def test_a_step_is_captured_once_per_shape(native):
 
 
 def test_what_is_not_returned_is_not_computed():
-    captured = torch_capture.Captured(lambda a, b: (a + 1.0, (a @ b, torch.tanh(b))[:0]), nothing, False)
+    captured = capture.Captured(lambda a, b: (a + 1.0, (a @ b, torch.tanh(b))[:0]), nothing, False)
     captured(torch.ones(2, 2), torch.ones(2, 2))
     (line,) = captured.lines
     assert [n.target for n in line.module.graph.nodes if n.op == "call_function"] == [torch.ops.aten.add.Tensor]
@@ -368,7 +363,7 @@ def donated(step, *tensors):
     """What a captured step leaves in its arguments, the first of which it may write to."""
     given = [t.clone() for t in tensors]
     expected = step(*[t.clone() for t in tensors])
-    found = torch_capture.Captured(step, nothing, True)(*given)
+    found = capture.Captured(step, nothing, True)(*given)
     assert all(torch.equal(a, b) for a, b in zip(leaves(expected), leaves(found), strict=True))
     return given, found
 
@@ -435,7 +430,7 @@ def test_what_was_written_in_place_lies_where_it_was_alone():
         return signs * p.sum()
 
     x = torch.tensor([[-2.0, 0.0, torch.nan], [torch.inf, -0.0, 3.0]])
-    captured = torch_capture.Captured(step, nothing, True)
+    captured = capture.Captured(step, nothing, True)
     found = captured(torch.ones(2), x)
     assert torch.equal(found, torch.tensor([[-2.0, 0.0, 14.0], [2.0, 0.0, 2.0]]))
     calls = [n.target for n in captured.lines[0].module.graph.nodes if n.op == "call_function"]
@@ -452,7 +447,7 @@ def test_a_sign_needs_no_mask_to_be_nan_where_its_argument_is(dtype):
     sizes = torch.tensor([0.0, info.smallest_normal * info.eps, info.tiny, 0.1, 1.0, info.max, torch.inf], dtype=dtype)
     x = torch.cat([sizes, -sizes, torch.tensor([torch.nan], dtype=dtype)]).reshape(3, 5)
     assert x[0, 1] > 0.0  # a subnormal, not flushed to 0
-    captured = torch_capture.Captured(lambda x: torch_backend.xp.sign(x) * 2.0, nothing, False)
+    captured = capture.Captured(lambda x: torch_backend.xp.sign(x) * 2.0, nothing, False)
     expected = torch.tensor([[0.0] + [2.0] * 4, [2.0, 2.0, 0.0, -2.0, -2.0], [-2.0] * 4 + [torch.nan]], dtype=dtype)
     for given in (x, x.t()):
         found = captured(given)
@@ -473,7 +468,7 @@ def test_a_sign_is_that_of_a_tensor_before_it_was_written():
         signs[missing] = torch.nan
         return signs, y
 
-    signs, y = torch_capture.Captured(step, nothing, False)(torch.tensor([1.0, -3.0, 0.0]))
+    signs, y = capture.Captured(step, nothing, False)(torch.tensor([1.0, -3.0, 0.0]))
     assert torch.equal(signs, torch.tensor([1.0, -1.0, 0.0]))
     assert torch.equal(y, torch.tensor([-2.0, 6.0, -0.0]))
 
@@ -485,7 +480,7 @@ def test_a_mask_with_another_value_or_of_another_tensor_stays():
         return signs, x * 2.0
 
     x, y = torch.tensor([1.0, -2.0, torch.nan]), torch.tensor([torch.nan, 1.0, 1.0])
-    found, _ = torch_capture.Captured(step, nothing, False)(x, y)
+    found, _ = capture.Captured(step, nothing, False)(x, y)
     assert torch.equal(torch.nan_to_num(found, 7.0), torch.tensor([7.0, -1.0, 0.0]))
 
 
@@ -494,7 +489,7 @@ def test_views_share_memory_as_their_schemas_say():
     backend = backends.get("torch", "cpu", "float64", kernels="native")
     algorithm, state, given = built(backend, CASES["kolen-pollack/conv"])
     state = tree_map(torch.clone, state)
-    captured = torch_capture.Captured(algorithm.modes["learn"], nothing, False)
+    captured = capture.Captured(algorithm.modes["learn"], nothing, False)
     captured(state, given[0])
     (line,) = captured.lines
     graph, values = line.module.graph, {}
@@ -505,7 +500,7 @@ def test_views_share_memory_as_their_schemas_say():
             return values[node]
 
     with torch.no_grad():
-        Keeping(line.module, garbage_collect_values=False).run(*torch_trees.flattened((state, given[0])))
+        Keeping(line.module, garbage_collect_values=False).run(*trees.flattened((state, given[0])))
     made = torch_memory.origins(graph)
     tensors = [n for n in graph.nodes if isinstance(values[n], torch.Tensor) and values[n].numel()]
     place = {n: values[n].untyped_storage().data_ptr() for n in tensors}
@@ -541,4 +536,4 @@ def test_donation_leaves_the_hosts_arrays_alone(native):
 
 def test_numbers_are_no_arguments_of_a_captured_step():
     with pytest.raises(TypeError, match="given 3, expected trees of tensors only"):
-        torch_capture.Captured(lambda a, n: a * n, nothing, False)(torch.ones(2), 3)
+        capture.Captured(lambda a, n: a * n, nothing, False)(torch.ones(2), 3)

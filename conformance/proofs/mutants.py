@@ -15,7 +15,7 @@ from ref_bioplaus import algorithms, optimizers
 from ref_bioplaus import kernels as portable
 from ref_bioplaus.algorithms import target_propagation as tp
 from ref_bioplaus.backends import Backend
-from ref_bioplaus.backends.numpy_backend import NumpyBackend
+from ref_bioplaus.backends.numpy_.backend import NumpyBackend
 from ref_bioplaus.conformance.cases.cases import OPTIMIZERS, Case
 from ref_bioplaus.conformance.checks.outcomes import Subject
 from ref_bioplaus.kernels import Kernels

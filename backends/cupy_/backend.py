@@ -4,8 +4,9 @@ import array_api_compat.cupy as xp
 import cupy
 import numpy as np
 
-from ref_bioplaus.backends import cupy_kernels, cupy_torch
 from ref_bioplaus.backends.base import Backend, BackendError
+from ref_bioplaus.backends.cupy_ import kernels as cupy_kernels
+from ref_bioplaus.backends.cupy_ import with_torch as cupy_torch
 
 
 class CupyBackend(Backend):
@@ -55,7 +56,7 @@ class CupyTorchBackend(CupyBackend):
 
 
 def with_torch(device=None, dtype="float32", precision="ieee", kernels="native") -> CupyBackend:
-    """CuPy with torch's convolutions: --backend ref_bioplaus.backends.cupy_backend:with_torch.
+    """CuPy with torch's convolutions: --backend ref_bioplaus.backends.cupy_.backend:with_torch.
 
     Raises BackendError where there is no such GPU, or no torch that sees it.
     """

@@ -11,7 +11,7 @@ import torch
 
 from ref_bioplaus.backends.base import Backend, BackendError
 from ref_bioplaus.backends.ownership import Ownership
-from ref_bioplaus.backends.torch_memory import alone
+from ref_bioplaus.backends.torch_.memory import alone
 from ref_bioplaus.kernels import Kernels
 
 
@@ -45,7 +45,7 @@ class TorchBackend(Backend):
 
     def native_kernels(self) -> Kernels:
         """torch's own forms of the kernels."""
-        from ref_bioplaus.backends.torch_kernels import native_kernels
+        from ref_bioplaus.backends.torch_.kernels import native_kernels
 
         return native_kernels(self.device, self.dtype, self.precision)
 
@@ -63,7 +63,7 @@ class TorchBackend(Backend):
 
     def captured(self, step, donating):
         """The step as a straight line of torch calls."""
-        from ref_bioplaus.backends.torch_capture import Captured
+        from ref_bioplaus.backends.torch_.capture import Captured
 
         return Captured(step, lambda: products_in(self.policy, self.device.type), donating, self.graphs())
 
@@ -71,7 +71,7 @@ class TorchBackend(Backend):
         """What records captured steps once more, as CUDA graphs; None where there is no GPU."""
         if self.device.type != "cuda":
             return None
-        from ref_bioplaus.backends.torch_graphs import CudaGraphs
+        from ref_bioplaus.backends.torch_.graphs import CudaGraphs
 
         return CudaGraphs(self.device)
 

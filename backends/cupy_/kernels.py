@@ -9,8 +9,8 @@ import math
 from typing import Any
 
 from ref_bioplaus import kernels as portable
-from ref_bioplaus.backends.cupy_elementwise import Elementwise
-from ref_bioplaus.backends.cupy_torch import TorchConvolutions
+from ref_bioplaus.backends.cupy_.elementwise import Elementwise
+from ref_bioplaus.backends.cupy_.with_torch import TorchConvolutions
 from ref_bioplaus.kernels import PORTABLE, Kernels
 from ref_bioplaus.windows import Window, pad
 

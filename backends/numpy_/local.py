@@ -5,9 +5,9 @@ import math
 import numpy as np
 
 from ref_bioplaus import local
-from ref_bioplaus.backends import numpy_memory
-from ref_bioplaus.backends.numpy_memory import Workspace, blocks, flat, repeated, whole_rows
-from ref_bioplaus.backends.numpy_windows import Images, padded_size, window_entries
+from ref_bioplaus.backends.numpy_ import memory
+from ref_bioplaus.backends.numpy_.memory import Workspace, blocks, flat, repeated, whole_rows
+from ref_bioplaus.backends.numpy_.windows import Images, padded_size, window_entries
 
 NONLINEARITIES = (local.tanh, local.relu, local.sigmoid, local.rectified_tanh)
 
@@ -81,7 +81,7 @@ class LocalOperations:
 
     def samples(self, y) -> list[slice]:
         """Samples, so many at a time that they are a block of y."""
-        step = max(1, numpy_memory.BLOCK // max(1, math.prod(y.shape[1:])))
+        step = max(1, memory.BLOCK // max(1, math.prod(y.shape[1:])))
         return [slice(n, min(n + step, len(y))) for n in range(0, len(y), step)]
 
     # BatchNorm
@@ -208,7 +208,7 @@ class LocalOperations:
 
     def add(self, a, b):
         """a + b: a bias (the last axes of a), or another array of a's shape."""
-        if a.nbytes < numpy_memory.LARGE or a.shape[a.ndim - b.ndim :] != b.shape or not b.size:
+        if a.nbytes < memory.LARGE or a.shape[a.ndim - b.ndim :] != b.shape or not b.size:
             return a + b
         y = self.space.empty(a.shape, np.result_type(a, b))
         A, B, Y = flat(a, b, y)
@@ -226,7 +226,7 @@ class LocalOperations:
         """The sum over the leading axes: a row of ones times the rest, block by block."""
         kept, n = dy.shape[len(axes) :], math.prod(dy.shape[: len(axes)])
         rows = np.reshape(dy, (n, math.prod(kept)))
-        step = max(64, numpy_memory.BLOCK // max(1, rows.shape[1]))
+        step = max(64, memory.BLOCK // max(1, rows.shape[1]))
         ones = np.ones(min(step, n), dy.dtype)
         total = np.zeros(rows.shape[1], dy.dtype)
         for start in range(0, n, step):

@@ -11,15 +11,7 @@ from collections.abc import Callable
 import jax.numpy as xp
 from jax import Array, lax
 
-from ref_bioplaus.backends.jax_windows import (
-    CONVOLUTION,
-    LOCAL,
-    TILED,
-    WINDOWED,
-    added_up,
-    contracted,
-    entries,
-)
+from ref_bioplaus.backends.jax_.windows import CONVOLUTION, LOCAL, TILED, WINDOWED, added_up, contracted, entries
 from ref_bioplaus.kernels import PORTABLE, Kernels, scaled
 from ref_bioplaus.windows import Window
 

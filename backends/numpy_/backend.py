@@ -3,8 +3,8 @@
 import array_api_compat.numpy as xp
 import numpy as np
 
-from ref_bioplaus.backends import numpy_kernels
 from ref_bioplaus.backends.base import Backend, BackendError
+from ref_bioplaus.backends.numpy_ import kernels as numpy_kernels
 from ref_bioplaus.tree import tree_map
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.fx.node import map_arg
 
-from ref_bioplaus.backends.torch_memory import RANDOM, Memory, is_call
+from ref_bioplaus.backends.torch_.memory import RANDOM, Memory, is_call
 
 aten = torch.ops.aten
 

@@ -5,7 +5,7 @@ import jax.numpy as xp
 import numpy as np
 
 from ref_bioplaus.backends.base import Backend, BackendError
-from ref_bioplaus.backends.jax_kernels import native_kernels
+from ref_bioplaus.backends.jax_.kernels import native_kernels
 from ref_bioplaus.backends.ownership import Ownership
 from ref_bioplaus.tree import leaves
 

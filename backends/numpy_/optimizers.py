@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from ref_bioplaus.backends.numpy_memory import Workspace, blocks, flat
+from ref_bioplaus.backends.numpy_.memory import Workspace, blocks, flat
 from ref_bioplaus.kernels import PARITY, ROTATIONS
 
 

@@ -10,8 +10,8 @@ gathered is smaller by the kernel's height, and the products are larger.
 
 import numpy as np
 
-from ref_bioplaus.backends.numpy_memory import Workspace
-from ref_bioplaus.backends.numpy_windows import (
+from ref_bioplaus.backends.numpy_.memory import Workspace
+from ref_bioplaus.backends.numpy_.windows import (  # fmt: skip
     AxisPhase,
     Gathering,
     Images,
@@ -21,7 +21,7 @@ from ref_bioplaus.backends.numpy_windows import (
     phases,
     pixel_count,
     reached,
-)  # fmt: skip
+)
 from ref_bioplaus.windows import Window
 
 ROW = 32  # numbers in a window's row from which on rows are gathered in place of windows

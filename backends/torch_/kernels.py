@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from ref_bioplaus import local
-from ref_bioplaus.backends import torch_loops
-from ref_bioplaus.backends.torch_optimizers import adam, sgd
-from ref_bioplaus.backends.torch_products import (
+from ref_bioplaus.backends.torch_ import loops
+from ref_bioplaus.backends.torch_.optimizers import adam, sgd
+from ref_bioplaus.backends.torch_.products import (
     CONV,
     LOCAL,
     channels_first,
@@ -39,13 +39,13 @@ def native_kernels(device: torch.device, dtype: str, precision: str) -> Kernels:
     products |= dense_products(device, dtype, precision, rounded)
     products["name"] = "native"
     if device.type == "cpu":
-        from ref_bioplaus.backends import torch_random
+        from ref_bioplaus.backends.torch_ import random
 
-        products |= {"threefry": torch_random.threefry, "random_words": torch_random.random_words}
+        products |= {"threefry": random.threefry, "random_words": random.random_words}
     if dtype != "bfloat16":
         products |= {"batch_norm": batch_norm, "batch_norm_backward": batch_norm_backward, "sgd": sgd, "adam": adam}
     return PORTABLE._replace(
-        each=torch_loops.each,
+        each=loops.each,
         max_pool=max_pool,
         max_pool_backward=max_pool_backward,
         activation=activation,

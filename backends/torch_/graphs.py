@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils.dlpack import from_dlpack, to_dlpack
 
-from ref_bioplaus.backends.torch_memory import owners
+from ref_bioplaus.backends.torch_.memory import owners
 
 aten = torch.ops.aten
 WARM_UP = 3  # steps before the recording, in which libraries choose their algorithms and take their memory

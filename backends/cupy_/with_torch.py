@@ -14,10 +14,10 @@ class TorchConvolutions:
     def __init__(self, xp: Any):
         import torch
 
-        from ref_bioplaus.backends import torch_backend, torch_products
+        from ref_bioplaus.backends.torch_ import backend, products
 
         self.xp, self.torch = xp, torch
-        self.products, self.products_in = torch_products, torch_backend.products_in
+        self.products, self.products_in = products, backend.products_in
 
     def call(self, function: Callable, a, b, window):
         """A function of two tensors and a window on two arrays."""

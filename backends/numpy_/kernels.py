@@ -7,10 +7,10 @@ them. Where BLAS's threads sleep between products, threads share the blocks (see
 
 from typing import Any
 
-from ref_bioplaus.backends.numpy_local import LocalOperations
-from ref_bioplaus.backends.numpy_memory import Workspace
-from ref_bioplaus.backends.numpy_optimizers import Optimizers
-from ref_bioplaus.backends.numpy_products import Products
+from ref_bioplaus.backends.numpy_.local import LocalOperations
+from ref_bioplaus.backends.numpy_.memory import Workspace
+from ref_bioplaus.backends.numpy_.optimizers import Optimizers
+from ref_bioplaus.backends.numpy_.products import Products
 from ref_bioplaus.kernels import PORTABLE, Kernels
 
 

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from ref_bioplaus.backends import torch_loops, torch_passes
-from ref_bioplaus.backends.torch_graphs import Replayed, alias, synchronising
-from ref_bioplaus.backends.torch_optimizers import dense
-from ref_bioplaus.backends.torch_trees import flattened, reader, rebuilt, writer
+from ref_bioplaus.backends.torch_ import loops as torch_loops
+from ref_bioplaus.backends.torch_ import passes
+from ref_bioplaus.backends.torch_.graphs import Replayed, alias, synchronising
+from ref_bioplaus.backends.torch_.optimizers import dense
+from ref_bioplaus.backends.torch_.trees import flattened, reader, rebuilt, writer
 from ref_bioplaus.tree import tree_map
 
 TRACING = threading.RLock()  # torch.fx patches torch while it traces: one thread at a time
@@ -83,8 +84,8 @@ class Captured:
             module = make_fx(flat)(*map(alias, tensors))
         inputs = [node for node in module.graph.nodes if node.op == "placeholder"]
         writable = tuple(i for i, t in enumerate(tensors[:own]) if t.is_floating_point() and dense(t))
-        torch_passes.improve(module, {inputs[i] for i in writable})
-        run: Callable = torch_passes.called_directly(module).forward
+        passes.improve(module, {inputs[i] for i in writable})
+        run: Callable = passes.called_directly(module).forward
         reason = "not on a GPU"
         if self.graphs is not None:
             run, reason = replayed(run, tensors, writable, self.graphs, module.graph)

@@ -7,8 +7,8 @@ integers in a twentieth of the time of a hundred operations on arrays of one num
 import numpy as np
 import torch
 
-from ref_bioplaus.backends.numpy_memory import Workspace
-from ref_bioplaus.backends.numpy_optimizers import Optimizers
+from ref_bioplaus.backends.numpy_.memory import Workspace
+from ref_bioplaus.backends.numpy_.optimizers import Optimizers
 from ref_bioplaus.kernels import PARITY, ROTATIONS, signed
 from ref_bioplaus.kernels import threefry as portable_threefry
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from ref_bioplaus.backends.numpy_memory import Workspace
+from ref_bioplaus.backends.numpy_.memory import Workspace
 from ref_bioplaus.windows import Window
 
 COLUMNS = 1 << 22  # bytes of windows gathered for one product

@@ -1,0 +1,1 @@
+"""array-api-strict, which refuses what the standard does not promise."""

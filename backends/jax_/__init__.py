@@ -1,0 +1,1 @@
+"""JAX: native kernels, compiled by XLA."""
