@@ -5,7 +5,7 @@ from typing import Any
 from ref_bioplaus import algorithms, losses
 from ref_bioplaus.backends import Backend, get
 
-from .workloads import Workload, without_dropout
+from ..workloads import Workload, without_dropout
 
 
 def library(backend_name: str) -> str:
@@ -18,12 +18,12 @@ def native_forms(workload: Workload, backend_name: str, compiled: bool = True) -
     network = workload.network()
     try:
         if library(backend_name) == "jax":
-            from . import native_jax
+            from . import with_jax
 
-            return native_jax.forms(network)
-        from . import native_torch
+            return with_jax.forms(network)
+        from . import with_torch
 
-        return native_torch.forms(network, compiled)
+        return with_torch.forms(network, compiled)
     except ImportError as error:
         raise NotImplementedError(f"{backend_name} is compared with a library that is missing ({error})") from error
 
@@ -31,9 +31,9 @@ def native_forms(workload: Workload, backend_name: str, compiled: bool = True) -
 def forget_compiled(backend_name: str) -> None:
     """Forget what was compiled for other workloads."""
     if library(backend_name) == "torch":
-        from . import native_torch
+        from . import with_torch
 
-        native_torch.forget_compiled()
+        with_torch.forget_compiled()
 
 
 def native_training(workload: Workload, form: str, backend: Backend, dropout: bool = True, state=None) -> Any:
@@ -49,10 +49,10 @@ def native_training(workload: Workload, form: str, backend: Backend, dropout: bo
         state = algorithm.init(start.key(0))
     params = state.forward.params
     if library(backend.name) == "jax":
-        from .native_jax import JaxTraining
+        from .with_jax import JaxTraining
 
         return JaxTraining(workload, network, params, form, backend.device, backend.dtype, backend.precision)
-    from .native_torch import TorchTraining
+    from .with_torch import TorchTraining
 
     return TorchTraining(workload, network, params, form, device_name(backend), backend.dtype, backend.precision)
 

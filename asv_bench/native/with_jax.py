@@ -13,7 +13,7 @@ import optax
 from jax import lax
 
 from ref_bioplaus.linear import Convolution, Dense
-from ref_bioplaus.local import (
+from ref_bioplaus.local import (  # fmt: skip
     BatchNorm,
     Bias,
     Dropout,
@@ -22,12 +22,12 @@ from ref_bioplaus.local import (
     LocalOperation,
     MaxPool,
     Nonlinearity,
-)  # fmt: skip
+)
 from ref_bioplaus.network import Network
 from ref_bioplaus.tree import tree_map
 from ref_bioplaus.types import Params
 
-from .workloads import Workload
+from ..workloads import Workload
 
 ACTIVATIONS: dict[str, Callable] = {"tanh": jnp.tanh, "relu": jax.nn.relu, "sigmoid": jax.nn.sigmoid}
 IMAGES = ("NHWC", "HWIO", "NHWC")
@@ -142,4 +142,4 @@ def operation(op: LocalOperation, p, s, key, x):
         return x.reshape(x.shape[0], -1), s
     if type(op) is LocalOperation:
         return x, s
-    raise ValueError(f"{type(op).__name__} has no native form here: add it to asv_bench/native_jax.py")
+    raise ValueError(f"{type(op).__name__} has no native form here: add it to asv_bench/native/with_jax.py")

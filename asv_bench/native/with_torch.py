@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ref_bioplaus.layouts import places, weights
 from ref_bioplaus.linear import Convolution, Dense, LocalConnection
-from ref_bioplaus.local import (
+from ref_bioplaus.local import (  # fmt: skip
     BatchNorm,
     Bias,
     Dropout,
@@ -21,11 +21,11 @@ from ref_bioplaus.local import (
     LocalOperation,
     MaxPool,
     Nonlinearity,
-)  # fmt: skip
+)
 from ref_bioplaus.network import Network
 from ref_bioplaus.types import Params
 
-from .workloads import Workload
+from ..workloads import Workload
 
 ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu, "sigmoid": torch.sigmoid}
 
@@ -197,4 +197,4 @@ def operation(op: LocalOperation) -> Callable:
         return lambda x: x.flatten(1)
     if type(op) is LocalOperation:
         return lambda x: x
-    raise ValueError(f"{type(op).__name__} has no native form here: add it to asv_bench/native_torch.py")
+    raise ValueError(f"{type(op).__name__} has no native form here: add it to asv_bench/native/with_torch.py")
