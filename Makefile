@@ -16,11 +16,11 @@ test-all: .venv/ready lint types
 
 # A million comparisons of what a caller can still reach around compiled steps: all algorithms, modes and libraries.
 ownership: .venv/ready
-	REF_BIOPLAUS_LOOKS=12500 $(BIN)/python -m pytest -q -s tests/test_ownership.py
+	REF_BIOPLAUS_LOOKS=12500 $(BIN)/python -m pytest -q -s tests/backends/test_ownership.py
 
 # A run is killed 100 times at random moments, and loses nothing but the steps since its last checkpoint.
 kills: .venv/ready
-	REF_BIOPLAUS_KILLS=100 $(BIN)/python -m pytest -q tests/test_training.py -k sigkill
+	REF_BIOPLAUS_KILLS=100 $(BIN)/python -m pytest -q tests/experiments/training/test_training.py -k sigkill
 
 lint: .venv/ready
 	$(BIN)/ruff check .

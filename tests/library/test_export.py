@@ -22,10 +22,10 @@ from ref_bioplaus.network import Builder, forward, layer_forward
 from ref_bioplaus.optimizers import sgd
 from ref_bioplaus.tree import leaves, named_leaves, tree_map, unflatten
 from tests.conftest import get
-from tests.small_models import SMALL
+from tests.helpers.small_models import SMALL
 
 torch = pytest.importorskip("torch")
-from tests.torch_modules import TorchNetwork, channels_first, synapses  # noqa: E402
+from tests.helpers.torch_modules import TorchNetwork, channels_first, synapses  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 BACKENDS = ["numpy", "torch", "jax", "array-api-strict"]

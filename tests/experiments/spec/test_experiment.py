@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ref_bioplaus import algorithms, inverses, registry
-from ref_bioplaus.experiments.spec.building import (  # fmt: skip
+from ref_bioplaus.experiments.spec.building import (
     INITIALIZERS,
     OPTIMIZERS,
     OPTIONS,
@@ -44,7 +44,7 @@ from ref_bioplaus.machine import environment
 from ref_bioplaus.models import MODELS
 from ref_bioplaus.tree import named_leaves
 from tests.conftest import get
-from tests.embedded_data import embedded_data
+from tests.helpers.embedded_data import embedded_data
 
 SHAPE = Shape((9, 6, 2), 4, 5)
 SMALL = Experiment(model_options={"width": 5 / 256})

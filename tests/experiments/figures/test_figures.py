@@ -15,7 +15,7 @@ from ref_bioplaus.experiments.runs import checkpoints
 from ref_bioplaus.experiments.spec.experiment import Experiment, ExperimentError
 from ref_bioplaus.experiments.training import opening
 from ref_bioplaus.experiments.training.starting import train
-from tests.embedded_data import embedded_data
+from tests.helpers.embedded_data import embedded_data
 
 SMALL = {"model_options": {"width": 8 / 256}, "batch": 100, "epochs": 2, "checkpoint_every": 1000.0}
 RUNS = {

@@ -204,7 +204,7 @@ def test_bfloat16_is_kept_exactly(name, tmp_path):
     from ref_bioplaus import losses, optimizers
     from ref_bioplaus.algorithms import backprop
     from ref_bioplaus.tree import named_leaves
-    from tests.small_models import small
+    from tests.helpers.small_models import small
 
     backend = get(name, "bfloat16")
     network = small("bartunov2018/mnist-lc").with_dtype("bfloat16")
@@ -220,7 +220,7 @@ def test_bfloat16_is_kept_exactly(name, tmp_path):
 def test_a_checkpoint_of_another_network_does_not_fit(tmp_path, numpy64):
     from ref_bioplaus import losses, optimizers
     from ref_bioplaus.algorithms import backprop
-    from tests.small_models import small
+    from tests.helpers.small_models import small
 
     def start(model):
         return backprop(small(model), losses.cross_entropy(), optimizers.sgd(0.1)).init(numpy64.key(0))
@@ -236,7 +236,7 @@ def test_tensors_of_another_kind_do_not_fit(library, dtype, tmp_path):
     """Floats of another precision are taken, as a run may go on in another; counters and flags are no weights."""
     from ref_bioplaus import losses, optimizers
     from ref_bioplaus.algorithms import backprop
-    from tests.small_models import small
+    from tests.helpers.small_models import small
 
     backend = get(library, "float64")
     like = backprop(small("akrout2019/mlp"), losses.cross_entropy(), optimizers.sgd(0.1)).init(backend.key(0))

@@ -13,7 +13,7 @@ from ref_bioplaus.models import MODELS, akrout2019, bartunov2018, he2016, lee201
 from ref_bioplaus.models.residual import padded_identity
 from ref_bioplaus.models.sizes import scaled
 from ref_bioplaus.network import forward
-from tests.small_models import CLASSES, SMALL
+from tests.helpers.small_models import CLASSES, SMALL
 
 PAPERS = (bartunov2018, moskovitz2018, xiao2018, akrout2019, lee2015, he2016)
 

@@ -45,7 +45,7 @@ def quick(tmp_path_factory):
     return *command(out, *arguments), (out / "index.html").read_text()
 
 
-# Backends that do harm, loaded as "tests.test_demo:<name>"
+# Backends that do harm, loaded as "tests.experiments.demo.test_demo:<name>"
 
 
 class Inexact(NumpyBackend):
@@ -246,7 +246,7 @@ def test_the_agreement_reaches_the_freeze_of_signs():
 
 
 def test_a_backend_that_computes_otherwise_is_found(tmp_path):
-    name = "tests.test_demo:inexact"
+    name = "tests.experiments.demo.test_demo:inexact"
     result, data = command(tmp_path, "--backend", name, "--algorithm", "backprop", "--steps", "1")
     last = result.stdout.splitlines()[-1]
     assert result.exit_code == 1
@@ -259,7 +259,7 @@ def test_a_backend_that_computes_otherwise_is_found(tmp_path):
 
 
 def test_a_row_that_fails_on_one_backend_is_reported_and_the_rest_goes_on(tmp_path):
-    name = "tests.test_demo:broken"
+    name = "tests.experiments.demo.test_demo:broken"
     arguments = ("--backend", name, "--backend", "numpy", "--algorithm", "sn", "--steps", "2")
     result, data = command(tmp_path, *arguments)
     assert result.exit_code == 1
@@ -277,7 +277,7 @@ def test_a_row_that_fails_on_one_backend_is_reported_and_the_rest_goes_on(tmp_pa
 
 
 def test_a_failed_training_is_a_failure_though_backends_agree(tmp_path):
-    name = "tests.test_demo:broken_in_float32"
+    name = "tests.experiments.demo.test_demo:broken_in_float32"
     result, data = command(tmp_path, "--backend", name, "--algorithm", "dfa", "--steps", "1")
     assert result.exit_code == 1
     assert data["agree"] is True
@@ -286,7 +286,7 @@ def test_a_failed_training_is_a_failure_though_backends_agree(tmp_path):
 
 def test_a_backend_without_float64_cannot_be_compared(tmp_path):
     result, data = command(
-        tmp_path, "--backend", "tests.test_demo:without_float64", "--algorithm", "dfa", "--steps", "1"
+        tmp_path, "--backend", "tests.experiments.demo.test_demo:without_float64", "--algorithm", "dfa", "--steps", "1"
     )
     assert result.exit_code == 1
     assert "could not be compared" in result.stdout.splitlines()[-1]

@@ -9,8 +9,8 @@ from ref_bioplaus.conformance.cases.networks import GRADIENT, batch, convolution
 from ref_bioplaus.models import MODELS
 from ref_bioplaus.optimizers import sgd
 from tests.conftest import get
-from tests.oracles import jax_gradients, torch_gradients, worst_difference
-from tests.small_models import SMALL
+from tests.helpers.oracles import jax_gradients, torch_gradients, worst_difference
+from tests.helpers.small_models import SMALL
 
 ORACLES = {"torch": torch_gradients, "jax": jax_gradients}
 NETWORKS = GRADIENT | {"convolutional chain": convolutional_chain} | SMALL

@@ -34,7 +34,7 @@ from ref_bioplaus.experiments.spec.experiment import Experiment, ExperimentError
 from ref_bioplaus.experiments.training import starting
 from ref_bioplaus.models import MODELS
 from tests.conftest import get
-from tests.small_models import CLASSES, SIZES
+from tests.helpers.small_models import CLASSES, SIZES
 
 CELLS = [(table.name, column, row) for table in papers.tables() for row, column in table.cells]
 TABLE, COLUMN = "bartunov2018/table1", "mnist-fc"

@@ -31,7 +31,7 @@ from ref_bioplaus.machine import memory
 from ref_bioplaus.tree import named_leaves, tree_map
 from ref_bioplaus.types import Batch
 from tests.conftest import get
-from tests.embedded_data import embedded_data
+from tests.helpers.embedded_data import embedded_data
 
 ROOT = Path(__file__).parent.parent
 TIMES = ("images_per_second", "waiting_for_data", "seconds", "memory")
@@ -700,9 +700,9 @@ def test_the_example_learns_on_every_backend(name, capsys):
 PROGRAM = """
 import sys
 sys.path.insert(0, {root!r})
-from tests.embedded_data import embedded_data
+from tests.helpers.embedded_data import embedded_data
 from ref_bioplaus.experiments import Experiment, train
-from tests.test_training import of
+from tests.experiments.training.test_training import of
 train(of(epochs={epochs}, checkpoint_every=0.0), {out!r}, resume=True, images=embedded_data())
 print("finished")
 """

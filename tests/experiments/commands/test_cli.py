@@ -79,7 +79,10 @@ def test_version():
     [
         (("--backend", "touch"), ('backend "touch" is unknown', '"torch"')),
         (("--backend", "no_such_module:backend"), ("no_such_module", "install")),
-        (("--backend", "tests.test_cli:broken"), ("tests.test_cli:broken", "did not start", "RuntimeError: no luck")),
+        (
+            ("--backend", "tests.experiments.commands.test_cli:broken"),
+            ("tests.experiments.commands.test_cli:broken", "did not start", "RuntimeError: no luck"),
+        ),
         (("--algorithm", "kolen-polack"), ('algorithm "kolen-polack" is unknown', "kolen-pollack")),
         (("--device", "cpu"), ("--backend",)),
         (("--backend", "numpy", "--device", "cuda"), ('device "cuda" is not there', '"cpu"')),
@@ -132,7 +135,14 @@ except SystemExit as stop:
 @pytest.mark.parametrize(("asked", "given"), [({}, "1 1"), ({"OMP_NUM_THREADS": "3"}, "3 None")])
 def test_the_demo_runs_with_one_thread_per_library_unless_told_otherwise(asked, given):
     environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")} | asked
-    command = [sys.executable, "-m", "ref_bioplaus.__main__", "demo", "--backend", "tests.test_cli:telling"]
+    command = [
+        sys.executable,
+        "-m",
+        "ref_bioplaus.__main__",
+        "demo",
+        "--backend",
+        "tests.experiments.commands.test_cli:telling",
+    ]
     root = Path(__file__).parents[1]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=root, check=False)
     assert result.returncode == 2

@@ -574,7 +574,7 @@ def broken(*_):
         ((), ("--backend numpy",)),
         (("--backend", "touch"), ('backend "touch" is unknown', '"torch"')),
         (("--backend", "numpy", "--device", "cuda"), ('device "cuda" is not there',)),
-        (("--backend", "tests.test_conformance_report:broken"), ("did not start: RuntimeError: no luck",)),
+        (("--backend", "tests.conformance.test_report:broken"), ("did not start: RuntimeError: no luck",)),
         (("--backend", "numpy", "--dtype", "float16"), ('--dtype is "float16"', "float64, float32, bfloat16")),
         (("--backend", "numpy", "--dtype", "bfloat16"), ('no dtype "bfloat16"',)),
         (("--backend", "numpy", "--precision", "fp8"), ('--precision is "fp8"', "ieee, tf32, bf16")),

@@ -7,8 +7,8 @@ from ref_bioplaus import kernels, local
 from ref_bioplaus.backends.cupy_ import elementwise, with_torch
 from ref_bioplaus.backends.cupy_ import kernels as cupy_kernels
 from ref_bioplaus.kernels import PORTABLE
-from tests import standing_cupy
-from tests.test_numpy_native import WINDOWS, arrays, same
+from tests.backends.test_numpy_native import WINDOWS, arrays, same
+from tests.helpers import standing_cupy
 
 
 @pytest.mark.parametrize("columns", [1, 3000, 1 << 20])

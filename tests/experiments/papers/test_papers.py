@@ -11,7 +11,7 @@ from ref_bioplaus.experiments import papers
 from ref_bioplaus.experiments.many import side_by_side
 from ref_bioplaus.experiments.many import table as reproduce
 from ref_bioplaus.experiments.spec.experiment import NOT_LEARNING, as_dict
-from tests.small_models import CLASSES, SIZES
+from tests.helpers.small_models import CLASSES, SIZES
 
 CELLS = [(table.name, *cell) for table in papers.tables() for cell in table.cells]
 FIELDS = {

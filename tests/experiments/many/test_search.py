@@ -15,7 +15,7 @@ from ref_bioplaus.experiments.runs import logs
 from ref_bioplaus.experiments.spec.checking import checked
 from ref_bioplaus.experiments.spec.experiment import Experiment, ExperimentError, as_toml, read
 from ref_bioplaus.experiments.training import starting
-from tests.embedded_data import embedded_data
+from tests.helpers.embedded_data import embedded_data
 
 BASE = Experiment(
     dataset="embedded", batch=500, epochs=2, held_out=300, optimizer={"name": "sgd", "eta": 0.1},

@@ -20,9 +20,9 @@ from ref_bioplaus.experiments.training import loop, opening, starting
 from ref_bioplaus.experiments.training.starting import evaluate, resume, train
 from ref_bioplaus.machine import files
 from tests.conftest import get
-from tests.embedded_data import embedded_data
-from tests.test_datasets import encoded, own_cache, random_images, write  # noqa: F401
-from tests.test_training import PLAIN, Stopping, of, untimed
+from tests.experiments.data.test_datasets import encoded, own_cache, random_images, write  # noqa: F401
+from tests.experiments.training.test_training import PLAIN, Stopping, of, untimed
+from tests.helpers.embedded_data import embedded_data
 
 SIDES = (5, 3)  # of images, not square
 TINY = {"model": "akrout2019/mlp", "model_options": {"hidden": 4}, "batch": 7, "epochs": 1, "metrics": ()}

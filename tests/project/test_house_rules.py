@@ -11,8 +11,8 @@ import pytest
 from ref_bioplaus import backends
 from ref_bioplaus.experiments.demo import agreement
 from ref_bioplaus.registry import ROWS
+from tests.backends.test_cross_backend import CASES, batches, maker
 from tests.conftest import get
-from tests.test_cross_backend import CASES, batches, maker
 
 ROOT = Path(__file__).parent.parent
 LIBRARY = sorted(

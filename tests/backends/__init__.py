@@ -1,0 +1,1 @@
+"""Of the backends, and that they agree."""

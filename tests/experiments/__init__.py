@@ -1,0 +1,1 @@
+"""Of the training program, room for room."""

@@ -1,0 +1,1 @@
+"""Of the library: from types to algorithms."""

@@ -1,0 +1,1 @@
+"""Of the project as a whole: house rules, package, pages."""

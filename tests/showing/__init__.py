@@ -1,0 +1,1 @@
+"""Of how results are shown."""
