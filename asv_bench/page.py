@@ -56,7 +56,7 @@ def write(folder: Path, records: Sequence[dict[str, Any]]) -> None:
     write_whole(folder / DATA, json.dumps(data, indent=1).encode())
     found = tables(measured)
     write_whole(folder / TEXT, as_markdown(found, places, has_gpu(measured)).encode())
-    page = template("report.html", Path(__file__).parent / "templates").render(
+    page = template(Path(__file__).parent / "templates" / "report.html").render(
         tables=found, pictures=pictures(measured), environments=places, gpu=has_gpu(measured), workloads=WORKLOADS,
         methods=METHODS,
     )  # fmt: skip

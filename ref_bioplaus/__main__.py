@@ -1,4 +1,5 @@
-"""The command `ref-bioplaus`.
+"""The command `ref-bioplaus`, and `python -m ref_bioplaus`: Python then looks for modules in the current folder first,
+but for -P.
 
 Exit codes: 0 all is well · 1 backends disagree, or something failed · 2 the command was not understood or cannot be
 done as asked · 130 interrupted. Libraries are imported when a command needs them, so that help comes at once.
@@ -11,7 +12,7 @@ import typer
 
 from . import __version__
 from .conformance.commands.conformance import conformance_app
-from .experiments.commands import figures, reproduce, train
+from .experiments.commands import demo, figures, reproduce, train
 from .experiments.commands.lists import catalogue_app
 
 
@@ -38,6 +39,7 @@ for command in (train.train, train.resume, train.evaluate):
     app.command()(command)
 reproduce.mount(app, catalogue_app)
 figures.mount(app)
+app.command()(demo.demo)
 
 
 def print_version(wanted: bool) -> None:

@@ -32,7 +32,7 @@ from ref_bioplaus.machine.files import to_write, write_whole
 from ref_bioplaus.tree import named_leaves
 from ref_bioplaus.types import Batch
 
-FOLDER = Path(__file__).parent / "vectors"
+FOLDER = Path(__file__).parents[1] / "vectors"
 MANIFEST, OTHERS = "manifest.json", ("high_precision.json",)
 MAIN = ("backprop", "feedback-alignment", "dfa", "dense-fa", "sn", "kolen-pollack", "weight-mirror", "dtp", "sdtp")
 DIGEST = "sha256 over the arrays in the order of their names: name, 0, dtype, 0, shape as 6x9, 0, little-endian C order"

@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 
 from ref_bioplaus.conformance.cases.cases import Case, as_held
-from ref_bioplaus.conformance.judging import judge
 from ref_bioplaus.conformance.judging.rounding import PRECISIONS, Rounded, Rounding
 from ref_bioplaus.tree import tree_map
 from ref_bioplaus.types import Batch, State, in_order
@@ -115,7 +114,7 @@ def held(tree, dtype: str):
     return tree_map(lambda a: as_held(np.asarray(a), dtype), tree)
 
 
-def sentence(departure: judge.Score) -> str:
+def sentence(departure: Score) -> str:
     """Where the first departure is, in words."""
     d = departure
     place = f"[{', '.join(map(str, d.index))}]" if d.index else ""
@@ -124,5 +123,5 @@ def sentence(departure: judge.Score) -> str:
         return f"{d.tensor}{place} departs first: {other}"
     return (
         f"{d.tensor}{place} departs first: {d.got:.9g}, expected {d.expected:.9g} to within {d.allowed:.2g}; "
-        f"score {d.score:.3g}, limit {judge.LIMIT:.3g}"
+        f"score {d.score:.3g}, limit {LIMIT:.3g}"
     )

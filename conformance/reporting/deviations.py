@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from ref_bioplaus.conformance.checks.outcomes import MODES, Outcome, Report
 from ref_bioplaus.conformance.files.reading import Unreadable, shown, toml_of
 
-FOLDER = Path(__file__).parent / "deviations"
+FOLDER = Path(__file__).parents[1] / "deviations"
 EXCUSABLE = ("fail", "error")
 KEYS = ("id", "device", "dtype", "reason", "link", "since", "until")
 OPTIONAL = ("mode",)

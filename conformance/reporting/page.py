@@ -3,9 +3,9 @@
 import math
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
@@ -14,6 +14,7 @@ from ref_bioplaus.conformance.checks.outcomes import MODES, STATES, Outcome, Rep
 from ref_bioplaus.conformance.reporting import report as data
 from ref_bioplaus.conformance.reporting.deviations import device_kind
 from ref_bioplaus.registry import ROWS
+from ref_bioplaus.showing.pages import template
 from ref_bioplaus.showing.svg import BLUE, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION, svg
 
 LETTERS = {"error": "E", "fail": "F", "deviates": "D", "pass": "P", "not run": "N", "unsupported": "U"}  # worst first
@@ -61,13 +62,9 @@ class Cell(NamedTuple):
 
 def render(reports: Sequence[Report]) -> str:
     """The page as HTML."""
-    environment = Environment(
-        loader=PackageLoader("ref_bioplaus.conformance"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
     shown = [(r, [mode for mode in MODES if any(o.mode == mode for o in r.outcomes)]) for r in reports]
     columns = [Column(r, mode, mode == modes[0]) for r, modes in shown for mode in modes]
-    return environment.get_template("report.html").render(
+    return template(Path(__file__).parent / "templates" / "report.html").render(
         reports=reports,
         verdict=data.verdict(reports),
         sound=data.sound(reports),

@@ -1,4 +1,4 @@
-"""Makes normal_table.npy: python -m ref_bioplaus.embedded.make_normal_table. A test checks that the stored table is this one."""
+"""Makes normal_table.npy: python -m ref_bioplaus.embedded.make_normal_table. A test compares what is stored."""
 
 from pathlib import Path
 from statistics import NormalDist
@@ -16,4 +16,4 @@ def make(bits: int = 14, grid: float = 2.0**-20) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    np.save(Path(__file__).with_name("normal_table.npy"), make())
+    np.save(Path(__file__).parents[1] / "normal_table.npy", make())

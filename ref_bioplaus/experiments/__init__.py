@@ -6,11 +6,11 @@ from ref_bioplaus.experiments import Experiment, train
 from typing import Any
 
 PLACES = {
-    "Experiment": "experiment",
-    "ExperimentError": "experiment",
-    "train": "training",
-    "resume": "training",
-    "evaluate": "training",
+    "Experiment": "spec.experiment",
+    "ExperimentError": "spec.experiment",
+    "train": "training.starting",
+    "resume": "training.starting",
+    "evaluate": "training.starting",
 }
 
 

@@ -12,8 +12,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from . import files
-
 KINDS = {stat.S_IFLNK: "a link", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 NOFOLLOW, NONBLOCK = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_NONBLOCK", 0)
 
@@ -94,11 +92,11 @@ TEMPORARY = ".tmp"
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write an ordinary file so that it is there with its whole content or not at all. Raises OSError."""
-    files.check_place(path)
+    check_place(path)
     temporary = path.with_name(path.name + TEMPORARY)
     with suppress(FileNotFoundError):
         os.unlink(temporary)  # what a kill left, or a link
-    file = files.opened(temporary, os.O_EXCL)
+    file = opened(temporary, os.O_EXCL)
     try:
         rest = memoryview(content)
         while rest:

@@ -1,1 +1,11 @@
-"""Every algorithm and modification by name, and the tables made of them."""
+"""Every algorithm and modification by name, and the tables made of them.
+
+From outside: what is named here; `catalogue` and `readme` make the tables. May import the library, showing and machine.
+"""
+
+from .rows import MODIFICATIONS as MODIFICATIONS
+from .rows import ROWS as ROWS
+from .rows import Row as Row
+from .rows import feedback_weights as feedback_weights
+from .rows import row as row
+from .rows import task_loss as task_loss

@@ -10,7 +10,6 @@ from .. import algorithms, losses, modifications
 from ..network import Network
 from ..showing.words import nearest
 from ..types import NO_PARAMS, Algorithm, LayerParams, Loss, Optimizer, State
-from . import Row
 
 
 class Row(NamedTuple):

@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-from jinja2 import BaseLoader, ChoiceLoader, Environment, FileSystemLoader, PackageLoader, StrictUndefined, Template
+from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PackageLoader, StrictUndefined, Template
 
 
-def template(name: str, folder: Path | None = None) -> Template:
-    """A page's template, from a folder or else this package's; it can include this package's, as "style.css"."""
-    loaders: list[BaseLoader] = [] if folder is None else [FileSystemLoader(folder)]
+def template(file: Path) -> Template:
+    """A page's template; it can include what lies beside it, and "style.css" of this package."""
     environment = Environment(
-        loader=ChoiceLoader([*loaders, PackageLoader("ref_bioplaus.experiments")]), autoescape=True,
+        loader=ChoiceLoader([FileSystemLoader(file.parent), PackageLoader("ref_bioplaus.showing")]), autoescape=True,
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    return environment.get_template(name)
+    return environment.get_template(file.name)

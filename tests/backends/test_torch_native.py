@@ -18,10 +18,10 @@ from ref_bioplaus.types import LayerParams
 
 torch = pytest.importorskip("torch")
 
-from ref_bioplaus.backends.torch_ import backend as torch_backend
-from ref_bioplaus.backends.torch_ import capture, optimizers, products, trees
-from ref_bioplaus.backends.torch_ import kernels as torch_kernels
-from ref_bioplaus.backends.torch_ import memory as torch_memory
+from ref_bioplaus.backends.torch_ import backend as torch_backend  # noqa: E402
+from ref_bioplaus.backends.torch_ import capture, optimizers, products, trees  # noqa: E402
+from ref_bioplaus.backends.torch_ import kernels as torch_kernels  # noqa: E402
+from ref_bioplaus.backends.torch_ import memory as torch_memory  # noqa: E402
 
 STEPS = [c for c in step_cases() if c.id == f"{c.row}/{c.architecture}"]
 CASES = {c.row: c for c in reversed(STEPS)}  # the first architecture of every row

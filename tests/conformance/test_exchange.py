@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,8 +23,8 @@ from ref_bioplaus.registry import ROWS
 from ref_bioplaus.tree import leaves, named_leaves, tree_map
 from ref_bioplaus.types import LayerParams
 from tests.conftest import get
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).parent.parent
 FA = Vector(Case("feedback-alignment/FC", "feedback-alignment", "FC", "sgd"), "learn", 6, 0)
 KP = Vector(Case("kolen-pollack/FC", "kolen-pollack", "FC", "sgd"), "learn", 6, 0)
 WM = Vector(Case("weight-mirror/FC", "weight-mirror", "FC", "adam"), "mirror", 6, 0)

@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import pytest
 
@@ -18,8 +17,8 @@ from ref_bioplaus.conformance.checks import levels
 from ref_bioplaus.conformance.checks.outcomes import Check, Finding
 from ref_bioplaus.conformance.commands.conformance import run
 from ref_bioplaus.conformance.judging.judge import LIMIT, Score
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).parent.parent
 NAME, MODULE = "ref_bioplaus_conformance", "ref_bioplaus_pytest"
 SMALL = "--rb-level 0 --rb-case 0/loss/*"
 

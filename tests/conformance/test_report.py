@@ -303,7 +303,7 @@ def test_reports_that_were_read_back_give_the_same_page(reports):
 
 
 def test_what_to_read_exists():
-    root = Path(report.__file__).parents[1]
+    root = Path(report.__file__).parents[2]
     for words in (*page.FILES.values(), *(page.what_to_read(row.name) for row in page.ROWS), page.what_to_read("new")):
         for folder, name in re.findall(r"(ref_bioplaus/(?:algorithms/)?|conformance/|and |, )(\w+\.py)", words):
             base = folder.removeprefix("ref_bioplaus/") if "/" in folder else ""

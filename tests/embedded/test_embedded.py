@@ -13,7 +13,7 @@ import pytest
 
 from ref_bioplaus import embedded
 
-DATA = Path(embedded.__file__).parent / "data"
+DATA = Path(embedded.__file__).parent
 SCRIPT = DATA / "make_fashion_mnist_small.py"
 
 

@@ -5,7 +5,6 @@ import math
 import re
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -22,12 +21,12 @@ from ref_bioplaus.network import Builder, forward, layer_forward
 from ref_bioplaus.optimizers import sgd
 from ref_bioplaus.tree import leaves, named_leaves, tree_map, unflatten
 from tests.conftest import get
+from tests.helpers import ROOT
 from tests.helpers.small_models import SMALL
 
 torch = pytest.importorskip("torch")
 from tests.helpers.torch_modules import TorchNetwork, channels_first, synapses  # noqa: E402
 
-ROOT = Path(__file__).parent.parent
 BACKENDS = ["numpy", "torch", "jax", "array-api-strict"]
 
 

@@ -13,28 +13,28 @@ from ref_bioplaus.experiments.demo import agreement
 from ref_bioplaus.registry import ROWS
 from tests.backends.test_cross_backend import CASES, batches, maker
 from tests.conftest import get
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).parent.parent
 LIBRARY = sorted(
     p
     for folder in ("", "algorithms", "models")
     for p in (ROOT / "ref_bioplaus" / folder).glob("*.py")
-    if p.name not in ("cli.py", "__main__.py")
+    if p.name != "__main__.py"
 )
 ALGORITHMS = [p for p in LIBRARY if p.parent.name == "algorithms" and p.name != "__init__.py"]
 SOURCES = [
-    *LIBRARY,
-    *(ROOT / "ref_bioplaus" / name for name in ("cli.py", "__main__.py")),
-    *sorted((ROOT / "ref_bioplaus" / "experiments").rglob("*.py")),
-    *sorted((ROOT / "backends").glob("*.py")),
-    *sorted((ROOT / "conformance").rglob("*.py")),
+    p
+    for folder in ("ref_bioplaus", "backends", "conformance")
+    for p in sorted((ROOT / folder).rglob("*.py"))
+    if not {ROOT / "ref_bioplaus" / link for link in ("backends", "conformance")} & {*p.parents}
 ]
-# Imports run downwards only: a module may import what stands on a line above its own.
+# Imports run downwards only: a module may import what stands on a line above its own, and its own room.
 ORDER = [
-    {"types", "tree", "naming"},
+    {"tree", "naming"},
+    {"types"},
     {"windows"},
     {"kernels"},
-    {"random", "make_normal_table"},
+    {"random"},
     {"linear"},
     {"local"},
     {"network"},
@@ -43,10 +43,24 @@ ORDER = [
     {"modifications", "calling"},
     {"algorithms", "models"},
     {"backends"},
-    {"conformance", "experiments"},
-    {"cli"},
+    {"showing"},
+    {"machine", "embedded"},
+    {"registry"},
+    {"conformance.cases", "experiments.data", "experiments.papers"},
+    {"conformance.judging", "experiments.spec"},
+    {"conformance.checks", "experiments.runs"},
+    {"conformance.files", "experiments.training"},
+    {"conformance.reporting", "experiments.many"},
+    {"conformance.proofs", "experiments.figures"},
+    {"conformance.commands", "experiments.demo"},
+    {"conformance.test_suite", "experiments.commands"},
+    {"experiments.examples"},
     {"__main__"},
 ]
+PLACES = {place: i for i, row in enumerate(ORDER) for place in row}
+SHARED = {"showing", "machine", "embedded", "registry"}  # what both programs stand on
+AROUND = {"backends", "conformance", "experiments", "__main__"} | SHARED  # around the library
+MOST = 14  # .py files of a folder
 CREATION = {"zeros", "ones", "full", "empty", "arange", "linspace", "eye", "asarray"}
 
 
@@ -58,11 +72,18 @@ def tree(path):
     return ast.parse(path.read_text())
 
 
+def module_of(path):
+    """As it is imported, whatever the checkout's folder is called."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(part for part in (*(() if parts[0] == "ref_bioplaus" else ("ref_bioplaus",)), *parts))
+
+
+MODULES = {module_of(path).removesuffix(".__init__") for path in SOURCES}
+
+
 def imports(path):
     """(module, names) of every import, absolute, wherever it stands in the file."""
-    package = (
-        ["ref_bioplaus", *path.relative_to(ROOT / "ref_bioplaus").parts[:-1]] if "ref_bioplaus" in path.parts else []
-    )
+    package = module_of(path).split(".")[:-1]
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -73,17 +94,17 @@ def imports(path):
             yield module, tuple(alias.name for alias in node.names)
 
 
+def place(module):
+    """The entry of ORDER that a module belongs to; None for the package itself, and for what only joins rooms."""
+    pieces = module.split(".")
+    inside = pieces[1:] if pieces[0] == "ref_bioplaus" else []
+    return next((name for n in (2, 1) if (name := ".".join(inside[:n])) in PLACES), None)
+
+
 def part(module, names=()):
     """Which entries of ORDER an import touches."""
-    pieces = module.split(".")
-    if pieces[0] != "ref_bioplaus":
-        return set()
-    return {pieces[1]} if len(pieces) > 1 else set(names) & set().union(*ORDER)
-
-
-def own_part(path):
-    relative = path.relative_to(ROOT)
-    return relative.parts[0] if relative.parts[0] != "ref_bioplaus" else relative.parts[1].removesuffix(".py")
+    whole = [f"{module}.{name}" if f"{module}.{name}" in MODULES else module for name in names] or [module]
+    return {place(name) for name in whole} - {None}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)
@@ -94,30 +115,54 @@ def test_nothing_is_differentiated_automatically(path):
 
 @pytest.mark.parametrize("path", LIBRARY, ids=name)
 def test_the_library_imports_no_backend_and_no_array_library(path):
-    host = {"random.py", "make_normal_table.py"}  # NumPy on the host, before any step
     for module, names in imports(path):
         top = module.split(".")[0]
         assert top not in ("torch", "jax", "cupy", "array_api_strict", "backends", "conformance"), module
-        assert top != "numpy" or path.name in host, module
-        assert not part(module, names) & {"backends", "conformance", "experiments", "cli"}, module
+        assert top != "numpy" or path.name == "random.py", module  # NumPy on the host, before any step
+        assert not {entry.partition(".")[0] for entry in part(module, names)} & AROUND, module
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in SOURCES if p.name != "__init__.py" or p.parent.name != "ref_bioplaus"], ids=name
-)
+@pytest.mark.parametrize("path", [p for p in SOURCES if place(module_of(p))], ids=name)
 def test_imports_run_downwards_only(path):
-    level = {module: i for i, row in enumerate(ORDER) for module in row}
-    own = own_part(path)
+    own = place(module_of(path))
     for module, names in imports(path):
-        for imported in part(module, names):
-            around = {own, imported} == {"conformance", "experiments"}  # both stand around the library
-            if imported != own and not around:
-                assert level[imported] < level[own], f"{own} imports {imported}"
+        for imported in part(module, names) - {own}:
+            assert PLACES[imported] < PLACES[own], f"{own} imports {imported}"
+            programs = {own.partition(".")[0], imported.partition(".")[0]}
+            assert programs != {"conformance", "experiments"}, f"{own} imports {imported}"
 
 
 def test_every_module_has_its_place_in_the_order():
-    known = set().union(*ORDER)
-    assert {own_part(p) for p in SOURCES} - {"__init__"} <= known
+    joining = {"ref_bioplaus", "ref_bioplaus.conformance", "ref_bioplaus.experiments"}
+    assert {module for module in MODULES if not place(module)} == joining
+    assert {place(module) for module in MODULES} - {None} == {*PLACES}
+
+
+def test_no_folder_is_a_hall():
+    folders = {p.parent for folder in ("", "asv_bench", "tests") for p in SOURCES + [*(ROOT / folder).rglob("*.py")]}
+    mine = [p for p in folders if not {".venv", "build", ".asv"} & {*p.relative_to(ROOT).parts}]
+    sizes = {name(p): len([*p.glob("*.py")]) for p in mine if p != ROOT / "ref_bioplaus"}
+    assert not {folder: n for folder, n in sizes.items() if n > MOST}
+    assert len([*(ROOT / "ref_bioplaus").glob("*.py")]) == 20
+
+
+def test_the_map_of_the_rooms_is_printed(capsys):
+    """What stands on what: every room, its files, and the rooms that it imports."""
+    rooms = {}
+    for path in SOURCES:
+        own = place(module_of(path))
+        if own and ("." in own or own in AROUND):
+            files, uses = rooms.setdefault(own, (set(), set()))
+            files.add(path.stem)
+            for module, names in imports(path):
+                uses |= {used for used in part(module, names) if "." in used or used in AROUND} - {own}
+    with capsys.disabled():
+        print("\nlibrary: " + " < ".join(", ".join(sorted(row)) for row in ORDER[: PLACES["backends"]]))
+        for own in sorted(rooms, key=lambda room: PLACES[room]):
+            files, uses = rooms[own]
+            print(f"{own}: {', '.join(sorted(files - {'__init__'}))}")
+            print(f"    on {', '.join(sorted(uses, key=lambda room: PLACES[room])) or 'the library'}")
+    assert {*rooms} == {entry for entry in PLACES if "." in entry or entry in AROUND}
 
 
 @pytest.mark.parametrize("path", ALGORITHMS, ids=name)
@@ -143,8 +188,6 @@ def test_nothing_is_written_in_place(path):
 
 @pytest.mark.parametrize("path", LIBRARY, ids=name)
 def test_creation_names_dtype_and_device(path):
-    if path.name == "make_normal_table.py":
-        return
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in CREATION:
             assert {"dtype", "device"} <= {k.arg for k in node.keywords}, f"line {node.lineno}: {ast.unparse(node)}"
@@ -212,7 +255,7 @@ IMPORTING = {  # what imports by name, or runs source, and what it may be
     "ref_bioplaus/naming.py": {"import_module"},  # the gate
     "ref_bioplaus/__init__.py": {"import_module"},  # its own parts
     "ref_bioplaus/experiments/__init__.py": {"import_module"},  # those of PLACES
-    "ref_bioplaus/experiments/training/measuring.py": {"import_module"},  # two writers of TensorBoard
+    "ref_bioplaus/experiments/training/tensorboard.py": {"import_module"},  # two writers of TensorBoard
     "ref_bioplaus/registry/readme.py": {"import_module"},  # the registry's modules
     "backends/straight.py": {"exec", "compile"},  # source that torch_trees.py and ownership.py make
 }
@@ -272,7 +315,7 @@ def test_what_is_public_has_a_docstring(path):
     check(tree(path))
 
 
-@pytest.mark.parametrize("path", [*SOURCES, *sorted((ROOT / "tests").glob("*.py"))], ids=name)
+@pytest.mark.parametrize("path", [*SOURCES, *sorted((ROOT / "tests").rglob("*.py"))], ids=name)
 def test_lines_have_120_columns_at_most(path):
     assert max(map(len, path.read_text().splitlines()), default=0) <= 120
 

@@ -7,11 +7,10 @@ import tarfile
 import textwrap
 import venv
 import zipfile
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.helpers import ROOT
 
 
 def run(*command, cwd, **environment):

@@ -1,15 +1,14 @@
 """The README cannot go stale: its tables are the code's, its examples run, the files it names exist."""
 
 import re
-from pathlib import Path
 
 import pytest
 
 from ref_bioplaus.models import MODELS
 from ref_bioplaus.registry import MODIFICATIONS, ROWS, readme
 from tests.conftest import get
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
 
 

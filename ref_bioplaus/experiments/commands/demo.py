@@ -6,11 +6,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ...__main__ import app
 from ...showing.terminal import fail, width
 
 
-@app.command()
 def demo(
     backend: Annotated[
         list[str] | None,

@@ -130,7 +130,7 @@ def as_page(results: Results) -> str:
     """The page as HTML."""
     by_network = [(a, results.learned(a)) for a in ARCHITECTURES]
     trainings = [t for _, members in by_network for t in members]
-    return pages.template("demo.html").render(
+    return pages.template(Path(__file__).parent / "templates" / "demo.html").render(
         results=results,
         verdict=results.verdict(),
         backends=list(dict.fromkeys(t.backend for t in results.trainings)),

@@ -16,7 +16,7 @@ from . import curves, series
 from .curves import FIGURES
 from .series import Group, Run
 
-TEMPLATE = "compare.html"
+TEMPLATE = Path(__file__).parent / "templates" / "compare.html"
 CAPTION = (
     "Mean over seeds ± sample standard deviation, errors in percent. Final: the last evaluation; best: the lowest of "
     "all evaluations, each error for itself, so that the best test error is chosen by the test images, which no other "

@@ -26,7 +26,7 @@ from ..spec.experiment import Experiment, ExperimentError, as_dict, from_dict, n
 
 FINISHED, STOPPED, FAILED, BUSY = "finished", "stopped", "failed", "busy"
 WAIT = 0.2  # seconds between looks at signals
-PLACE = str(Path(__file__).parents[2])  # of the package
+PLACE = str(Path(__file__).parents[3])  # of the package
 START = """
 import os, sys
 if sys.argv[1] not in sys.path:

@@ -78,7 +78,7 @@ def shipped() -> dict[str, Any]:
     """The files of ranges that come with the package, by name."""
     return {
         path.name.removesuffix(".toml"): path
-        for path in (resources.files("ref_bioplaus.experiments") / "data").iterdir()
+        for path in (resources.files(__package__) / "ranges").iterdir()
         if path.name.endswith(".toml")
     }
 

@@ -22,12 +22,12 @@ from ..runs.logs import LOG, TENSORBOARD, Log, records_of, reopened, segments_of
 from ..spec import phases
 from ..spec.building import Built, build, first_state
 from ..spec.experiment import Experiment, as_dict
-from . import comparison, diagnosis, measuring, needs
-from . import tensorboard as tensorboard_module
-from .diagnosis import NotFinite, diagnosis
+from . import comparison, measuring, needs
+from .diagnosis import NotFinite, diagnosis, first_not_finite
 from .interrupt import Interrupt
 from .opening import get_backend, identified, load_data, measured_splits, ordered, settled, shape_of
 from .reporter import Reporter
+from .tensorboard import TensorBoard
 
 LOOK_EVERY = 0.5  # seconds between looks at the loss, each of which waits for the device
 HELD_LOSSES = 1000  # batches whose losses may wait for a look
@@ -118,7 +118,7 @@ class Training:
         self.reporter.note(f"{self.needs}.")
         needs.check_memory(self.needs, self.backend, f'"{experiment.algorithm}" on "{experiment.model}"')
         if tensorboard:
-            tensorboard_module.TensorBoard.writer()
+            TensorBoard.writer()
         self.modes = {
             name: self.backend.compile(measuring.counting(step, self.built), donate=True, keep=("loss", "output"))
             for name, step in self.built.algorithm.modes.items()
@@ -138,9 +138,7 @@ class Training:
         prepare_folder(out, experiment, self.needs.state, checkpoint)
         self.log.cut()  # after checkpoints that know of more lines are gone
         self.tensorboard = (
-            tensorboard_module.TensorBoard(out / TENSORBOARD, self.at.step + 1 if checkpoint else 0)
-            if tensorboard
-            else None
+            TensorBoard(out / TENSORBOARD, self.at.step + 1 if checkpoint else 0) if tensorboard else None
         )
         names = tuple(experiment.metrics)
         start = tree_map(copied, first.forward.params) if "sign_changes" in names else None
@@ -340,7 +338,7 @@ class Training:
         """Write a checkpoint of this moment. Raises NotFinite for a state that is not finite."""
         self.look()
         tensors = checkpoints.tensors_of(self.backend, self.state)
-        if diagnosis.first_not_finite(tensors.items()):
+        if first_not_finite(tensors.items()):
             raise NotFinite(diagnosis(self, self.at.step - 1))
         progress = {name: value for name, value in vars(self.at).items() if name != "pending"}
         header = {

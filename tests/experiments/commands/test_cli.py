@@ -13,6 +13,7 @@ from ref_bioplaus import backends, modifications, registry
 from ref_bioplaus.__main__ import app
 from ref_bioplaus.models import MODELS
 from ref_bioplaus.registry.catalogue import first_sentence
+from tests.helpers import ROOT
 
 
 def run(*arguments):
@@ -135,16 +136,9 @@ except SystemExit as stop:
 @pytest.mark.parametrize(("asked", "given"), [({}, "1 1"), ({"OMP_NUM_THREADS": "3"}, "3 None")])
 def test_the_demo_runs_with_one_thread_per_library_unless_told_otherwise(asked, given):
     environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")} | asked
-    command = [
-        sys.executable,
-        "-m",
-        "ref_bioplaus.__main__",
-        "demo",
-        "--backend",
-        "tests.experiments.commands.test_cli:telling",
-    ]
-    root = Path(__file__).parents[1]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=root, check=False)
+    telling = "tests.experiments.commands.test_cli:telling"
+    command = [sys.executable, "-m", "ref_bioplaus", "demo", "--backend", telling]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT, check=False)
     assert result.returncode == 2
     assert f"threads {given}" in result.stderr
 

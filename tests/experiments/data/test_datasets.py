@@ -19,12 +19,12 @@ from ref_bioplaus.experiments.data import augmentation, loading, streaming
 from ref_bioplaus.experiments.data.loading import DataError
 from ref_bioplaus.experiments.spec.experiment import Experiment, read
 from ref_bioplaus.experiments.training.starting import train
-from ref_bioplaus.machine import environment as environment_module
+from ref_bioplaus.machine import environment as machine_environment
 from ref_bioplaus.tree import named_leaves
 from tests.conftest import get
+from tests.helpers import ROOT
 
 hf = pytest.importorskip("datasets")
-ROOT = Path(__file__).parent.parent
 REAL = Path(os.environ.get("REF_BIOPLAUS_DATA", ROOT.parent / "shared" / "data"))
 LIBRARIES = [name for name in ("numpy", "torch", "jax", "array-api-strict") if name in backends.installed()]
 SHAPE = (10, 7)
@@ -542,7 +542,7 @@ def test_prefetching_is_bounded(varied, monkeypatch):
     data = loading.load("x", varied, augmentation="random-resized-crop-9", normalise=False, workers=0)
     data.workers = 0
     monkeypatch.setattr(streaming, "AHEAD", 3)
-    monkeypatch.setattr(environment_module, "cores", lambda: 1)
+    monkeypatch.setattr(machine_environment, "cores", lambda: 1)
     submitted = []
     submit = streaming.Decoders.submit
     monkeypatch.setattr(streaming.Decoders, "submit", lambda self, *a: (submitted.append(1), submit(self, *a))[1])
@@ -788,7 +788,8 @@ def test_without_the_extra_it_is_named(monkeypatch, tmp_path):
 
 
 def test_the_import_is_late():
-    program = "import sys, ref_bioplaus.experiments.data.loading; print({'datasets', 'PIL', 'torch', 'jax'} & set(sys.modules))"
+    look = "{'datasets', 'PIL', 'torch', 'jax'} & set(sys.modules)"
+    program = f"import sys, ref_bioplaus.experiments.data.loading; print({look})"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 

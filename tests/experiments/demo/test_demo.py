@@ -17,7 +17,6 @@ from ref_bioplaus.experiments.demo import page, pictures, running
 from ref_bioplaus.experiments.demo.networks import ARCHITECTURES, BATCH
 from ref_bioplaus.experiments.demo.results import Comparison, Progress, Results, Settings, Training
 from ref_bioplaus.experiments.spec.rates import FULLY_CONNECTED, LOCALLY_CONNECTED
-from ref_bioplaus.registry import rows as rows_module
 
 FC, LC = ARCHITECTURES
 HERE = [name for name in backends.installed() if name != running.CHECKER]
@@ -184,7 +183,7 @@ def test_the_angle_of_sign_symmetry_is_that_of_the_weights_it_uses(images, row):
     network, loss, algorithm = FC.algorithm(row, backend, (28, 28, 1), small=True)
     state = algorithm.init(backend.key(0))
     batch = backend.batch(images.train_x[:20].reshape(20, 784), images.train_y[:20])
-    B = rows_module.feedback_weights(row, network, state)
+    B = registry.feedback_weights(row, network, state)
     _, info = algorithm.modes["learn"](state, batch)
     for l in (2, 3):
         expected = (1 - info.h[l - 1] ** 2) * (info.delta[l] @ B[l].W)

@@ -26,7 +26,7 @@ from ref_bioplaus.experiments.figures import comparison, series
 from ref_bioplaus.experiments.many import jobs, side_by_side
 from ref_bioplaus.experiments.many import table as reproduce
 from ref_bioplaus.experiments.runs import checkpoints, logs
-from ref_bioplaus.experiments.runs import folder as folder_module
+from ref_bioplaus.experiments.runs.folder import Busy, alone
 from ref_bioplaus.experiments.spec import phases
 from ref_bioplaus.experiments.spec.building import Shape, build
 from ref_bioplaus.experiments.spec.checking import checked
@@ -34,6 +34,7 @@ from ref_bioplaus.experiments.spec.experiment import Experiment, ExperimentError
 from ref_bioplaus.experiments.training import starting
 from ref_bioplaus.models import MODELS
 from tests.conftest import get
+from tests.helpers import ROOT
 from tests.helpers.small_models import CLASSES, SIZES
 
 CELLS = [(table.name, column, row) for table in papers.tables() for row, column in table.cells]
@@ -41,7 +42,6 @@ TABLE, COLUMN = "bartunov2018/table1", "mnist-fc"
 STEPS = 7  # an epoch
 QUICK = ("--set", "dataset=embedded", "--set", "batch=500", "--set", "model_options.width=0.05")
 EPOCHS = 25
-ROOT = Path(__file__).parent.parent
 
 
 def small_shape(model):
@@ -472,9 +472,9 @@ def wait_for(condition):
 def is_free(folder):
     """Whether no process runs in a folder."""
     try:
-        with folder_module.alone(folder):
+        with alone(folder):
             return True
-    except folder_module.Busy:
+    except Busy:
         return False
 
 
@@ -548,9 +548,9 @@ def test_a_loss_that_is_not_finite_fails_alone(tmp_path):
 
 def test_two_programs_do_not_share_a_run(tmp_path):
     (job,) = reproduce.planned(TABLE, COLUMN, ["bp"], out=tmp_path, epochs=1, dataset="embedded")
-    with folder_module.alone(job.out):
+    with alone(job.out):
         (outcome,) = jobs.run([job])
-        with pytest.raises(folder_module.Busy, match="Another process is running"):
+        with pytest.raises(Busy, match="Another process is running"):
             starting.train(job.experiment, job.out)
     assert outcome.end == jobs.BUSY
     assert not job.out.exists()
@@ -666,7 +666,7 @@ def test_an_experiment_survives_its_file():
     [("bartunov2018/table1", "mnist-fc"), ("akrout2019/public-code", "mnist"), ("moskovitz2018/table1", "mnist")],
 )
 def test_the_committed_tables_are_those_of_the_committed_logs(table, column):
-    results = Path(reproduce.__file__).parent / "results"
+    results = Path(reproduce.__file__).parents[1] / "results"
     page = results / f"{table.replace('/', '-')}-{column}.md"
     report = reproduce.reported(table, column, results)
     assert page.read_text("utf-8") == side_by_side.as_markdown(report)

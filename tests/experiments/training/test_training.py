@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,8 +17,7 @@ from typer.testing import CliRunner
 from ref_bioplaus.__main__ import app
 from ref_bioplaus.conformance.judging import judge
 from ref_bioplaus.conformance.judging.rounding import PRECISIONS, Rounding
-from ref_bioplaus.experiments.runs import checkpoints, logs
-from ref_bioplaus.experiments.runs import folder as folder_module
+from ref_bioplaus.experiments.runs import checkpoints, folder, logs
 from ref_bioplaus.experiments.runs.checkpoints import CheckpointError
 from ref_bioplaus.experiments.spec.building import Shape, build
 from ref_bioplaus.experiments.spec.checking import checked
@@ -31,9 +29,9 @@ from ref_bioplaus.machine import memory
 from ref_bioplaus.tree import named_leaves, tree_map
 from ref_bioplaus.types import Batch
 from tests.conftest import get
+from tests.helpers import ROOT
 from tests.helpers.embedded_data import embedded_data
 
-ROOT = Path(__file__).parent.parent
 TIMES = ("images_per_second", "waiting_for_data", "seconds", "memory")
 SMALL = {"model_options": {"width": 8 / 256}, "batch": 100, "epochs": 3, "checkpoint_every": 1000.0}
 PLAIN = {"metrics": ()}  # nothing to compile but the steps
@@ -530,9 +528,9 @@ def test_as_many_images_with_other_labels_are_refused(tmp_path):
 
 def test_another_process_is_kept_out(tmp_path):
     train(of(**PLAIN, epochs=1), tmp_path, images=embedded_data())
-    with folder_module.alone(tmp_path):
+    with folder.alone(tmp_path):
         for go in (lambda: resume(tmp_path, images=embedded_data()), lambda: train(of(), tmp_path, resume=True)):
-            with pytest.raises(folder_module.Busy, match="Another process is running"):
+            with pytest.raises(folder.Busy, match="Another process is running"):
                 go()
     assert resume(tmp_path, epochs=2, images=embedded_data()).finished
 
@@ -824,5 +822,6 @@ def test_a_mistake_gets_one_sentence_and_exit_code_2(arguments, sentence, tmp_pa
 
 
 def test_a_library_that_trains_is_imported_late():
-    code = "import sys, ref_bioplaus.__main__; print(sorted({'torch', 'jax', 'safetensors', 'tomli_w'} & set(sys.modules)))"
+    look = "sorted({'torch', 'jax', 'safetensors', 'tomli_w'} & set(sys.modules))"
+    code = f"import sys, ref_bioplaus.__main__; print({look})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
