@@ -1,1 +1,4 @@
-"""array-api-strict, which refuses what the standard does not promise."""
+"""array-api-strict: refuses what the array API standard does not promise. Slow by design, it checks the others.
+
+From outside: `backend.backend`. May import `base`, `ownership`, `straight` and the library.
+"""

@@ -1,1 +1,4 @@
-"""JAX: native kernels, compiled by XLA."""
+"""JAX: steps compiled by XLA, windowed layers in a form for CPUs and one for GPUs.
+
+From outside: `backend.backend`. May import `base`, `ownership`, `straight` and the library.
+"""

@@ -38,7 +38,7 @@ class JaxBackend(Backend):
         return {"jax": jax.__version__, "device": self.device.device_kind}
 
     def native_kernels(self):
-        """JAX's forms for the device (see jax_kernels.py)."""
+        """JAX's forms for the device (see kernels.py)."""
         return native_kernels(self.device.platform, self.dtype, self.precision)
 
     def wrap(self, step):

@@ -1,6 +1,6 @@
 """JAX's own forms of the kernels, for use under jit.
 
-Convolutions and locally connected layers have a form for GPUs and one for CPUs, see jax_windows.py.
+Convolutions and locally connected layers have a form for GPUs and one for CPUs, see windows.py.
 Adam divides once per weight, where the portable form divides three times: a compiler keeps divisions as they stand.
 Batch norm, activations, bias sums, other optimizers and random bits stay portable and are left to the compiler.
 """

@@ -1,1 +1,4 @@
-"""NumPy: native kernels on blocks of memory that are used again, products by BLAS in threads."""
+"""NumPy: kernels of its own on blocks of memory that are used again as soon as nobody holds them, BLAS in threads.
+
+From outside: `backend.backend`. May import `base`, `ownership`, `straight` and the library.
+"""

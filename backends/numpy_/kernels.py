@@ -1,8 +1,8 @@
 """NumPy's own forms of the kernels: few passes over memory, and products by BLAS.
 
 Where a result is large, an operation works through it in blocks that stay in the caches. Large results lie in memory
-that is used again as soon as nobody holds it (see numpy_memory.Arena): fresh pages cost as much as the arithmetic on
-them. Where BLAS's threads sleep between products, threads share the blocks (see numpy_memory.threads).
+that is used again as soon as nobody holds it (see memory.Arena): fresh pages cost as much as the arithmetic on
+them. Where BLAS's threads sleep between products, threads share the blocks (see memory.threads).
 """
 
 from typing import Any

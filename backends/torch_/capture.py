@@ -1,6 +1,6 @@
 """A step captured once per shape as a straight line of torch calls, and run without the Python code that made it.
 
-`torch.fx` records the calls while the real step runs, and torch_passes.py makes fewer and quicker ones of them. On a
+`torch.fx` records the calls while the real step runs, and passes.py makes fewer and quicker ones of them. On a
 GPU the line is then recorded once more, as a CUDA graph.
 """
 

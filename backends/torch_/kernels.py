@@ -1,6 +1,6 @@
 """PyTorch's own forms of the kernels: what is chosen for which tensors, and the local operations.
 
-The products are in torch_products.py, the optimizers in torch_optimizers.py.
+The products are in products.py, the optimizers in optimizers.py.
 """
 
 import math

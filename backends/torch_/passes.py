@@ -3,7 +3,7 @@
 Calls whose results nobody reads go; the same call of the same tensors is made once; calls of constants are made when
 the step is captured; what updates the state moves behind everything else; a copy is dropped where the original is
 donated and nothing reads it any more; a result takes the place of an operand that has had its last reader. Who may
-write to which memory is torch_memory.py's to say.
+write to which memory is memory.py's to say.
 """
 
 import operator

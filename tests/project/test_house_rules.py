@@ -257,7 +257,7 @@ IMPORTING = {  # what imports by name, or runs source, and what it may be
     "ref_bioplaus/experiments/__init__.py": {"import_module"},  # those of PLACES
     "ref_bioplaus/experiments/training/tensorboard.py": {"import_module"},  # two writers of TensorBoard
     "ref_bioplaus/registry/readme.py": {"import_module"},  # the registry's modules
-    "backends/straight.py": {"exec", "compile"},  # source that torch_trees.py and ownership.py make
+    "backends/straight.py": {"exec", "compile"},  # source that torch_/trees.py and ownership.py make
 }
 BY_NAME = {"import_module", "__import__", "exec", "eval", "compile", "exec_module", "run_module", "run_path"}
 UNPICKLING = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "runpy", "code"}

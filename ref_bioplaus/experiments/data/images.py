@@ -1,4 +1,4 @@
-"""A dataset in hand: splits of images, and how they become batches, in memory or streaming (see datasets.py)."""
+"""A dataset in hand: splits of images, and how they become batches, in memory or streaming (see loading.py)."""
 
 import hashlib
 import weakref
