@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from ...showing.terminal import fail, width
+from ...showing.terminal import fail, new_console
 
 
 def demo(
@@ -35,7 +34,7 @@ def demo(
     except OSError as error:
         fail(f"The folder {out} cannot be written to ({error.strerror}): name another one with --out.")
     settings = Settings(tuple(backend or ()), tuple(algorithm or ()), seed, quick, steps, device)
-    console = Console(width=width())
+    console = new_console()
     try:
         with terminal.Bars(console) as bars:
             results = program.run(settings, bars)

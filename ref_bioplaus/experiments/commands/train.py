@@ -5,21 +5,17 @@ Ctrl-C or SIGTERM, with a checkpoint.
 """
 
 import signal
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
-from rich.text import Text
 
 from ...machine.files import typed
-
-PIPE_WIDTH = 160  # columns, where no terminal says how wide it is
+from ...showing import terminal
+from ...showing.terminal import fail, new_console, say
 
 BackendName = Annotated[str | None, typer.Option(help='The array library, as in `list backends`, or "module:object".')]
 DeviceName = Annotated[str | None, typer.Option(help='"cpu", "cuda", "cuda:1". Default: the library\'s usual one.')]
@@ -157,7 +153,7 @@ def carry_out(work: Callable) -> None:
     from ...machine.environment import keep_freed_memory
 
     keep_freed_memory()
-    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    console = new_console()
     with bars(console) as reporter:
         run = sentences(lambda: work(reporter))
     last = run.records[-1] if run.records else {}
@@ -187,20 +183,7 @@ def sentences(work: Callable) -> Any:
         fail(str(error), 1)
     except expected as error:
         sentence = str(error)
-        fail(sentence if sentence.endswith((".", "?")) else f"{sentence}.", 2)
-
-
-def fail(sentence: str, code: int) -> NoReturn:
-    """Print one sentence to stderr and stop."""
-    from ...showing.words import one_line
-
-    Console(stderr=True).print(Text(one_line(sentence), style="red"), soft_wrap=True)
-    raise typer.Exit(code)
-
-
-def say(console: Console, sentence: str) -> None:
-    """One line, whatever is in it."""
-    console.print(Text(sentence), soft_wrap=True)
+        fail(sentence if sentence.endswith((".", "?")) else f"{sentence}.")
 
 
 def line(record: dict[str, Any]) -> str:
@@ -223,11 +206,7 @@ def bars(console: Console):
         """The run in a terminal."""
 
         def __init__(self) -> None:
-            columns = (
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                TimeRemainingColumn(),
-            )  # fmt: skip
-            self.rich = RichProgress(*columns, console=console, transient=True, disable=not console.is_terminal)
+            self.rich = terminal.bars(console)
             self.task = self.rich.add_task("step")
 
         def __enter__(self):

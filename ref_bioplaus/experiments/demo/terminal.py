@@ -1,11 +1,11 @@
 """The demo in a terminal: progress bars while it runs, tables when it is done."""
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as RichProgress
+from rich.progress import TaskID
 from rich.table import Table
 from rich.text import Text
 
+from ...showing.terminal import bars, new_table, say
 from . import agreement
 from .networks import ARCHITECTURES
 from .page import shown
@@ -18,8 +18,7 @@ class Bars(Progress):
     """Two bars: the stage, and the row at work. Without a terminal, a line for every stage."""
 
     def __init__(self, console: Console):
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self.rich = RichProgress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self.rich = bars(console, remaining=False)
         self.console = console
         self.bars: list[TaskID] = []
 
@@ -78,7 +77,7 @@ def show(results: Results, console: Console) -> None:
 
 def training_table(title: str, trainings: list[Training]) -> Table:
     """A line for every row and backend."""
-    table = Table(title=f"{title}; {trainings[0].steps} steps", title_justify="left", box=None, pad_edge=False)
+    table = new_table(title=f"{title}; {trainings[0].steps} steps")
     table.add_column("algorithm", no_wrap=True)
     table.add_column("backend", overflow="fold")
     for heading in ("test error, %", "time, s", "images/s", "angle to W"):
@@ -93,10 +92,7 @@ def training_table(title: str, trainings: list[Training]) -> Table:
 
 def agreement_table(comparisons: list[Comparison]) -> Table:
     """A line for every backend: how much was compared, and where it differs most."""
-    table = Table(
-        title=f"Agreement with {REFERENCE} after 5 steps in float64; limit {agreement.LIMIT:g}", title_justify="left",
-        box=None, pad_edge=False,
-    )  # fmt: skip
+    table = new_table(title=f"Agreement with {REFERENCE} after 5 steps in float64; limit {agreement.LIMIT:g}")
     table.add_column("backend", overflow="fold")
     for heading in ("compared", "differ", "failed", "largest"):
         table.add_column(heading, justify="right")
@@ -119,8 +115,3 @@ def where(record: Training | Comparison) -> str:
     """A record's row, network and backend."""
     kind = "comparison" if isinstance(record, Comparison) else "training"
     return f"{record.row.label} ({record.architecture.name}) on {record.backend}, {kind},"
-
-
-def say(console: Console, sentence: str, style: str = "") -> None:
-    """One line, whatever is in it."""
-    console.print(Text(sentence, style=style), soft_wrap=True)
