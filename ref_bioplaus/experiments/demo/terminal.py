@@ -9,7 +9,7 @@ from ...showing.terminal import bars, new_table, say
 from . import agreement
 from .networks import ARCHITECTURES
 from .page import shown
-from .results import REFERENCE, Comparison, Progress, Results, Training
+from .results import REFERENCE, Comparison, Progress, Record, Results, Training
 
 ENOUGH = 10  # sentences of one kind
 
@@ -21,6 +21,7 @@ class Bars(Progress):
         self.rich = bars(console, remaining=False)
         self.console = console
         self.bars: list[TaskID] = []
+        self.label = ""
 
     def __enter__(self) -> "Bars":
         self.rich.start()
@@ -39,15 +40,27 @@ class Bars(Progress):
 
     def task(self, label, steps):
         """The lower bar begins again."""
+        self.label = label
         self.rich.reset(self.bars[1], total=steps, description=f"  {label}")
 
     def advance(self):
         """One step of the lower bar."""
         self.rich.advance(self.bars[1])
 
-    def done(self):
-        """One step of the upper bar."""
+    def done(self, records):
+        """One step of the upper bar; a line where there is none."""
         self.rich.advance(self.bars[0])
+        if not self.console.is_terminal:
+            say(self.console, f"{self.label}: {', '.join(map(outcome, records))}")
+
+
+def outcome(record: Record) -> str:
+    """A record in a few words."""
+    if record.failure:
+        return "failed"
+    if isinstance(record, Training):
+        return f"{record.error:.1f} % test error after {record.seconds:.1f} s, {record.warm_up_seconds:.1f} s before"
+    return f"{record.backend} {'agrees' if record.agrees else 'DIFFERS'}"
 
 
 def show(results: Results, console: Console) -> None:
@@ -73,6 +86,7 @@ def show(results: Results, console: Console) -> None:
         say(console, f"{len(results.failures) - ENOUGH} more failed; the page names them.", "red")
     for name, why in results.left_out.items():
         say(console, f"{name} did not take part: {why}.")
+    say(console, results.time())
 
 
 def training_table(title: str, trainings: list[Training]) -> Table:
@@ -111,7 +125,7 @@ def agreement_table(comparisons: list[Comparison]) -> Table:
     return table
 
 
-def where(record: Training | Comparison) -> str:
+def where(record: Record) -> str:
     """A record's row, network and backend."""
     kind = "comparison" if isinstance(record, Comparison) else "training"
     return f"{record.row.label} ({record.architecture.name}) on {record.backend}, {kind},"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ... import backends, naming
-from ...backends import Backend, BackendError
+from ...backends import Backend, NoNativeKernels
 from ...machine import environment
 from ...types import Batch
 from ..data.contract import Data
@@ -34,9 +34,7 @@ def get_backend(experiment: Experiment, reporter: Reporter) -> Backend:
 
     try:
         return get(experiment.kernels)
-    except BackendError as error:
-        if experiment.kernels != "native" or "no native kernels" not in str(error):
-            raise
+    except NoNativeKernels:
         reporter.note(f"{experiment.backend} has no native kernels: the portable ones run instead.")
         return get("portable")
 
