@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all kills ownership lint types bench bench-report clean
+.PHONY: demo test test-all kills mutation ownership lint types bench bench-report clean
 
 demo: .venv/ready
 	$(BIN)/ref-bioplaus demo
@@ -21,6 +21,11 @@ ownership: .venv/ready
 # A run is killed 100 times at random moments, and loses nothing but the steps since its last checkpoint.
 kills: .venv/ready
 	REF_BIOPLAUS_KILLS=100 $(BIN)/python -m pytest -q tests/experiments/training/test_training.py -k sigkill
+
+# Do the tests notice mistakes? Each of tests/mutation/faults.toml is put into a copy of the tree, and they are run on it.
+# MUTATION="--modules-only" leaves out the whole suite; "--against tests/mutation/before.jsonl" compares with what was.
+mutation: .venv/ready
+	$(BIN)/python -m tests.mutation $(MUTATION)
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -106,7 +106,12 @@ def test_a_panel_without_lines_says_why(runs):
 
 
 def test_gradient_ratios_go_by_depth(runs):
-    drawn = lines(curves.draw("gradient-ratio", chosen(runs, "fa-0", "fa-1")).figure.axes[0])
+    picture = curves.draw("gradient-ratio", chosen(runs, "fa-0", "fa-1")).figure
+    drawn = lines(picture.axes[0])
+    dash = {line.get_label(): line.get_linestyle() for line in picture.axes[0].get_lines()}
+    named = {line.get_label(): line.get_linestyle() for line in picture.legends[0].get_lines()}
+    for which in ("first", "last"):
+        assert dash[f"FA, {which}"] == named[f"{which} evaluation"]
     for name, record in (("FA, first", 0), ("FA, last", -1)):
         a, b = (runs[run].records[record]["gradient_ratios"] for run in ("fa-0", "fa-1"))
         assert drawn[name] == ([1, 2, 3, 4, 5, 6], [(a[l] + b[l]) / 2 for l in "123456"])
@@ -313,6 +318,14 @@ def test_compare_has_the_logs_numbers_and_its_page_needs_no_other_file(runs, dat
     assert "The page is compare.html" in result.output
     assert (tmp_path / "compare.html").read_text().count("<svg") == 5
     assert result.exit_code == 0 and fa["test error"] in result.output
+
+
+def test_what_was_measured_before_learning_is_neither_final_nor_best(runs):
+    first, *later = runs["bp"].records
+    lucky = runs["bp"]._replace(records=[first | {"test_error": 0.0}, *later])
+    assert comparison.lowest(lucky, "test_error") == min(r["test_error"] for r in later) > 0.0
+    assert comparison.lowest(lucky._replace(records=lucky.records[:1]), "test_error") is None
+    assert comparison.final(lucky._replace(records=lucky.records[:1]), "test_error") is None
 
 
 def test_labels_tell_groups_apart(runs):

@@ -50,6 +50,12 @@ def lines(out):
 # The images: what they are called, and what they were normalised by
 
 
+def test_images_of_another_known_dataset_are_not_those_that_are_named():
+    data = loading.load("embedded")
+    for name, own in (("embedded", True), ("ylecun/mnist", False)):
+        assert segments.images(Experiment(dataset=name), data)["as_named"] is own
+
+
 def test_images_of_ones_own_are_never_called_by_a_datasets_name(tmp_path):
     folder, out = own_folder(tmp_path / "mine"), tmp_path / "run"
     train(Experiment(**TINY, data=str(folder)), out)

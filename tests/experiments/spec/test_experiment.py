@@ -264,6 +264,7 @@ def test_the_loss_is_what_the_models_targets_ask_for():
         (["optimizer.momentum=high"], "momentum of optimizer .* is 'high', expected a number"),
         (["optimizer.nesterov=1"], "expected true or false"),
         (["optimizer.nesterov=true", "optimizer.momentum=0"], "needs momentum above 0"),
+        (["optimizer.momentum=1"], 'momentum of optimizer "sgd" is 1, expected a number of at least 0 and below 1'),
         (["optimizer.decay=2"], 'decay of optimizer "sgd" is 2, expected a number of at least 0 and below 1'),
         (["optimizer.eta=-0.1"], "optimizer.eta is -0.1, expected a finite number of at least 0"),
         (["optimizer.eta=nan"], "optimizer.eta is nan, expected a finite"),
