@@ -204,7 +204,7 @@ def search(
     counted = [found for found in lines if found["repeats"] is None]
     best = counted[:BEST_TRIALS]
     results = new_table(("", *(f"trial {found['trial']}" for found in best)))
-    results.add_row("validation", *("not finite" if f["score"] is None else f"{f['score']:.4g}" for f in best))
+    results.add_row("validation", *("none" if f["score"] is None else f"{f['score']:.4g}" for f in best))
     results.add_row("at epoch", *(f"{f['epoch']} of {f['epochs']}" for f in best))
     for path in sorted(chosen.chosen):
         results.add_row(path, *(f"{f['values'][path]:.4g}" if isinstance(f["values"][path], float) else
@@ -220,6 +220,11 @@ def search(
             say(console, f"Trial {found['trial']} has the values of trial {found['repeats']}: they count once.")
         elif found["unlearned"]:
             say(console, f"Trial {found['trial']}: {found['unlearned']}.")
+        elif found["changed"]:
+            say(
+                console,
+                f"Trial {found['trial']} does not count, as its values are not those drawn: {found['changed']}.",
+            )
     for sentence in chosen.computed(found["trial"] for found in best):
         say(console, f"{sentence}.")
     if lines and lines[0]["score"] is not None:

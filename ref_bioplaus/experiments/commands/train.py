@@ -38,6 +38,15 @@ Settings = Annotated[
     typer.Option("--set", help="A field of the experiment, as optimizer.eta=0.01; repeatable. Comes last."),
 ]
 
+Adjustments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="A number of the optimizer that is another one from here on, as optimizer.eta=0.01, or a field that "
+        "leaves what is learned as it is, as evaluate_every=2; repeatable. The log says from which step on.",
+    ),
+]
+
 
 def train(
     out: Annotated[Path, typer.Option(help="The folder that gets the experiment, the log and the checkpoints.")],
@@ -97,12 +106,16 @@ def resume(
     kernels: Kernels = None,
     epochs: Epochs = None,
     steps: Steps = None,
+    setting: Adjustments = None,
     despite_lost_log: Annotated[
         bool, typer.Option("--despite-lost-log", help="Go on with what is left of a log that was deleted or cut.")
     ] = False,
     tensorboard: WithTensorBoard = False,
 ) -> None:
     """Continue a run that was stopped, bit for bit on the same backend and device, or on another one.
+
+    A run whose loss was not finite has named a checkpoint, from which it goes on with a smaller learning rate, by
+    --checkpoint and --set. The checkpoints and the records behind one that is gone back to are deleted.
 
     On GPUs `train` and `resume` ask for deterministic kernels (torch.use_deterministic_algorithms,
     CUBLAS_WORKSPACE_CONFIG, XLA_FLAGS --xla_gpu_deterministic_ops=true; CuPy has only the second).
@@ -117,7 +130,7 @@ def resume(
 
         return starting.resume(
             out, checkpoint, reporter=reporter, tensorboard=tensorboard, despite_lost_log=despite_lost_log,
-            **given(changes),
+            settings=setting or (), **given(changes),
         )  # fmt: skip
 
     carry_out(work)

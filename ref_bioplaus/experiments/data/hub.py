@@ -272,7 +272,7 @@ def shard_of(origin: str, split: str, row: int) -> tuple[str, int] | None:
     import datasets
     import pyarrow.parquet
 
-    if not Path(origin).is_dir():
+    if not isdir(origin):
         return None
     try:
         files = datasets.load_dataset_builder(str(Path(origin).resolve())).config.data_files[split]

@@ -4,6 +4,7 @@ import hashlib
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from os.path import isdir
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ class Dataset:
         if not sources:
             return hashing.of_arrays(self)
         origin = Path(sources["train"].origin)
-        if origin.is_dir():
+        if isdir(origin):
             return hashing.of_folder(origin)
         cached = [Path(file["filename"]) for source in sources.values() for file in source.table.cache_files]
         return hashing.of_files({path.name: path for path in cached})

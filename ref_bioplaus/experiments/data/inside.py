@@ -10,6 +10,7 @@ import io
 import os
 import stat
 from collections.abc import Iterable, Iterator
+from os.path import isfile
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlparse
@@ -71,10 +72,10 @@ def described(folder: Path) -> Any:
 
     found: list[Any] = []
     try:
-        if (folder / "README.md").is_file():
+        if isfile(folder / "README.md"):
             found.append(DatasetCard.load(folder / "README.md").data.to_dict())
         for name in METADATA:
-            if (folder / name).is_file():
+            if isfile(folder / name):
                 found.append(yaml.safe_load((folder / name).read_text("utf-8")))
     except Exception:  # whatever the parsers raise: `datasets` meets the same
         return found

@@ -4,13 +4,25 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from os.path import exists
 from pathlib import Path
 
 from ...machine import files, memory
-from ...machine.files import TEMPORARY
+from ...machine.files import TEMPORARY, NotOrdinary
 from ..data.contract import Data
 from ..spec.differences import differences, same, understood
-from ..spec.experiment import NOT_LEARNING, OWN, Experiment, ExperimentError, as_dict, as_toml, from_dict, read
+from ..spec.experiment import (
+    ADJUSTABLE,
+    NOT_LEARNING,
+    OWN,
+    Experiment,
+    ExperimentError,
+    as_dict,
+    as_toml,
+    from_dict,
+    read,
+)
+from ..training.opening import not_writable, takes_another_way
 from . import checkpoints
 from .checkpoints import Checkpoint
 from .logs import EXPERIMENT, FAILURE, LOG, TENSORBOARD
@@ -27,16 +39,14 @@ def alone(out: Path) -> Iterator[None]:
     """A run's folder, made where it is not there, for this process alone; taken away again where it stays empty.
 
     Raises Busy, ExperimentError where the folder cannot be made or read, and NotOrdinary where the run would write to a
-    link.
+    link or a folder.
     """
-    made = not out.exists()
+    made = not exists(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
         folder = os.open(out, os.O_RDONLY)
     except OSError as error:
-        raise ExperimentError(
-            f"The folder {out} cannot be written to ({error.strerror}): name another one with --out."
-        ) from error
+        raise not_writable(out, error) from error
     try:
         try:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -44,8 +54,13 @@ def alone(out: Path) -> Iterator[None]:
             raise Busy(f"Another process is running {out}: wait for it, or name another folder.") from error
         except OSError:
             pass  # a file system without locks
-        for name in (EXPERIMENT, LOG):
-            files.check_place(out / name)  # before what is there is read
+        try:
+            for name in (EXPERIMENT, LOG, FAILURE, checkpoints.BEST):
+                files.check_place(out / name)  # before what is there is read
+        except NotOrdinary:
+            raise
+        except OSError as error:  # a name too long for anything in the folder
+            raise not_writable(out, error) from error
         yield
     finally:
         os.close(folder)
@@ -69,11 +84,13 @@ def check_empty(out: Path, begun: bool) -> None:
         )
 
 
-def check_same(experiment: Experiment, stored: Experiment, out: Path) -> None:
-    """Raise ExperimentError where two experiments do not learn the same."""
+def check_same(experiment: Experiment, stored: Experiment, out: Path, adjusting: bool = False) -> None:
+    """Raise ExperimentError where two experiments do not learn the same; adjusting: but for optimizers' numbers."""
     mine, theirs = as_dict(experiment), as_dict(stored)
     for name in sorted(mine.keys() | theirs.keys()):
         a, b = mine.get(name), theirs.get(name)
+        if adjusting and name in ADJUSTABLE and a and b and a.get("name") == b.get("name"):
+            continue
         moved = name == "modifications" and list(a or ()) != list(b or ())  # each is wrapped around those before it
         if name not in NOT_LEARNING and (a != b or moved):
             raise ExperimentError(
@@ -96,7 +113,7 @@ def check_unedited(out: Path, checkpoint: Checkpoint, experiment: Experiment) ->
     """
     path = out / EXPERIMENT
     files.check_place(path)
-    if not path.exists():
+    if not exists(path):
         return
     headers = [checkpoint.header, *map(checkpoints.header_of, (*checkpoints.found(out), out / checkpoints.BEST))]
     said = [header.get(name) for header in headers for name in ("experiment", "experiment_before")]
@@ -144,7 +161,7 @@ def prepare_folder(out: Path, experiment: Experiment, state: int, checkpoint: Ch
 
     state: its bytes. Raises ExperimentError where there is no room or no right to.
     """
-    needed = (checkpoints.KEPT + 2) * (state + 100_000)
+    needed = (checkpoints.FILES + 1) * (state + 100_000)
     try:
         checkpoints.remove_temporaries(out)
         (out / FAILURE).unlink(missing_ok=True)
@@ -154,12 +171,12 @@ def prepare_folder(out: Path, experiment: Experiment, state: int, checkpoint: Ch
                 f"The folder {out} has {memory.size(free)} free, but the checkpoints need "
                 f"{memory.size(needed)}: make room, or name another folder with --out."
             )
-        if checkpoint is None:
+        if checkpoint is None or takes_another_way(out, experiment, checkpoint):
             (out / checkpoints.BEST).unlink(missing_ok=True)
-        else:
+        if checkpoint is not None:
+            if checkpoint.header["progress"].get("best_step") == checkpoint.header["step"]:
+                checkpoints.write_best(checkpoint)
             checkpoints.keep_until(out, checkpoint, as_dict(experiment))
         files.write_whole(out / EXPERIMENT, as_toml(experiment).encode())
     except OSError as error:
-        raise ExperimentError(
-            f"The folder {out} cannot be written to ({error.strerror}): name another one with --out."
-        ) from error
+        raise not_writable(out, error) from error

@@ -84,6 +84,7 @@ NOT_LEARNING = (
     "test",
     "code",
 )
+ADJUSTABLE = ("optimizer", "inverse_optimizer")  # whose numbers a run may go on with others of
 CODE = ("backend",)  # fields that may name code, "module:object"; see naming.py
 
 

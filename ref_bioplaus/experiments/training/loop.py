@@ -1,9 +1,10 @@
 """The loop of a run: learn, look at the loss, evaluate, keep checkpoints."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from os.path import exists
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ...machine import environment, files
 from ...tree import tree_map
 from ...types import Array, Batch, State
 from ..data.contract import Data
-from ..runs import checkpoints, headers, segments
+from ..runs import checkpoints, headers, segments, sound
 from ..runs.checkpoints import Checkpoint, CheckpointError
 from ..runs.folder import check_checkpoint, labels_of, prepare_folder
 from ..runs.logs import LOG, TENSORBOARD, Log, records_of, reopened, segments_of
@@ -135,7 +136,10 @@ class Training:
             self.log, self.lost = reopened(out, checkpoint.header, self.at.due, experiment, despite_lost_log)
         lines = self.log.lines()
         self.records, self.segments = records_of(lines), segments_of(lines)
+        self.proven = sound.proven(self.records)
         prepare_folder(out, experiment, self.needs.state, checkpoint)
+        if not exists(out / checkpoints.BEST):
+            self.at.best = self.at.best_step = None
         self.log.cut()  # after checkpoints that know of more lines are gone
         self.tensorboard = (
             TensorBoard(out / TENSORBOARD, self.at.step + 1 if checkpoint else 0) if tensorboard else None
@@ -299,6 +303,7 @@ class Training:
                 "and `resume` will say how many."
             )
         self.records.append(record)
+        self.proven = sound.proven(self.records)
         self.reporter.record(record)
         if self.tensorboard:
             self.tensorboard.add(record)
@@ -312,8 +317,8 @@ class Training:
             write()
         except OSError as error:
             raise CheckpointError(
-                f"The log {self.log.path} cannot be written ({error.strerror}): make room, then continue with "
-                f"{files.typed('resume', self.out)}."
+                f"The log {self.log.path} cannot be written ({error.strerror}): {files.remedy(error)}, then continue "
+                f"with {files.typed('resume', self.out)}."
             ) from error
 
     @property
@@ -333,6 +338,11 @@ class Training:
             self.save(best=True)
 
     # Checkpoints
+
+    def kept(self, steps: Sequence[int]) -> set[int]:
+        """Which of the steps that have a checkpoint keep it, beside the newest two; see sound.py."""
+        until = (self.proven, self.records[-1]["step"]) if self.records else ()
+        return {step for limit in until if (step := sound.newest(steps, limit)) is not None}
 
     def save(self, best: bool = False) -> None:
         """Write a checkpoint of this moment. Raises NotFinite for a state that is not finite."""
@@ -354,6 +364,7 @@ class Training:
             "log_size": self.log.size,
             "records": len(self.records),
             "versions": environment.versions(self.backend),
+            "changes": segments.changes(self.segments),
         }
-        checkpoints.save(self.out, self.at.step, header, tensors, best)
+        checkpoints.save(self.out, self.at.step, header, tensors, best, self.kept)
         self.last_saved = time.monotonic()

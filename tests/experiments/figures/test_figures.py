@@ -349,3 +349,13 @@ def test_fields_of_the_same_last_name_are_told_with_their_whole_path(runs):
         "AO-SDTP, parallel, inverse_optimizer.b1 0.8, optimizer.b1 0.9, eta 0.1",
         "AO-SDTP, parallel, inverse_optimizer.b1 0.6, optimizer.b1 0.7, eta 0.2",
     ]
+
+
+@pytest.mark.parametrize("name", curves.FIGURES)
+def test_a_dollar_is_a_dollar_in_every_figure(name, runs, data, tmp_path):
+    """Also two of them, which begin and end a formula elsewhere."""
+    able = next(run for run in runs.values() if curves.FIGURES[name].lacks(run) is None)
+    odd = able._replace(experiment=replace(able.experiment, dataset=r"a$\b$c"), damage=r"Half of d$\e$f.")
+    curves.save(curves.draw(name, [able, odd], data), tmp_path / "p.svg")
+    drawn = " ".join((tmp_path / "p.svg").read_text().split())
+    assert r"a$\b$c" in drawn and r"d$\e$f" in drawn

@@ -236,7 +236,10 @@ def test_a_line_that_is_neither_record_nor_segment_is_damage(wrong, tmp_path):
     assert not [logs.check_line(line) for line in lines(tmp_path)][3:]
     with (tmp_path / logs.LOG).open("a") as log:
         log.write(f"{wrong}\n")
-    with pytest.raises(ExperimentError, match=r"log.jsonl is damaged in line 4: delete what is wrong there"):
+    assert "log.jsonl is damaged in line 4 (" in series.read(tmp_path).damage  # the last one
+    with (tmp_path / logs.LOG).open("a") as log:
+        log.write(json.dumps(lines(tmp_path)[2]) + "\n")
+    with pytest.raises(ExperimentError, match=r"log.jsonl is damaged in line 4 \(.*\): mend that line, or delete it"):
         series.read(tmp_path)
 
 

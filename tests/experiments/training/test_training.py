@@ -585,7 +585,7 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_goes_on(tmp_path):
     experiment = of(checkpoint_every=0.0)
     whole = train(experiment, tmp_path / "whole", images=embedded_data())
     train(experiment, tmp_path / "run", images=Stopping(embedded_data(), 8))
-    newest, before = checkpoints.found(tmp_path / "run")
+    newest, before, *_ = checkpoints.found(tmp_path / "run")
     content = newest.read_bytes()
     newest.write_bytes(content[:-1])
     with pytest.raises(CheckpointError, match=f"before it with `ref-bioplaus resume .* --checkpoint {before.name}`"):
