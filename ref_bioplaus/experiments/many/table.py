@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from ...machine.files import content
 from .. import papers
+from ..data import left_out
 from ..runs import checkpoints, logs, segments
 from ..runs.folder import check_checkpoint, check_same, check_unedited
 from ..runs.logs import FAILURE, records, stored
@@ -277,8 +278,9 @@ def results_of(table: papers.Table, column: papers.Column, row: papers.Row, out:
             why = content(failure).decode("utf-8") if failure.exists() else ""
             one, parts = result(table, row, mine, theirs, rows, why), logs.segments(path.parent)
             other = segments.other_images(parts)
+            without = left_out.text(rows[-1])
             found.append(one._replace(
-                departures=(*one.departures, *other_images(path.parent, mine), *([other] if other else [])),
+                departures=(*one.departures, *other_images(path.parent, mine), *filter(None, (other, without))),
                 folder=path.parent.name, same_images=mine.dataset == theirs.dataset and not other,
                 phases=phases.of_run(mine, rows, parts), segments=parts,
             ))  # fmt: skip

@@ -1,12 +1,10 @@
 """A run's folder: for one process alone, with what it may hold and what it must."""
 
-import fcntl
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from ...machine import files, memory
+from ...machine import files, locking, memory
 from ...machine.files import TEMPORARY
 from ..data.contract import Data
 from ..spec.differences import differences, same, understood
@@ -30,33 +28,32 @@ def alone(out: Path) -> Iterator[None]:
     link.
     """
     made = not out.exists()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        folder = os.open(out, os.O_RDONLY)
-    except OSError as error:
-        raise ExperimentError(
-            f"The folder {out} cannot be written to ({error.strerror}): name another one with --out."
-        ) from error
-    try:
+    with ExitStack() as held:
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            out.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locking.locked(out))
+        except files.NotOrdinary:
+            raise
         except BlockingIOError as error:
             raise Busy(f"Another process is running {out}: wait for it, or name another folder.") from error
-        except OSError:
-            pass  # a file system without locks
+        except OSError as error:
+            raise ExperimentError(
+                f"The folder {out} cannot be written to ({error.strerror}): name another one with --out."
+            ) from error
         for name in (EXPERIMENT, LOG):
             files.check_place(out / name)  # before what is there is read
-        yield
-    finally:
-        os.close(folder)
-        if made:
-            with suppress(OSError):
-                out.rmdir()
+        try:
+            yield
+        finally:
+            held.close()
+            if made:
+                with suppress(OSError):
+                    out.rmdir()
 
 
 def check_empty(out: Path, begun: bool) -> None:
     """Raise ExperimentError unless a folder is not there yet or empty; begun: it may hold a run without checkpoints."""
-    there = list(out.iterdir())
+    there = [path for path in out.iterdir() if path.name != locking.LOCK]
     others = [path for path in there if path.name not in BEGUN and path.suffix != TEMPORARY]
     if there and not others and not begun:
         raise ExperimentError(
@@ -149,7 +146,7 @@ def prepare_folder(out: Path, experiment: Experiment, state: int, checkpoint: Ch
         checkpoints.remove_temporaries(out)
         (out / FAILURE).unlink(missing_ok=True)
         free = memory.free_disk(out)
-        if free is not None and free < needed:
+        if free < needed:
             raise ExperimentError(
                 f"The folder {out} has {memory.size(free)} free, but the checkpoints need "
                 f"{memory.size(needed)}: make room, or name another folder with --out."

@@ -70,6 +70,7 @@ def load_data(experiment: Experiment, reporter: Reporter) -> Data:
     found = loading.load(
         str(experiment.dataset), experiment.data, held_out=experiment.held_out, augmentation=experiment.augmentation,
         normalise=experiment.normalise and bool(as_they_are), config=experiment.config,
+        skip_unreadable=experiment.skip_unreadable,
     )  # fmt: skip
     if len(mean) and not as_they_are:
         check_channels(mean, found)
