@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all kills mutation ownership lint types bench bench-report clean
+.PHONY: demo test test-all test-oldest kills mutation ownership lint types bench bench-report clean
 
 demo: .venv/ready
 	$(BIN)/ref-bioplaus demo
@@ -13,6 +13,15 @@ test: .venv/ready lint types
 # The tests, too, that mostly wait for a compiler.
 test-all: .venv/ready lint types
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --slow
+
+# The oldest versions that pyproject.toml permits, on the tests that touch what is not ours, but for those that take long.
+TOUCHING := tests/project/test_oldest.py tests/project/test_security.py tests/library/test_naming.py \
+	tests/library/test_optimizers.py tests/algorithms/test_calling.py tests/backends/test_backends.py \
+	tests/backends/test_torch_graphs.py tests/conformance/test_exchange.py tests/conformance/test_pytest_plugin.py \
+	tests/showing tests/experiments/commands tests/experiments/data tests/experiments/figures tests/experiments/spec
+test-oldest: .venv-oldest/ready
+	REF_BIOPLAUS_OLDEST=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 \
+		.venv-oldest/bin/python -m pytest -n 2 $(TOUCHING) -k "not real and not resnet18 and not left_behind and not in_an_empty"
 
 # A million comparisons of what a caller can still reach around compiled steps: all algorithms, modes and libraries.
 ownership: .venv/ready
@@ -48,5 +57,12 @@ bench-report: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e ".[torch,jax,bench,test]"
 	touch $@
 
+.venv-oldest/ready: pyproject.toml .ci/constraints.txt .ci/oldest.py
+	$(PYTHON) -m venv .venv-oldest
+	$(PYTHON) .ci/oldest.py > .venv-oldest/oldest.txt
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt \
+		-c .venv-oldest/oldest.txt -e ".[torch,jax,bench,test]"
+	touch $@
+
 clean:
-	rm -rf .venv build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-oldest build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -234,7 +234,7 @@ def regenerate(folder: Path = FOLDER, vectors: tuple[Vector, ...] | None = None)
     folder.mkdir(parents=True, exist_ok=True)
     for name, arrays in files.items():
         with to_write(folder / name) as file:
-            np.savez_compressed(file, allow_pickle=False, **arrays)
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
     content["files"] = {name: file_digest(folder / name) for name in sorted(files)}
     write_whole(folder / MANIFEST, (pretty(content) + "\n").encode())
 

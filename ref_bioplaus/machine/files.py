@@ -15,6 +15,7 @@ from typing import BinaryIO
 KINDS = {stat.S_IFLNK: "a link", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NOFOLLOW, NONBLOCK = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_NONBLOCK", 0)
+BINARY = getattr(os, "O_BINARY", 0)  # else Windows writes a byte 13 before every 10, and ends a file at a 26
 
 
 class NotOrdinary(OSError):
@@ -60,7 +61,7 @@ def opened(path: Path, flags: int = 0) -> int:
     shared = check_place(path)
     if shared and not flags & os.O_APPEND:
         os.unlink(path)
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | NOFOLLOW | NONBLOCK | flags, 0o666)
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | BINARY | NOFOLLOW | NONBLOCK | flags, 0o666)
     try:
         check(path, os.fstat(file).st_mode)  # it may have changed since
         if not flags & os.O_APPEND:
@@ -78,7 +79,7 @@ def to_write(path: Path, append: bool = False) -> BinaryIO:
 
 def to_read(path: str | Path) -> BinaryIO:
     """An ordinary file, or a link to one, to read; it waits for nobody. Raises OSError."""
-    file = os.open(path, os.O_RDONLY | NONBLOCK)
+    file = os.open(path, os.O_RDONLY | BINARY | NONBLOCK)
     try:
         check(Path(path), os.fstat(file).st_mode)
         return os.fdopen(file, "rb")

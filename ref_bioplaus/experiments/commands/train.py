@@ -33,6 +33,9 @@ Steps = Annotated[int | None, typer.Option(help="Batches after which to stop, wh
 WithTensorBoard = Annotated[
     bool, typer.Option("--tensorboard", help="Write what TensorBoard shows to OUT/tensorboard.")
 ]
+SkipUnreadable = Annotated[
+    int | None, typer.Option(help="So many images at most are left out that cannot be read. Default: 0.")
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="A field of the experiment, as optimizer.eta=0.01; repeatable. Comes last."),
@@ -69,6 +72,7 @@ def train(
     steps: Steps = None,
     seed: Annotated[int | None, typer.Option(help="Of initial weights, noise and batches.")] = None,
     held_out: Annotated[int | None, typer.Option(help="Training images kept for validation.")] = None,
+    skip_unreadable: SkipUnreadable = None,
     augmentation: Annotated[str | None, typer.Option(help="How training images are cropped and flipped.")] = None,
     setting: Settings = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue what OUT holds, where it holds anything.")] = False,
@@ -79,7 +83,7 @@ def train(
         "algorithm": algorithm, "model": model, "dataset": dataset, "data": None if data is None else str(data),
         "config": config, "backend": backend, "device": device, "dtype": dtype, "precision": precision,
         "kernels": kernels, "batch": batch, "epochs": epochs, "steps": steps, "seed": seed, "held_out": held_out,
-        "augmentation": augmentation,
+        "augmentation": augmentation, "skip_unreadable": skip_unreadable,
     }  # fmt: skip
 
     def work(reporter):
@@ -101,6 +105,7 @@ def resume(
     out: Annotated[Path, typer.Argument(help="The folder of a run.")],
     checkpoint: CheckpointName = None,
     data: DataFolder = None,
+    skip_unreadable: SkipUnreadable = None,
     backend: BackendName = None,
     device: DeviceName = None,
     kernels: Kernels = None,
@@ -122,7 +127,7 @@ def resume(
     """
     changes: dict[str, Any] = {
         "data": None if data is None else str(data), "backend": backend, "device": device, "kernels": kernels,
-        "epochs": epochs, "steps": steps,
+        "epochs": epochs, "steps": steps, "skip_unreadable": skip_unreadable,
     }  # fmt: skip
 
     def work(reporter):
@@ -140,13 +145,17 @@ def evaluate(
     out: Annotated[Path, typer.Argument(help="The folder of a run.")],
     checkpoint: CheckpointName = None,
     data: DataFolder = None,
+    skip_unreadable: SkipUnreadable = None,
     backend: BackendName = None,
     device: DeviceName = None,
 ) -> None:
     """Loss and errors of a checkpoint on every split, as one line of JSON."""
     import json
 
-    changes = {"data": None if data is None else str(data), "backend": backend, "device": device}
+    changes: dict[str, Any] = {
+        "data": None if data is None else str(data), "backend": backend, "device": device,
+        "skip_unreadable": skip_unreadable,
+    }  # fmt: skip
 
     def measure():
         from ..training import starting
@@ -206,6 +215,9 @@ def line(record: dict[str, Any]) -> str:
         if record.get(name) is not None:
             unit = " %" if name.endswith("error") else ""
             shown.append(f"{name.replace('_', ' ')} {record[name]:.4g}{unit}")
+    for name in ("train", "validation", "test"):
+        if record.get(f"{name}_skipped"):
+            shown.append(f"{record[f'{name}_skipped']} {name} images left out")
     if record.get("images_per_second"):
         shown.append(f"{record['images_per_second']:,.0f} images/s")
     return ", ".join(shown)

@@ -127,7 +127,8 @@ def roots_of(folder: Path | None) -> tuple[str, ...]:
 def within(path: str, roots: tuple[str, ...]) -> bool:
     """Whether a path, its links followed, lies in one of some folders that are no links."""
     real = os.path.realpath(path)
-    return any(os.path.commonpath((real, root)) == root for root in roots)
+    alike = [root for root in roots if os.path.splitdrive(root)[0] == os.path.splitdrive(real)[0]]
+    return any(os.path.commonpath((real, root)) == root for root in alike)
 
 
 def elsewhere(paths: Iterable[str], roots: tuple[str, ...]) -> Iterator[str]:

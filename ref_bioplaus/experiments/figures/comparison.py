@@ -9,6 +9,7 @@ from ...machine import files
 from ...machine.files import write_whole
 from ...showing.pages import template
 from ...showing.svg import svg
+from ..data import left_out
 from ..runs import segments
 from ..runs.checkpoints import CheckpointError
 from ..runs.seeds import shown, spread
@@ -86,6 +87,8 @@ def notes(runs: Sequence[Run]) -> list[str]:
         parts = phases.of_run(run.experiment, run.records, run.segments)
         if parts and parts.sentence():
             found.append(f"{run.out}: {parts.sentence()}.")
+        without = left_out.text(run.records[-1]) if run.records else None
+        found += [f"{run.out}: {without}."] if without else []
     return [
         *found,
         *(run.damage for run in runs if run.damage),

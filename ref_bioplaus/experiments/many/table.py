@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from ...machine.files import content
 from ...showing.words import one_line
 from .. import papers
+from ..data import left_out
 from ..runs import checkpoints, logs, segments
 from ..runs.folder import check_checkpoint, check_same, check_unedited
 from ..runs.logs import FAILURE, records, stored
@@ -280,9 +281,10 @@ def results_of(table: papers.Table, column: papers.Column, row: papers.Row, out:
             failure = path.with_name(FAILURE)
             why = one_line(content(failure).decode("utf-8", "replace")) if exists(failure) else ""
             one = result(table, row, mine, theirs, rows, why)
-            more = [text for text in (segments.other_images(parts), segments.changes_told(parts)) if text]
+            told = (segments.other_images(parts), segments.changes_told(parts), left_out.text(rows[-1]))
             found.append(one._replace(
-                departures=(*one.departures, *other_images(path.parent, mine), *more), folder=path.parent.name,
+                departures=(*one.departures, *other_images(path.parent, mine), *filter(None, told)),
+                folder=path.parent.name,
                 same_images=mine.dataset == theirs.dataset and not segments.other_images(parts),
                 phases=phases.of_run(mine, rows, parts), segments=parts, damage=damage,
             ))  # fmt: skip

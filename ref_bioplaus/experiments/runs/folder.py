@@ -1,13 +1,11 @@
 """A run's folder: for one process alone, with what it may hold and what it must."""
 
-import fcntl
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from os.path import exists
 from pathlib import Path
 
-from ...machine import files, memory
+from ...machine import files, locking, memory
 from ...machine.files import TEMPORARY, NotOrdinary
 from ..data.contract import Data
 from ..spec.differences import differences, same, understood
@@ -22,7 +20,6 @@ from ..spec.experiment import (
     from_dict,
     read,
 )
-from ..training.opening import not_writable, takes_another_way
 from . import checkpoints
 from .checkpoints import Checkpoint
 from .logs import EXPERIMENT, FAILURE, LOG, TENSORBOARD
@@ -42,18 +39,16 @@ def alone(out: Path) -> Iterator[None]:
     link or a folder.
     """
     made = not exists(out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        folder = os.open(out, os.O_RDONLY)
-    except OSError as error:
-        raise not_writable(out, error) from error
-    try:
+    with ExitStack() as held:
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            out.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locking.locked(out))
+        except files.NotOrdinary:
+            raise
         except BlockingIOError as error:
             raise Busy(f"Another process is running {out}: wait for it, or name another folder.") from error
-        except OSError:
-            pass  # a file system without locks
+        except OSError as error:
+            raise not_writable(out, error) from error
         try:
             for name in (EXPERIMENT, LOG, FAILURE, checkpoints.BEST):
                 files.check_place(out / name)  # before what is there is read
@@ -61,17 +56,30 @@ def alone(out: Path) -> Iterator[None]:
             raise
         except OSError as error:  # a name too long for anything in the folder
             raise not_writable(out, error) from error
-        yield
-    finally:
-        os.close(folder)
-        if made:
-            with suppress(OSError):
-                out.rmdir()
+        try:
+            yield
+        finally:
+            held.close()
+            if made:
+                with suppress(OSError):
+                    out.rmdir()
+
+
+def not_writable(out: Path, error: OSError) -> ExperimentError:
+    """What to say of a folder that does not take a run."""
+    return ExperimentError(f"The folder {out} cannot be written to ({error.strerror}): name another one with --out.")
+
+
+def takes_another_way(out: Path, experiment: Experiment, checkpoint: Checkpoint) -> bool:
+    """Whether a run goes on from a checkpoint with other numbers than it had, and its best one is of what it leaves."""
+    now, before = as_dict(experiment), checkpoint.header["experiment"]
+    other = any(now.get(name) != before.get(name) for name in ADJUSTABLE)
+    return other and checkpoints.header_of(out / checkpoints.BEST).get("step", 0) > checkpoint.header["step"]
 
 
 def check_empty(out: Path, begun: bool) -> None:
     """Raise ExperimentError unless a folder is not there yet or empty; begun: it may hold a run without checkpoints."""
-    there = list(out.iterdir())
+    there = [path for path in out.iterdir() if path.name != locking.LOCK]
     others = [path for path in there if path.name not in BEGUN and path.suffix != TEMPORARY]
     if there and not others and not begun:
         raise ExperimentError(
@@ -166,7 +174,7 @@ def prepare_folder(out: Path, experiment: Experiment, state: int, checkpoint: Ch
         checkpoints.remove_temporaries(out)
         (out / FAILURE).unlink(missing_ok=True)
         free = memory.free_disk(out)
-        if free is not None and free < needed:
+        if free < needed:
             raise ExperimentError(
                 f"The folder {out} has {memory.size(free)} free, but the checkpoints need "
                 f"{memory.size(needed)}: make room, or name another folder with --out."

@@ -22,9 +22,14 @@ PROGRESS: dict[str, Kind] = (
     | dict.fromkeys(("seconds", "losses", "seen_seconds", "waited", "best"), FINITE)
     | {"best_step": WHOLE, "due": FLAG}
 )
+ROWS: Kind = (
+    "a table of rows",
+    lambda v: isinstance(v, dict) and all(isinstance(rows, list) and all(map(WHOLE[1], rows)) for rows in v.values()),
+)
 NEEDED: dict[str, Kind] = dict.fromkeys(("step", "epoch", "log_size"), WHOLE) | {"experiment": TABLE, "progress": TABLE}
 MORE: dict[str, Kind] = dict.fromkeys(("format", "position", "seed", "images", "records"), WHOLE) | {
-    "labels": TEXT, "best_by": TEXT, "versions": TABLE, "experiment_before": TABLE, "changes": LIST
+    "labels": TEXT, "best_by": TEXT, "versions": TABLE, "experiment_before": TABLE, "changes": LIST,
+    "left_out": ROWS,
 }  # fmt: skip
 NONE = ("labels", "best", "best_step")  # what may be null
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,26 +11,13 @@ from ...backends import Backend, NoNativeKernels
 from ...machine import environment
 from ...types import Batch
 from ..data.contract import Data
-from ..runs import checkpoints
 from ..runs.checkpoints import Checkpoint
 from ..spec.building import Built, Shape
-from ..spec.experiment import ADJUSTABLE, OWN, Experiment, ExperimentError, as_dict, named_code, plain
+from ..spec.experiment import OWN, Experiment, ExperimentError, as_dict, named_code, plain
 from . import measuring
 from .reporter import Reporter
 
 SHOWN = 12  # classes that a sentence lists
-
-
-def not_writable(out: Path, error: OSError) -> ExperimentError:
-    """What to say of a folder that does not take a run."""
-    return ExperimentError(f"The folder {out} cannot be written to ({error.strerror}): name another one with --out.")
-
-
-def takes_another_way(out: Path, experiment: Experiment, checkpoint: Checkpoint) -> bool:
-    """Whether a run goes on from a checkpoint with other numbers than it had, and its best one is of what it leaves."""
-    now, before = as_dict(experiment), checkpoint.header["experiment"]
-    other = any(now.get(name) != before.get(name) for name in ADJUSTABLE)
-    return other and checkpoints.header_of(out / checkpoints.BEST).get("step", 0) > checkpoint.header["step"]
 
 
 def get_backend(experiment: Experiment, reporter: Reporter) -> Backend:
@@ -82,6 +68,7 @@ def load_data(experiment: Experiment, reporter: Reporter) -> Data:
     found = loading.load(
         str(experiment.dataset), experiment.data, held_out=experiment.held_out, augmentation=experiment.augmentation,
         normalise=experiment.normalise and bool(as_they_are), config=experiment.config,
+        skip_unreadable=experiment.skip_unreadable,
     )  # fmt: skip
     if len(mean) and not as_they_are:
         check_channels(mean, found)

@@ -6,7 +6,8 @@
 The folder gets experiment.toml, log.jsonl with one line per evaluation, and the checkpoints; before the lines of each
 call stands one that says what computes them (see segments.py). A record's train_loss and train_error are means over the
 batches learned from since the record before, as they were met; waiting_for_data is the share of the time since then, in
-percent, in which a step waited for its batch.
+percent, in which a step waited for its batch. Where images may be left out that cannot be read (see left_out.py),
+train_skipped, validation_skipped and test_skipped count those met so far, and skipped names them all.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,6 +16,7 @@ from os.path import isdir
 from pathlib import Path
 from typing import Any
 
+from ..data import left_out
 from ..data.contract import Data
 from ..runs import checkpoints, headers, segments
 from ..runs.folder import alone, check_empty, check_same, check_unedited
@@ -145,4 +147,5 @@ def evaluate(
     for split in ("train", *measured_splits(experiment, data)):
         batches = ordered(data, split, backend, experiment, built)
         record |= {f"{split}_{k}": v for k, v in measuring.measured(backend, measure, state, batches).items()}
+    record |= left_out.counts(data, ("train", *measured_splits(experiment, data)))
     return record | segments.description(experiment, backend, data)

@@ -59,6 +59,7 @@ EVERY_FIELD = Experiment(
     normalise=False,
     inputs={"shape": [28, 28, 1], "classes": ["T-shirt", "η"], "mean": [0.0], "deviation": [1.0]},
     held_out=5000,
+    skip_unreadable=7,
     test=False,
     loss="squared-error",
     optimizer={
