@@ -90,7 +90,7 @@ def test_a_lock_goes_with_its_process_without_fcntl(tmp_path, no_fcntl):
     code = f"""
 import time
 from pathlib import Path
-from ref_bioplaus.experiments import locking
+from ref_bioplaus.machine import locking
 locking.fcntl = None
 with locking.locked(Path({str(tmp_path)!r})):
     print("locked", flush=True)
@@ -188,7 +188,7 @@ def test_a_job_is_asked_to_stop_where_terminate_asks_nobody(monkeypatch):
 def test_a_job_stops_when_its_input_ends_where_kill_ends_at_once():
     code = """
 import os, threading, time
-from ref_bioplaus.experiments import jobs
+from ref_bioplaus.experiments.many import jobs
 from ref_bioplaus.experiments.training.interrupt import Interrupt
 jobs.POSIX, os.kill = False, None
 with Interrupt() as interrupt:
@@ -213,7 +213,7 @@ def test_a_checkout_whose_links_are_files(tmp_path):
         place.write_text(f"../{name}")
     code = """
 import ref_bioplaus as rb
-from ref_bioplaus.conformance import judge
+from ref_bioplaus.conformance.judging import judge
 print(rb.backends.__file__, judge.__file__, rb.backends.get("numpy").name)
 """
     place = os.environ | {"PYTHONPATH": str(tmp_path)}

@@ -786,9 +786,9 @@ def test_an_id_of_three_parts_is_refused_unless_it_is_a_folder(colour):
 
 def test_offline_without_a_cache_is_said_so(tmp_path):
     program = (
-        "from ref_bioplaus.experiments import datasets\n"
-        "try: datasets.load('ylecun/mnist')\n"
-        "except datasets.DataError as error: print(error)"
+        "from ref_bioplaus.experiments.data import loading\n"
+        "try: loading.load('ylecun/mnist')\n"
+        "except loading.DataError as error: print(error)"
     )
     environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     environment.pop("HF_DATASETS_CACHE", None)

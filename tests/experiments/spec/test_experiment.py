@@ -632,9 +632,9 @@ def test_jax_takes_the_flag_that_is_set_for_it(tmp_path):
 
     pytest.importorskip("jax")
     code = (
-        "from ref_bioplaus.experiments import contracts, preparing; "
+        "from ref_bioplaus.experiments.training import opening, reporter; "
         "from ref_bioplaus.experiments.spec.experiment import Experiment; "
-        "b = preparing.get_backend(Experiment(backend='jax'), contracts.Reporter()); print(b.to_numpy(b.key(1)))"
+        "b = opening.get_backend(Experiment(backend='jax'), reporter.Reporter()); print(b.to_numpy(b.key(1)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout == "[0 1]\n", done.stderr
