@@ -9,6 +9,7 @@ from ref_bioplaus import backends, kernels
 from ref_bioplaus.conformance.checks import primitives, runner
 from ref_bioplaus.conformance.checks.outcomes import Subject
 from ref_bioplaus.windows import Window, window
+from tests.helpers import slow
 
 jax = pytest.importorskip("jax")
 jax_windows = pytest.importorskip("ref_bioplaus.backends.jax_.windows")
@@ -50,7 +51,7 @@ def assert_close(got, wanted, dtype):
     assert np.allclose(got, wanted, rtol=50 * unit, atol=50 * unit * max(np.max(np.abs(wanted)), 1.0))
 
 
-@pytest.mark.parametrize(("dtype", "n"), [("float32", 1), ("float64", 5)])
+@pytest.mark.parametrize(("dtype", "n"), [("float32", 1), slow("float64", 5)])
 @pytest.mark.parametrize("name", WINDOWS)
 @pytest.mark.parametrize("kind", FACES)
 def test_the_faces_of_windowed_synapses(kind, name, n, dtype):
@@ -143,7 +144,7 @@ def test_a_lower_precision_rounds_the_operands_and_nothing_else(precision, bits)
 
 @pytest.mark.parametrize(
     ("dtype", "precision"),
-    [("float32", "ieee"), ("float32", "bf16"), ("bfloat16", "ieee")],
+    [("float32", "ieee"), slow("float32", "bf16"), slow("bfloat16", "ieee")],
 )
 def test_conformance_of_the_kernels(dtype, precision):
     """Level 0's checks that reach a kernel, compiled."""

@@ -23,6 +23,7 @@ from ref_bioplaus.kernels import PORTABLE
 from ref_bioplaus.network import forward
 from ref_bioplaus.tree import leaves, tree_map
 from tests.conftest import get
+from tests.helpers import slow, some_slow
 
 SMALL = {
     "W1": WORKLOADS["W1"].smaller((9,), 5, 5 / 256),
@@ -47,7 +48,9 @@ FORMS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "library", "form"), FORMS)
+@pytest.mark.parametrize(
+    ("name", "library", "form"), some_slow(FORMS, lambda name, library, form: library == "jax" and name in ("W5", "W6"))
+)
 def test_native_forms_learn_what_ours_learn(name, library, form):
     """float64, the same start: equal losses in three steps, and equal parameters after them."""
     backend, workload = get(library), replace(SMALL[name], eta=1e-3)
@@ -80,7 +83,7 @@ def parameters(training):
     return [np.array(a) for a in jax.tree.leaves(training.state[0])]
 
 
-@pytest.mark.parametrize("library", ["torch", "jax"])
+@pytest.mark.parametrize("library", ["torch", slow("jax")])
 def test_native_dropout_drops(library):
     """With dropout two runs of the opponent differ in their first loss only by the masks: they are not the mean."""
     backend = get(library)

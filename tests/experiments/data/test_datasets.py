@@ -22,7 +22,7 @@ from ref_bioplaus.experiments.training.starting import train
 from ref_bioplaus.machine import environment as machine_environment
 from ref_bioplaus.tree import named_leaves
 from tests.conftest import get
-from tests.helpers import ROOT
+from tests.helpers import ROOT, slow
 
 hf = pytest.importorskip("datasets")
 REAL = Path(os.environ.get("REF_BIOPLAUS_DATA", ROOT.parent / "shared" / "data"))
@@ -863,7 +863,7 @@ def learned_in_double(request, tmp_path_factory):
     return request.param, *(resnet18_learns(request.param, out / str(seed), seed=seed, **double) for seed in (0, 1))
 
 
-@pytest.mark.parametrize("name", ["numpy", "torch", "jax"])
+@pytest.mark.parametrize("name", ["numpy", "torch", slow("jax")])
 def test_resnet18_learns_the_same_from_real_images_on_every_backend(learned_in_double, name, tmp_path):
     get(name, "float32")
     folder, loss, other = learned_in_double

@@ -29,7 +29,7 @@ from ref_bioplaus.machine import memory
 from ref_bioplaus.tree import named_leaves, tree_map
 from ref_bioplaus.types import Batch
 from tests.conftest import get
-from tests.helpers import ROOT
+from tests.helpers import ROOT, slow, some_slow
 from tests.helpers.embedded_data import embedded_data
 
 TIMES = ("images_per_second", "waiting_for_data", "seconds", "memory")
@@ -104,12 +104,18 @@ CASES = {
 }
 
 
-SLOW_TO_COMPILE = ("batch norm", "jax")
+LONG = {  # of the backends, the cases that they compile for long; JAX's batch norm is left out for good
+    "torch": ("schedule", "weight mirror", "dropout", "batch norm"),
+    "jax": ("schedule", "weight mirror", "dropout", "dtp alternating"),
+}
 
 
 @pytest.mark.parametrize(
     ("case", "name"),
-    [(c, n) for c in CASES for n in ("numpy", "torch", "jax") if (c, n) != SLOW_TO_COMPILE],
+    some_slow(
+        [(c, n) for c in CASES for n in ("numpy", "torch", "jax") if (c, n) != ("batch norm", "jax")],
+        lambda case, name: case in LONG.get(name, ()),
+    ),
 )
 def test_a_run_that_was_stopped_goes_on_bit_for_bit(case, name, tmp_path):
     get(name, "float32")
@@ -681,7 +687,7 @@ def test_the_estimate_counts_statistics():
 # As a library
 
 
-@pytest.mark.parametrize("name", ["numpy", "torch", "jax"])
+@pytest.mark.parametrize("name", ["numpy", slow("torch"), slow("jax")])
 def test_the_example_learns_on_every_backend(name, capsys):
     from ref_bioplaus.experiments.examples import fa_on_mnist
 
