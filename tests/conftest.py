@@ -59,3 +59,16 @@ def numpy64():
 def any_backend(request):
     """Every backend that a CPU can run, in float64."""
     return get(request.param)
+
+
+@pytest.fixture(scope="module")
+def own_cache(tmp_path_factory):
+    """The hub's client caches in a folder of the test, says nothing, and stays off the network."""
+    import datasets as hf
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hf.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+        patch.setattr(hf.config, "HF_HUB_OFFLINE", True)
+        hf.disable_progress_bars()
+        yield
+        hf.enable_progress_bars()

@@ -8,26 +8,13 @@ import pytest
 from ref_bioplaus import backends, kernels
 from ref_bioplaus.conformance.checks import primitives, runner
 from ref_bioplaus.conformance.checks.outcomes import Subject
-from ref_bioplaus.windows import Window, window
 from tests.helpers import slow
+from tests.helpers.faces import WINDOWS
 
 jax = pytest.importorskip("jax")
 jax_windows = pytest.importorskip("ref_bioplaus.backends.jax_.windows")
 
 OUT = 4
-WINDOWS = {
-    "same": window((7, 5, 3), 3),
-    "stride 2, odd pixel after": window((7, 5, 3), (2, 3), stride=2),
-    "wide stride": window((7, 5, 3), 3, stride=(1, 3)),
-    "tall": window((7, 5, 3), (4, 2), stride=(3, 1)),
-    "valid": window((7, 5, 3), (3, 2), padding="valid"),
-    "much padding": window((7, 5, 3), 3, stride=2, padding=(2, 1)),
-    "more before than after": Window((7, 5, 3), (3, 2), (2, 1), ((2, 0), (1, 0))),
-    "pixels never read": window((7, 6, 2), (2, 1), stride=3, padding="valid"),
-    "1x1": window((7, 5, 3), 1, padding="valid"),
-    "1x1 with padding": window((6, 5, 2), 1, padding=1),
-    "one pixel": window((1, 1, 5), 3),
-}
 FACES = {"conv": (jax_windows.TILED, jax_windows.CONVOLUTION), "local": (jax_windows.WINDOWED, jax_windows.LOCAL)}
 
 

@@ -1,13 +1,12 @@
 """Native kernels under the conformance suite: level 0, some steps, and decisions where nobody can look in."""
 
+from functools import partial
 from itertools import product
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from ref_bioplaus import backends
-from ref_bioplaus.__main__ import app
 from ref_bioplaus.conformance.cases.cases import Case
 from ref_bioplaus.conformance.checks import levels, runner
 from ref_bioplaus.conformance.checks.outcomes import Subject
@@ -17,6 +16,7 @@ from ref_bioplaus.conformance.judging.decisions import DECIDING, recordable
 from ref_bioplaus.conformance.reporting import report
 from ref_bioplaus.kernels import PORTABLE
 from tests.helpers import slow, some_slow
+from tests.helpers.commands import command
 
 FAMILIES = ("synapses", "max_pool", "batch_norm", "nonlinearity", "random", "dropout")
 STEPS = ("backprop/FC", "kolen-pollack/conv", "dfa/LC", "dense-fa/conv", "sn/ResNet, BN after ReLU", "dtp/FC")
@@ -126,14 +126,11 @@ def test_the_command_takes_kernels():
     assert [str(a) for a in combinations(["numpy"], "float32", "ieee", "native, portable")] == [
         "numpy float32 ieee", "numpy float32 ieee native kernels",
     ]  # fmt: skip
-    command = ["conformance", "run", "--case", "0/loss/squared_error", "--mode", "eager"]
-    runs = CliRunner().invoke(app, [*command, "--backend", "torch", "--kernels", "portable,native"])
-    assert runs.exit_code == 0, runs.output
+    run = partial(command, "conformance", "run", "--case", "0/loss/squared_error", "--mode", "eager")
+    runs = run("--backend", "torch", "--kernels", "portable,native")
     assert "torch cpu float32 ieee native kernels;" in runs.output
     assert "torch cpu float32 ieee;" in runs.output
-    refused = CliRunner().invoke(app, [*command, "--backend", "array-api-strict", "--kernels", "native"])
-    assert refused.exit_code == 2
+    refused = run("--backend", "array-api-strict", "--kernels", "native", code=2)
     assert 'backend "array-api-strict" has no native kernels: choose kernels="portable"' in refused.output
-    unknown = CliRunner().invoke(app, [*command, "--backend", "numpy", "--kernels", "fast"])
-    assert unknown.exit_code == 2
+    unknown = run("--backend", "numpy", "--kernels", "fast", code=2)
     assert '--kernels is "fast", expected some of portable, native' in unknown.output

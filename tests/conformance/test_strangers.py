@@ -14,15 +14,14 @@ import zipfile
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from ref_bioplaus.__main__ import app
 from ref_bioplaus.conformance.cases.cases import Case
 from ref_bioplaus.conformance.checks import runner
 from ref_bioplaus.conformance.files import exchange, npz, reading, vectors
 from ref_bioplaus.conformance.files.vectors import Vector
 from ref_bioplaus.conformance.reporting import deviations, report
 from ref_bioplaus.machine import files as files_module
+from tests.helpers import commands
 
 FA = Vector(Case("feedback-alignment/FC", "feedback-alignment", "FC", "sgd"), "learn", 6, 0)
 REFERENCE = FA.reference()
@@ -39,11 +38,8 @@ class Evil:
 
 
 def command(*arguments, code=2):
-    """The output of a command, which must end with an exit code, one line, and nothing of a traceback."""
-    result = CliRunner().invoke(app, ["conformance", *map(str, arguments)])
-    assert result.exception is None or isinstance(result.exception, SystemExit), repr(result.exception)
-    assert result.exit_code == code and "Traceback" not in result.output, result.output
-    return result.output
+    """The output of a command, which must end with an exit code."""
+    return commands.command("conformance", *arguments, code=code).output
 
 
 def sentence(*arguments):

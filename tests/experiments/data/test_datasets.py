@@ -1,7 +1,6 @@
 """Datasets: what is loaded, how it becomes batches, and that these are the same everywhere."""
 
 import gc
-import io
 import os
 import struct
 import subprocess
@@ -23,53 +22,12 @@ from ref_bioplaus.machine import environment as machine_environment
 from ref_bioplaus.tree import named_leaves
 from tests.conftest import get
 from tests.helpers import ROOT, slow
+from tests.helpers.images import NAMES, SHAPE, encoded, random_images, write
 
 hf = pytest.importorskip("datasets")
 REAL = Path(os.environ.get("REF_BIOPLAUS_DATA", ROOT.parent / "shared" / "data"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 LIBRARIES = [name for name in ("numpy", "torch", "jax", "array-api-strict") if name in backends.installed()]
-SHAPE = (10, 7)
-NAMES = ["cat", "dog", "owl"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory):
-    """The hub's client caches in a folder of the test, says nothing, and stays off the network."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hf.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-        patch.setattr(hf.config, "HF_HUB_OFFLINE", True)
-        hf.disable_progress_bars()
-        yield
-        hf.enable_progress_bars()
-
-
-def encoded(pixels, form="PNG", **options):
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, form, **options)
-    return stream.getvalue()
-
-
-def random_images(n, shape=SHAPE, channels=3, seed=0):
-    return (
-        np.random.default_rng(seed)
-        .integers(0, 256, (n, *shape, channels), dtype=np.uint8)
-        .squeeze(-1 if channels == 1 else ())
-    )
-
-
-def write(folder, column="image", label="label", names=NAMES, shards=1, **splits):
-    """A folder in the hub's layout: splits of encoded images and labels: words, where classes have no names."""
-    kind = hf.ClassLabel(names=names) if names else hf.Value("string")
-    features = hf.Features({column: hf.Image(decode=False), label: kind})
-    for split, (images, labels) in splits.items():
-        cells = [{"bytes": image, "path": f"{i}.img"} for i, image in enumerate(images)]
-        table = hf.Dataset.from_dict({column: cells, label: labels}, features=features)
-        table = table.cast_column(column, hf.Image())
-        (folder / "data").mkdir(parents=True, exist_ok=True)
-        for i in range(shards):
-            table.shard(shards, i, contiguous=True).to_parquet(
-                folder / "data" / f"{split}-{i:05}-of-{shards:05}.parquet"
-            )
-    return folder
 
 
 def labels_for(n):
