@@ -7,7 +7,7 @@ import pytest
 
 from ref_bioplaus import backends, kernels
 from ref_bioplaus.conformance.checks import primitives, runner
-from ref_bioplaus.conformance.checks.outcomes import Subject
+from ref_bioplaus.conformance.checks.outcomes import MODES, Subject
 from tests.helpers import slow
 from tests.helpers.faces import WINDOWS
 
@@ -130,17 +130,22 @@ def test_a_lower_precision_rounds_the_operands_and_nothing_else(precision, bits)
 
 
 @pytest.mark.parametrize(
-    ("dtype", "precision"),
-    [("float32", "ieee"), slow("float32", "bf16"), slow("bfloat16", "ieee")],
+    ("dtype", "precision", "groups", "modes"),
+    [
+        ("float32", "ieee", ("synapses",), ("compiled",)),
+        slow("float32", "ieee", ("synapses",), ("eager", "donating")),
+        ("float32", "ieee", ("max_pool", "batch_norm", "nonlinearity", "random", "dropout"), MODES),
+        slow("float32", "bf16", ("synapses", "max_pool"), ("compiled",)),
+        slow("bfloat16", "ieee", ("synapses", "max_pool"), ("compiled",)),
+    ],
 )
-def test_conformance_of_the_kernels(dtype, precision):
-    """Level 0's checks that reach a kernel, compiled."""
+def test_conformance_of_the_kernels(dtype, precision, groups, modes):
+    """Level 0's checks that reach a kernel."""
     subject = Subject(backends.get("jax", dtype=dtype, precision=precision, kernels="native"))
-    groups = ("synapses", "max_pool")
     checks = [check for check in primitives.checks() if check.group in groups]
-    report = runner.run(subject, checks, ("compiled",))
+    report = runner.run(subject, checks, modes)
     assert {o.id: o.reason for o in report.outcomes if o.state != "pass"} == {}
-    assert len(report.outcomes) == len(checks) > 20
+    assert len(report.outcomes) == runner.planned(checks, modes) > 20
 
 
 @pytest.mark.parametrize("form", ["paper", "hat"])

@@ -15,6 +15,14 @@ from tests.conftest import get
 from tests.helpers import slow
 
 CHECKS = levels.checks((0, 1, 2, 3))
+WITHOUT_A_SCORE = {  # found by what stays equal, or does not, and by what is counted
+    "FA that silently is BP",
+    "alternating that updates both",
+    "AO-SDTP whose z learns",
+    "mirroring that sums over positions",
+    "a step that writes into its argument",
+    "a compiled step that retraces",
+}
 
 
 def asked(mutant):
@@ -33,6 +41,9 @@ def test_every_mistake_is_found_at_its_level_for_its_reason(mutant):
     reasons = [o.reason for o in report.outcomes if o.state == "fail"]
     assert [r for r in reasons if mutant.reason in r], [(o.id, o.state, o.reason) for o in report.outcomes]
     assert not report.sound
+    scores = [o.score for o in report.outcomes if o.departure is not None]
+    assert bool(scores) == (mutant.name not in WITHOUT_A_SCORE)
+    assert max(scores, default=np.inf) > 1.5 * judge.LIMIT  # the margin: far outside, and right results inside
     right = runner.run(Subject(get("numpy", mutant.dtype)), checks, (mutant.mode,))
     assert right.sound
     assert max((o.score for o in right.outcomes), default=0.0) < judge.LIMIT
@@ -64,18 +75,3 @@ def test_right_products_of_a_lower_precision_pass_where_they_are_claimed(precisi
 
 def test_there_are_enough_mistakes_and_no_two_of_one_name():
     assert len({m.name for m in MUTANTS}) == len(MUTANTS) >= 25
-
-
-def test_mistakes_are_far_outside_the_limit_and_right_results_inside():
-    """The margin: the smallest score of a mistake found by a score, against the limit."""
-    scores = []
-    for mutant in MUTANTS:
-        with (
-            np.errstate(all="ignore"),
-            mock.patch.multiple(compat, **mutant.namespace) if mutant.namespace else mock.patch.dict({}),
-        ):
-            report = runner.run(mutant.subject(), asked(mutant), (mutant.mode,))
-        found = [o for o in report.outcomes if o.departure is not None]
-        scores += [max(o.score for o in found)] if found else []
-    assert len(scores) > 20
-    assert min(scores) > 1.5 * judge.LIMIT

@@ -1,7 +1,9 @@
-"""Native kernels under the conformance suite: level 0, some steps, and decisions where nobody can look in."""
+"""Native kernels under the conformance suite: some steps, and decisions where nobody can look in.
+
+Level 0 is asked in each library's own tests, in every precision.
+"""
 
 from functools import partial
-from itertools import product
 
 import numpy as np
 import pytest
@@ -15,10 +17,10 @@ from ref_bioplaus.conformance.commands.conformance import combinations
 from ref_bioplaus.conformance.judging.decisions import DECIDING, recordable
 from ref_bioplaus.conformance.reporting import report
 from ref_bioplaus.kernels import PORTABLE
-from tests.helpers import slow, some_slow
+from tests.helpers import slow
 from tests.helpers.commands import command
 
-FAMILIES = ("synapses", "max_pool", "batch_norm", "nonlinearity", "random", "dropout")
+CHECKS = levels.checks([1])
 STEPS = ("backprop/FC", "kolen-pollack/conv", "dfa/LC", "dense-fa/conv", "sn/ResNet, BN after ReLU", "dtp/FC")
 
 
@@ -29,23 +31,10 @@ def made(name, kernels, dtype="float32"):
     return backends.get(name, dtype=dtype, kernels=kernels)
 
 
-@pytest.mark.parametrize(
-    ("family", "name"),
-    some_slow(product(FAMILIES, ("numpy", "torch", "jax")), lambda family, name: (family, name) == ("synapses", "jax")),
-)
-def test_native_kernels_pass_level_0(name, family):
-    subject = Subject(made(name, "native"))
-    checks = [check for check in levels.checks([0]) if check.group == family]
-    found = runner.run(subject, checks)
-    assert found.kernels == "native"
-    assert checks
-    assert not [f"{o.id} ({o.mode}): {o.reason}" for o in found.outcomes if o.state in ("fail", "error")]
-
-
 @pytest.mark.parametrize("name", ["numpy", "torch", slow("jax")])
 @pytest.mark.parametrize("case", STEPS)
 def test_native_kernels_pass_steps(name, case):
-    wanted = [check for check in levels.checks([1]) if check.id.startswith(f"1/{case}/")]
+    wanted = [check for check in CHECKS if check.id.startswith(f"1/{case}/")]
     found = runner.run(Subject(made(name, "native")), wanted, ("compiled", "donating"))
     assert found.outcomes
     assert not [f"{o.id} ({o.mode}): {o.reason}" for o in found.outcomes if o.state in ("fail", "error")]
