@@ -116,7 +116,6 @@ WRITTEN = {  # what writes it, and the file
     "picture": (("plot", "run", "--figure", "learning", "--out", "picture.svg"), "picture.svg"),
     "html": (("conformance", "run", "--backend", "numpy", *CASES, "--html", "r.html"), "r.html"),
     "json": (("conformance", "run", "--backend", "numpy", *CASES, "--json", "r.json"), "r.json"),
-    "junit": (("conformance", "run", "--backend", "numpy", *CASES, "--junit", "r.xml"), "r.xml"),
     "manifest": (("conformance", "emit", "cases", "--case", "1/backprop/FC/*"), "cases/manifest.json"),
     "vector": (("conformance", "emit", "cases", "--case", "1/backprop/FC/*"), "cases/inputs/{}"),
     "demo": (DEMO, "demo/index.html"),
