@@ -12,7 +12,7 @@ test: .venv/ready lint types
 
 # The tests, too, that mostly wait for a compiler.
 test-all: .venv/ready lint types
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --slow
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m ""
 
 # The oldest versions that pyproject.toml permits, on the tests that touch what is not ours, but for those that take long.
 TOUCHING := tests/project/test_oldest.py tests/project/test_security.py tests/library/test_naming.py \

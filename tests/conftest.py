@@ -61,62 +61,14 @@ def any_backend(request):
     return get(request.param)
 
 
-SLOW = (  # parts of the names of tests that mostly wait for a compiler; their shorter neighbours always run
-    ("test_backends", "float64_in_jax_leaves_float32"),
-    ("test_backends", "mutates_nothing", "jax"),
-    ("test_benchmarks", "W6-jax"),
-    ("test_benchmarks", "W5-jax"),
-    ("test_benchmarks", "dropout_drops[jax]"),
-    ("test_conformance_native", "synapses-jax"),
-    ("test_conformance_native", "steps", "jax"),
-    ("test_conformance_mutants", "right_products", "tf32"),
-    ("test_cross_backend", "weight-mirror", "ResNet", "jax"),
-    ("test_cross_backend", "weight-mirror", "LC", "jax"),
-    ("test_cross_backend", "weight-mirror", "conv", "jax"),
-    ("test_cross_backend", "noise-gradient", "jax"),
-    ("test_cross_backend", "sdtp-conv-jax"),
-    ("test_cross_backend", "sdtp-LC-jax"),
-    ("test_cross_backend", "[tp-conv-jax"),
-    ("test_cross_backend", "[tp-LC-jax"),
-    ("test_cross_backend", "kolen-pollack-ResNet", "jax"),
-    ("test_cross_backend", "brsf-ResNet", "jax"),
-    ("test_cross_backend", "frsf-ei-ResNet", "jax"),
-    ("test_cross_backend", "constant-norm", "ResNet", "jax"),
-    *(
-        ("test_cross_backend", f"[{row}-ResNet, BN before", "jax")
-        for row in ("sn", "usf", "frsf", "xiao", "dfa", "dense-fa")
-    ),
-    ("test_datasets", "resnet18", "jax"),
-    ("test_generated_feedback", "learns", "ResNet", "jax"),
-    ("test_generated_feedback", "learns", "conv", "jax"),
-    ("test_gradients", "resnet50-jax"),
-    ("test_jax_native", "conformance_of_the_kernels[bfloat16"),
-    ("test_jax_native", "conformance_of_the_kernels[float32-bf16"),
-    ("test_jax_native", "faces_of_windowed", "float64"),
-    ("test_linear", "float32_stays", "jax"),
-    ("test_torch_native", "bit_by_bit", "ResNet"),
-    ("test_training", "bit_for_bit", "jax-batch norm"),
-    ("test_training", "bit_for_bit", "torch", "batch norm"),
-    ("test_training", "bit_for_bit", "jax", "dtp"),
-    ("test_training", "bit_for_bit", "jax", "dropout"),
-    ("test_training", "bit_for_bit", "torch", "dropout"),
-    ("test_training", "bit_for_bit", "torch", "schedule"),
-    ("test_training", "bit_for_bit", "jax", "schedule"),
-    ("test_training", "bit_for_bit", "jax", "mirror"),
-    ("test_training", "bit_for_bit", "torch", "mirror"),
-    ("test_training", "the_example", "torch"),
-    ("test_training", "the_example", "jax"),
-)
+@pytest.fixture(scope="module")
+def own_cache(tmp_path_factory):
+    """The hub's client caches in a folder of the test, says nothing, and stays off the network."""
+    import datasets as hf
 
-
-def pytest_addoption(parser):
-    parser.addoption("--slow", action="store_true", help="run the tests, too, that mostly wait for a compiler")
-
-
-def pytest_collection_modifyitems(config, items):
-    """Without --slow leave out what is named in SLOW."""
-    if config.getoption("--slow"):
-        return
-    slow = [item for item in items if any(all(part in item.nodeid for part in parts) for parts in SLOW)]
-    config.hook.pytest_deselected(items=slow)
-    items[:] = [item for item in items if item not in set(slow)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hf.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+        patch.setattr(hf.config, "HF_HUB_OFFLINE", True)
+        hf.disable_progress_bars()
+        yield
+        hf.enable_progress_bars()

@@ -1,14 +1,12 @@
-"""One training step: time, throughput, compilation, memory, and the ratios that survive a noisy machine.
+"""One training step: time, compilation, memory, and the ratios that survive a noisy machine.
 
-asv takes a number that grows for one that became worse. That is right for times, bytes and ratios, all of them ours
-over another's; examples per second and the share of the peak are to be read by eye.
+asv takes a number that grows for one that became worse: times, bytes, and ratios, all of them ours over another's.
 """
 
 from asv_bench import memory
 from asv_bench.cases import native, steps
-from asv_bench.flops import step_flops
-from asv_bench.measure import interleaved, peaks, warm_up
-from asv_bench.native import native_forms, on_gpu
+from asv_bench.measure import warm_up
+from asv_bench.native import native_forms
 from asv_bench.workloads import METHODS, WORKLOADS, Training, methods_of
 
 from .common import BACKENDS, SECONDS, backend_for, workload
@@ -34,24 +32,11 @@ class Steps:
         self.training()
         self.training.wait()
 
-    def track_examples_per_second(self, backend, name, method):
-        """Examples."""
-        median = interleaved({method: self.training}, SECONDS / 2).median(method)
-        return workload(name).batch / median
-
-    track_examples_per_second.unit = "1/s"  # type: ignore[attr-defined]
-
     def track_compile_time(self, backend, name, method):
         """What the first step took longer than the second."""
         return self.compile_seconds
 
     track_compile_time.unit = "s"  # type: ignore[attr-defined]
-
-    def track_fraction_of_peak(self, backend, name, method):
-        """Counted operations over a product's or convolution's peak, measured here."""
-        median = interleaved({method: self.training}, SECONDS / 2).median(method)
-        peak = max(peaks(device="cuda" if on_gpu(self.backend) else "cpu").values())
-        return step_flops(self.training.network, method, workload(name).batch) / median / peak
 
     def track_ratio_to_backprop(self, backend, name, method):
         """Time over backpropagation's, interleaved."""

@@ -4,7 +4,7 @@ A case says which algorithm learns on which network from which stored state; eve
 from its own id and a seed (ref_bioplaus.random), so that anybody can draw it again, bit for bit.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -162,13 +162,3 @@ def step_cases(dtype: str = "float64") -> Iterator[Case]:
         yield Case(f"{name}/square", name, "square", "sgd", dtype)
     for optimizer in OPTIMIZERS:
         yield Case(f"kolen-pollack/FC/{optimizer}", "kolen-pollack", "FC", optimizer, dtype)
-
-
-def select(cases: Iterator[Case], wanted: Callable[[Case], bool]) -> tuple[Case, ...]:
-    """The cases that are wanted."""
-    return tuple(case for case in cases if wanted(case))
-
-
-def names(tree) -> tuple[str, ...]:
-    """The paths of a tree's leaves."""
-    return tuple(name for name, _ in named_leaves(tree))

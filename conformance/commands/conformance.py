@@ -72,10 +72,6 @@ def run(
         Path | None,
         typer.Option(help="Write the report here, see conformance/reporting/schema.json.", metavar="FILE", parser=path),
     ] = None,
-    junit: Annotated[
-        Path | None,
-        typer.Option(help="Write JUnit XML here, for continuous integration.", metavar="FILE", parser=path),
-    ] = None,
     html: Annotated[
         Path | None, typer.Option(help="Write a page to look at here.", metavar="FILE", parser=path)
     ] = None,
@@ -95,7 +91,7 @@ def run(
 
     console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
     try:
-        files = check_files({"--json": json, "--junit": junit, "--html": html})
+        files = check_files({"--json": json, "--html": html})
         modes = choose(mode, outcomes.MODES, "--mode")
         levels = parse_levels(level)
         wanted = combinations(split(backend or ()), dtype, precision, kernels)
@@ -258,7 +254,6 @@ def write(reports: "Sequence[Report]", files: dict[str, Path]) -> str:
 
     makers = {
         "--json": lambda: report.as_text(report.to_json(reports)) + "\n",
-        "--junit": lambda: report.to_junit(reports),
         "--html": lambda: report.to_html(reports),
     }
     wrong = []

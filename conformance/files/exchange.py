@@ -29,7 +29,7 @@ from ref_bioplaus.conformance.judging.rounding import Rounded
 from ref_bioplaus.layouts import Axes
 from ref_bioplaus.machine.files import to_write, write_whole
 
-FORMAT = "ref_bioplaus.conformance.files.exchange 1"
+FORMAT = "ref_bioplaus.conformance.exchange 1"
 SCHEMA_FILE = Path(__file__).parent / "manifest_schema.json"
 DTYPES = ("float32", "float64")
 TELLING = ("info/loss", "info/grads", "info/feedback_grads", "state/forward/params", "state/feedback/params")

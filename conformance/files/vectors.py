@@ -214,7 +214,7 @@ def manifest(vectors: tuple[Vector, ...]) -> tuple[dict[str, Any], dict[str, dic
                 stored[f"{vector.id}/{name}"] = array
         rows.append(row | {"file": family(vector)})
     head = {
-        "format": "ref_bioplaus.conformance.files.vectors 1",
+        "format": "ref_bioplaus.conformance.vectors 1",
         "inputs": "ref_bioplaus.conformance.files.vectors.Vector.inputs draws them; inputs_sha256 is their digest",
         "digest": DIGEST,
         "names": description.NAMES,

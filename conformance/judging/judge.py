@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ref_bioplaus.conformance.cases.cases import Case, as_held
+from ref_bioplaus.conformance.cases.cases import Case
 from ref_bioplaus.conformance.judging.rounding import PRECISIONS, Rounded, Rounding
 from ref_bioplaus.tree import tree_map
 from ref_bioplaus.types import Batch, State, in_order
@@ -102,16 +102,6 @@ def judge(expected: Expected, got: Mapping[str, np.ndarray]) -> list[Score]:
 def first_departure(scores: list[Score], limit: float = LIMIT) -> Score | None:
     """The first tensor, in order of computation, that no correct implementation gives."""
     return next((s for s in scores if not s.score <= limit), None)
-
-
-def worst(scores: list[Score]) -> Score:
-    """The tensor with the largest score."""
-    return max(scores, key=lambda s: s.score)
-
-
-def held(tree, dtype: str):
-    """A tree of NumPy arrays with every float rounded to what a dtype holds."""
-    return tree_map(lambda a: as_held(np.asarray(a), dtype), tree)
 
 
 def sentence(departure: Score) -> str:

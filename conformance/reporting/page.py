@@ -18,7 +18,6 @@ from ref_bioplaus.showing.pages import template
 from ref_bioplaus.showing.svg import BLUE, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION, svg
 
 LETTERS = {"error": "E", "fail": "F", "deviates": "D", "pass": "P", "not run": "N", "unsupported": "U"}  # worst first
-RANK = {state: i for i, state in enumerate(LETTERS)}
 LEVELS = (
     "primitives", "one step from a stored state", "trajectories", "truths that need no reference",
     "convergence over seeds",

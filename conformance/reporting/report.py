@@ -1,4 +1,4 @@
-"""Reports as JSON (schema.json), as JUnit XML for continuous integration, and as a page (page.py)."""
+"""Reports as JSON (schema.json) and as a page (page.py)."""
 
 import json
 import math
@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 
@@ -204,52 +203,8 @@ def outcome(check: dict[str, Any], mode: str, found: list[Any] | dict[str, Any])
     )  # fmt: skip
 
 
-# JUnit
-
-
-def to_junit(reports: Sequence[Report]) -> str:
-    """JUnit XML: a suite for every report, a case for every outcome, and one for every problem with a deviation."""
-    root = ElementTree.Element("testsuites")
-    for report in reports:
-        root.append(suite(report))
-    totals = {key: str(sum(int(s.get(key, "0")) for s in root)) for key in ("tests", "failures", "errors", "skipped")}
-    root.attrib |= {"name": "ref_bioplaus.conformance"} | totals
-    ElementTree.indent(root, " ")
-    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
-
-
-def suite(report: Report) -> ElementTree.Element:
-    """One report as a test suite; what deviates, is unsupported or was not run is skipped, with the reason."""
-    skipped = sum(report.count(state) for state in ("deviates", "unsupported", "not run"))
-    element = ElementTree.Element(
-        "testsuite",
-        name=printable(title(report)),
-        tests=str(len(report.outcomes) + len(report.problems)),
-        failures=str(report.count("fail") + len(report.problems)),
-        errors=str(report.count("error")),
-        skipped=str(skipped),
-        time=f"{sum(o.seconds for o in report.outcomes):.3f}",
-    )
-    properties = ElementTree.SubElement(element, "properties")
-    for name, value in facts(report).items():
-        ElementTree.SubElement(properties, "property", name=printable(name), value=printable(value))
-    for o in report.outcomes:
-        case = ElementTree.SubElement(
-            element, "testcase", classname=printable(f"{o.level}/{o.group}"), name=printable(f"{o.id} [{o.mode}]"),
-            time=f"{o.seconds:.3f}",
-        )  # fmt: skip
-        if o.state != "pass":
-            tag = {"fail": "failure", "error": "error"}.get(o.state, "skipped")
-            reason = o.reason if tag != "skipped" else f"{o.state}: {o.reason}"
-            ElementTree.SubElement(case, tag, message=printable(reason))
-    for i, problem in enumerate(report.problems, 1):
-        case = ElementTree.SubElement(element, "testcase", classname="deviations", name=f"problem {i}", time="0")
-        ElementTree.SubElement(case, "failure", message=printable(problem))
-    return element
-
-
 def printable(value: str) -> str:
-    """Text without the characters that XML cannot hold."""
+    """Text without the characters that a terminal or a page cannot show."""
     return re.sub("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\N{REPLACEMENT CHARACTER}", value)
 
 

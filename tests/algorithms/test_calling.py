@@ -7,13 +7,12 @@ import sys
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 import ref_bioplaus as rb
 from ref_bioplaus import registry
-from ref_bioplaus.__main__ import app
 from ref_bioplaus.experiments.data.inside import not_ordinary
 from ref_bioplaus.machine.files import typed
+from tests.helpers.commands import command
 
 BACKEND = rb.backends.get("numpy")
 NETWORK = rb.chain((6,), (rb.dense(4), rb.bias, rb.tanh), (rb.dense(3), rb.bias))
@@ -111,15 +110,13 @@ def test_a_hint_can_be_typed_whatever_a_folder_is_called(folder, tmp_path):
 )
 def test_a_run_without_the_name_of_an_algorithm_says_which_it_is(options, said, tmp_path):
     small = ("--dataset", "embedded", "--model", "akrout2019/mlp", "--set", "model_options.hidden=4", "--steps", "1")
-    done = CliRunner().invoke(app, ["train", *small, *options, "--out", str(tmp_path / "out")])
-    assert done.exit_code == 0
+    done = command("train", *small, *options, "--out", tmp_path / "out")
     assert ("No --algorithm is named, so this is backpropagation" in done.stdout) == said
 
 
 @pytest.mark.parametrize("where", [("--data",), ("--dataset", "embedded", "--data")])
 def test_a_folder_of_a_name_too_long_is_not_there(where, tmp_path):
-    done = CliRunner().invoke(app, ["train", *where, "x" * 5000, "--out", str(tmp_path / "out")])
-    assert done.exit_code == 2 and isinstance(done.exception, SystemExit)
+    done = command("train", *where, "x" * 5000, "--out", tmp_path / "out", code=2)
     assert "is not there" in done.stderr and len(done.stderr.splitlines()) == 1
 
 

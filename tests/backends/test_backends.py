@@ -15,6 +15,7 @@ from ref_bioplaus.optimizers import adam
 from ref_bioplaus.tree import leaves, named_leaves, tree_map
 from ref_bioplaus.types import Info
 from tests.conftest import get
+from tests.helpers import COMPILING, slow
 
 NAMES = ["numpy", "torch", "jax", "array-api-strict"]
 
@@ -52,7 +53,7 @@ def test_bfloat16_runs(name):
         assert np.all(np.isfinite(backend.to_numpy(info.loss)))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [slow(name) if name == "jax" else name for name in NAMES])
 def test_a_step_mutates_nothing(name):
     backend = get(name)
     for make in GRADIENT.values():
@@ -228,6 +229,7 @@ def test_built_in_backends_are_entry_points_too():
     assert registered == {name: place for name, (_, place) in backends.BUILT_IN.items()}
 
 
+@pytest.mark.slow(reason=COMPILING)
 def test_float64_in_jax_leaves_float32_runs_alone():
     """x64 is process-wide: a float32 run before and after it is the same, bit for bit."""
     pytest.importorskip("jax")

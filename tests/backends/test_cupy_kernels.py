@@ -7,8 +7,10 @@ from ref_bioplaus import kernels, local
 from ref_bioplaus.backends.cupy_ import elementwise, with_torch
 from ref_bioplaus.backends.cupy_ import kernels as cupy_kernels
 from ref_bioplaus.kernels import PORTABLE
-from tests.backends.test_numpy_native import WINDOWS, arrays, same
 from tests.helpers import standing_cupy
+from tests.helpers.faces import SHORTCUTS, WINDOWS, arrays, same
+
+WINDOWS = WINDOWS | SHORTCUTS
 
 
 @pytest.mark.parametrize("columns", [1, 3000, 1 << 20])
@@ -73,7 +75,7 @@ def test_max_pool(native, name, n, dtype):
     w = WINDOWS[name]
     x, dy = arrays((n, *w.in_shape), (n, *w.out_size, w.in_shape[2]), dtype=dtype)
     one_nan = x.copy()
-    one_nan[0, 0, 1, 0] = np.nan
+    one_nan[0, 0, w.in_shape[1] // 4, 0] = np.nan
     for image in (x, np.rint(x), -np.abs(x), one_nan):  # np.rint: ties
         (y, first), (expected, mask) = native.max_pool(image, w), PORTABLE.max_pool(image, w)
         same(y, expected, dtype)

@@ -7,26 +7,14 @@ import pytest
 
 from ref_bioplaus import backends, kernels
 from ref_bioplaus.conformance.checks import primitives, runner
-from ref_bioplaus.conformance.checks.outcomes import Subject
-from ref_bioplaus.windows import Window, window
+from ref_bioplaus.conformance.checks.outcomes import MODES, Subject
+from tests.helpers import slow
+from tests.helpers.faces import WINDOWS
 
 jax = pytest.importorskip("jax")
 jax_windows = pytest.importorskip("ref_bioplaus.backends.jax_.windows")
 
 OUT = 4
-WINDOWS = {
-    "same": window((7, 5, 3), 3),
-    "stride 2, odd pixel after": window((7, 5, 3), (2, 3), stride=2),
-    "wide stride": window((7, 5, 3), 3, stride=(1, 3)),
-    "tall": window((7, 5, 3), (4, 2), stride=(3, 1)),
-    "valid": window((7, 5, 3), (3, 2), padding="valid"),
-    "much padding": window((7, 5, 3), 3, stride=2, padding=(2, 1)),
-    "more before than after": Window((7, 5, 3), (3, 2), (2, 1), ((2, 0), (1, 0))),
-    "pixels never read": window((7, 6, 2), (2, 1), stride=3, padding="valid"),
-    "1x1": window((7, 5, 3), 1, padding="valid"),
-    "1x1 with padding": window((6, 5, 2), 1, padding=1),
-    "one pixel": window((1, 1, 5), 3),
-}
 FACES = {"conv": (jax_windows.TILED, jax_windows.CONVOLUTION), "local": (jax_windows.WINDOWED, jax_windows.LOCAL)}
 
 
@@ -50,7 +38,7 @@ def assert_close(got, wanted, dtype):
     assert np.allclose(got, wanted, rtol=50 * unit, atol=50 * unit * max(np.max(np.abs(wanted)), 1.0))
 
 
-@pytest.mark.parametrize(("dtype", "n"), [("float32", 1), ("float64", 5)])
+@pytest.mark.parametrize(("dtype", "n"), [("float32", 1), slow("float64", 5)])
 @pytest.mark.parametrize("name", WINDOWS)
 @pytest.mark.parametrize("kind", FACES)
 def test_the_faces_of_windowed_synapses(kind, name, n, dtype):
@@ -142,17 +130,22 @@ def test_a_lower_precision_rounds_the_operands_and_nothing_else(precision, bits)
 
 
 @pytest.mark.parametrize(
-    ("dtype", "precision"),
-    [("float32", "ieee"), ("float32", "bf16"), ("bfloat16", "ieee")],
+    ("dtype", "precision", "groups", "modes"),
+    [
+        ("float32", "ieee", ("synapses",), ("compiled",)),
+        slow("float32", "ieee", ("synapses",), ("eager", "donating")),
+        ("float32", "ieee", ("max_pool", "batch_norm", "nonlinearity", "random", "dropout"), MODES),
+        slow("float32", "bf16", ("synapses", "max_pool"), ("compiled",)),
+        slow("bfloat16", "ieee", ("synapses", "max_pool"), ("compiled",)),
+    ],
 )
-def test_conformance_of_the_kernels(dtype, precision):
-    """Level 0's checks that reach a kernel, compiled."""
+def test_conformance_of_the_kernels(dtype, precision, groups, modes):
+    """Level 0's checks that reach a kernel."""
     subject = Subject(backends.get("jax", dtype=dtype, precision=precision, kernels="native"))
-    groups = ("synapses", "max_pool")
     checks = [check for check in primitives.checks() if check.group in groups]
-    report = runner.run(subject, checks, ("compiled",))
+    report = runner.run(subject, checks, modes)
     assert {o.id: o.reason for o in report.outcomes if o.state != "pass"} == {}
-    assert len(report.outcomes) == len(checks) > 20
+    assert len(report.outcomes) == runner.planned(checks, modes) > 20
 
 
 @pytest.mark.parametrize("form", ["paper", "hat"])

@@ -12,16 +12,9 @@ from ref_bioplaus.conformance.checks import outcomes, primitives, runner
 from ref_bioplaus.kernels import PORTABLE
 from ref_bioplaus.registry import ROWS
 from ref_bioplaus.tree import leaves
-from ref_bioplaus.windows import Window, window
+from tests.helpers.faces import SHORTCUTS, WINDOWS, arrays, same
 
-WINDOWS = {
-    "same": window((7, 5, 3), (3, 2)), "stride 2": window((7, 5, 3), 3, 2),
-    "strides": window((9, 7, 2), (4, 2), (3, 1)),
-    "1x1": window((7, 5, 3), 1), "1x1 apart": window((7, 5, 3), 1, (2, 3)),
-    "valid": window((7, 5, 3), (2, 3), 1, "valid"),
-    "lopsided": Window((6, 5, 2), (3, 3), (2, 1), ((2, 0), (0, 1))), "unread": window((8, 9, 2), 2, 3, "valid"),
-    "tiled": window((6, 4, 3), (3, 2), (3, 2), "valid"), "cropped": window((7, 5, 3), 2, 2, "valid"),
-}  # fmt: skip
+WINDOWS = WINDOWS | SHORTCUTS
 
 
 @pytest.fixture(params=["small blocks", "small blocks, two threads", "rows, small blocks, two threads", "one block"])
@@ -36,24 +29,6 @@ def native(request, monkeypatch):
     if "rows" in request.param:
         monkeypatch.setattr(products, "ROW", 1)
     return numpy_kernels.native()
-
-
-def arrays(*shapes, dtype="float64", seed=0):
-    """Normal numbers that refuse to be written to."""
-    rng = np.random.default_rng(seed)
-    drawn = [rng.normal(size=shape).astype(dtype) for shape in shapes]
-    for a in drawn:
-        a.flags.writeable = False
-    return drawn
-
-
-def same(found, expected, dtype="float64"):
-    for a, b in zip(leaves(found), leaves(expected), strict=True):
-        a, b = np.asarray(a), np.asarray(b)
-        assert a.shape == b.shape
-        assert a.dtype == b.dtype
-        scale = np.max(np.abs(b[np.isfinite(b)]), initial=0.0) if b.dtype.kind == "f" else 0.0
-        np.testing.assert_allclose(a, b, rtol=0.0, atol=scale * (1e-13 if dtype == "float64" else 1e-5))
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

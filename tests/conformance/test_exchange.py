@@ -8,7 +8,6 @@ import sys
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from ref_bioplaus import optimizers, types
 from ref_bioplaus.conformance.cases.cases import OPTIMIZERS, Case
@@ -23,7 +22,7 @@ from ref_bioplaus.registry import ROWS
 from ref_bioplaus.tree import leaves, named_leaves, tree_map
 from ref_bioplaus.types import LayerParams
 from tests.conftest import get
-from tests.helpers import ROOT
+from tests.helpers import ROOT, commands
 
 FA = Vector(Case("feedback-alignment/FC", "feedback-alignment", "FC", "sgd"), "learn", 6, 0)
 KP = Vector(Case("kolen-pollack/FC", "kolen-pollack", "FC", "sgd"), "learn", 6, 0)
@@ -34,10 +33,7 @@ PAGE = (ROOT / "conformance" / "README.md").read_text()
 
 def command(*arguments, code=0):
     """The output of a command; it must end with an exit code."""
-    result = CliRunner().invoke(exchange_app, [str(a) for a in arguments])
-    assert result.exit_code == code, result.output
-    assert result.exception is None or isinstance(result.exception, SystemExit)
-    return result.output
+    return commands.command(*arguments, code=code, app=exchange_app).output
 
 
 def rewrite(file, **changed):

@@ -12,8 +12,17 @@ from ref_bioplaus.conformance.checks.outcomes import Subject
 from ref_bioplaus.conformance.judging import judge
 from ref_bioplaus.conformance.proofs.mutants import MUTANTS
 from tests.conftest import get
+from tests.helpers import slow
 
 CHECKS = levels.checks((0, 1, 2, 3))
+WITHOUT_A_SCORE = {  # found by what stays equal, or does not, and by what is counted
+    "FA that silently is BP",
+    "alternating that updates both",
+    "AO-SDTP whose z learns",
+    "mirroring that sums over positions",
+    "a step that writes into its argument",
+    "a compiled step that retraces",
+}
 
 
 def asked(mutant):
@@ -32,12 +41,15 @@ def test_every_mistake_is_found_at_its_level_for_its_reason(mutant):
     reasons = [o.reason for o in report.outcomes if o.state == "fail"]
     assert [r for r in reasons if mutant.reason in r], [(o.id, o.state, o.reason) for o in report.outcomes]
     assert not report.sound
+    scores = [o.score for o in report.outcomes if o.departure is not None]
+    assert bool(scores) == (mutant.name not in WITHOUT_A_SCORE)
+    assert max(scores, default=np.inf) > 1.5 * judge.LIMIT  # the margin: far outside, and right results inside
     right = runner.run(Subject(get("numpy", mutant.dtype)), checks, (mutant.mode,))
     assert right.sound
     assert max((o.score for o in right.outcomes), default=0.0) < judge.LIMIT
 
 
-@pytest.mark.parametrize(("precision", "bits"), [("tf32", 10), ("bf16", 7)])
+@pytest.mark.parametrize(("precision", "bits"), [slow("tf32", 10, reason="levels 0 to 3 once more"), ("bf16", 7)])
 def test_right_products_of_a_lower_precision_pass_where_they_are_claimed(precision, bits, monkeypatch):
     """Operands rounded to nearest: at home in their own precision at every level, and found out as ieee."""
 
@@ -63,18 +75,3 @@ def test_right_products_of_a_lower_precision_pass_where_they_are_claimed(precisi
 
 def test_there_are_enough_mistakes_and_no_two_of_one_name():
     assert len({m.name for m in MUTANTS}) == len(MUTANTS) >= 25
-
-
-def test_mistakes_are_far_outside_the_limit_and_right_results_inside():
-    """The margin: the smallest score of a mistake found by a score, against the limit."""
-    scores = []
-    for mutant in MUTANTS:
-        with (
-            np.errstate(all="ignore"),
-            mock.patch.multiple(compat, **mutant.namespace) if mutant.namespace else mock.patch.dict({}),
-        ):
-            report = runner.run(mutant.subject(), asked(mutant), (mutant.mode,))
-        found = [o for o in report.outcomes if o.departure is not None]
-        scores += [max(o.score for o in found)] if found else []
-    assert len(scores) > 20
-    assert min(scores) > 1.5 * judge.LIMIT

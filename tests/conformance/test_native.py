@@ -1,11 +1,14 @@
-"""Native kernels under the conformance suite: level 0, some steps, and decisions where nobody can look in."""
+"""Native kernels under the conformance suite: some steps, and decisions where nobody can look in.
+
+Level 0 is asked in each library's own tests, in every precision.
+"""
+
+from functools import partial
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from ref_bioplaus import backends
-from ref_bioplaus.__main__ import app
 from ref_bioplaus.conformance.cases.cases import Case
 from ref_bioplaus.conformance.checks import levels, runner
 from ref_bioplaus.conformance.checks.outcomes import Subject
@@ -14,7 +17,10 @@ from ref_bioplaus.conformance.commands.conformance import combinations
 from ref_bioplaus.conformance.judging.decisions import DECIDING, recordable
 from ref_bioplaus.conformance.reporting import report
 from ref_bioplaus.kernels import PORTABLE
+from tests.helpers import slow
+from tests.helpers.commands import command
 
+CHECKS = levels.checks([1])
 STEPS = ("backprop/FC", "kolen-pollack/conv", "dfa/LC", "dense-fa/conv", "sn/ResNet, BN after ReLU", "dtp/FC")
 
 
@@ -25,21 +31,10 @@ def made(name, kernels, dtype="float32"):
     return backends.get(name, dtype=dtype, kernels=kernels)
 
 
-@pytest.mark.parametrize("name", ["numpy", "torch", "jax"])
-@pytest.mark.parametrize("family", ["synapses", "max_pool", "batch_norm", "nonlinearity", "random", "dropout"])
-def test_native_kernels_pass_level_0(name, family):
-    subject = Subject(made(name, "native"))
-    checks = [check for check in levels.checks([0]) if check.group == family]
-    found = runner.run(subject, checks)
-    assert found.kernels == "native"
-    assert checks
-    assert not [f"{o.id} ({o.mode}): {o.reason}" for o in found.outcomes if o.state in ("fail", "error")]
-
-
-@pytest.mark.parametrize("name", ["numpy", "torch", "jax"])
+@pytest.mark.parametrize("name", ["numpy", "torch", slow("jax")])
 @pytest.mark.parametrize("case", STEPS)
 def test_native_kernels_pass_steps(name, case):
-    wanted = [check for check in levels.checks([1]) if check.id.startswith(f"1/{case}/")]
+    wanted = [check for check in CHECKS if check.id.startswith(f"1/{case}/")]
     found = runner.run(Subject(made(name, "native")), wanted, ("compiled", "donating"))
     assert found.outcomes
     assert not [f"{o.id} ({o.mode}): {o.reason}" for o in found.outcomes if o.state in ("fail", "error")]
@@ -120,14 +115,11 @@ def test_the_command_takes_kernels():
     assert [str(a) for a in combinations(["numpy"], "float32", "ieee", "native, portable")] == [
         "numpy float32 ieee", "numpy float32 ieee native kernels",
     ]  # fmt: skip
-    command = ["conformance", "run", "--case", "0/loss/squared_error", "--mode", "eager"]
-    runs = CliRunner().invoke(app, [*command, "--backend", "torch", "--kernels", "portable,native"])
-    assert runs.exit_code == 0, runs.output
+    run = partial(command, "conformance", "run", "--case", "0/loss/squared_error", "--mode", "eager")
+    runs = run("--backend", "torch", "--kernels", "portable,native")
     assert "torch cpu float32 ieee native kernels;" in runs.output
     assert "torch cpu float32 ieee;" in runs.output
-    refused = CliRunner().invoke(app, [*command, "--backend", "array-api-strict", "--kernels", "native"])
-    assert refused.exit_code == 2
+    refused = run("--backend", "array-api-strict", "--kernels", "native", code=2)
     assert 'backend "array-api-strict" has no native kernels: choose kernels="portable"' in refused.output
-    unknown = CliRunner().invoke(app, [*command, "--backend", "numpy", "--kernels", "fast"])
-    assert unknown.exit_code == 2
+    unknown = run("--backend", "numpy", "--kernels", "fast", code=2)
     assert '--kernels is "fast", expected some of portable, native' in unknown.output

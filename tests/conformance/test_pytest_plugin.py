@@ -267,7 +267,7 @@ def test_a_mistake_is_one_sentence_and_no_test_runs(suite, option, value, words)
 
 def test_the_plugin_has_the_options_of_the_command_and_the_pages_know_them():
     defaults = {name: p.default for name, p in inspect.signature(run).parameters.items()}
-    for name in ("json", "junit", "html"):  # pytest has --junit-xml, and plugins for pages
+    for name in ("json", "html"):  # pytest has --junit-xml, and plugins for pages
         del defaults[name]
     ours = {name: default for name, (default, _) in ref_bioplaus_pytest.OPTIONS.items()}
     assert ours == defaults | {"backend": "numpy"}

@@ -8,15 +8,13 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
-from typer.testing import CliRunner
 
 from ref_bioplaus import backends
-from ref_bioplaus.__main__ import app
 from ref_bioplaus.conformance.checks import levels, runner
 from ref_bioplaus.conformance.checks.outcomes import STATES, Check, Finding, Subject
 from ref_bioplaus.conformance.commands.conformance import Bar, parse_levels
@@ -24,6 +22,7 @@ from ref_bioplaus.conformance.files import reading
 from ref_bioplaus.conformance.judging.judge import LIMIT, Score
 from ref_bioplaus.conformance.reporting import deviations, page, report
 from ref_bioplaus.conformance.reporting.deviations import Deviation
+from tests.helpers.commands import command
 
 TODAY = datetime.date(2025, 7, 1)
 GOOD = Finding((Score("info/h/1", LIMIT / 4, (0,), 1.0, 1.1, 0.05), Score("state/t", 0.0)))
@@ -195,28 +194,6 @@ def test_another_schema_is_refused():
 )  # fmt: skip
 def test_numbers_are_finite_and_short(value, digits, stored):
     assert report.number(value, digits) == stored
-
-
-# JUnit
-
-
-def test_junit_counts_what_it_holds(reports):
-    reports[1].problems.append("A deviation is out of date.")
-    root = ElementTree.fromstring(report.to_junit(reports))
-    for suite, found in zip(root, reports, strict=True):
-        cases = suite.findall("testcase")
-        assert len(cases) == int(suite.get("tests")) == len(found.outcomes) + len(found.problems)
-        for key, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
-            assert int(suite.get(key)) == len(suite.findall(f"testcase/{tag}")), key
-        for o, case in zip(found.outcomes, cases, strict=False):
-            assert case.get("classname") == f"{o.level}/{o.group}"
-            assert o.id in case.get("name") and o.mode in case.get("name")
-            tag = {"pass": [], "fail": ["failure"], "error": ["error"]}.get(o.state, ["skipped"])
-            assert [child.tag for child in case] == tag
-            if o.state == "fail":
-                assert case[0].get("message") == o.reason
-    assert [s.get("failures") for s in root] == ["3", "1"]
-    assert root.get("errors") == "1" and root.get("skipped") == "3"
 
 
 # The page
@@ -477,39 +454,32 @@ def suite(monkeypatch):
     return use
 
 
-def command(*arguments):
-    """The result of `conformance run`; an exception that is not an exit fails the test."""
-    result = CliRunner().invoke(app, ["conformance", "run", *map(str, arguments)])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
+run = partial(command, "conformance", "run")
 
 
 def test_a_sound_run_says_so_and_writes_its_files(suite, tmp_path):
     asked = suite(PASSING)
-    files = [tmp_path / "new" / name for name in ("r.json", "r.xml", "r.html")]
-    result = command("--backend", "numpy", "--json", files[0], "--junit", files[1], "--html", files[2])
-    assert result.exit_code == 0, result.output
+    files = [tmp_path / "new" / name for name in ("r.json", "r.html")]
+    result = run("--backend", "numpy", "--json", files[0], "--html", files[1])
     assert result.stdout.splitlines()[-1].startswith(
         "PASS: 3 of 3 outcomes pass; the largest score that passes is 0.25"
     )
     assert asked == [(0, 1, 2, 3)]
     data = json.loads(files[0].read_text())
     assert data["sound"] and objections(data) == []
-    assert ElementTree.parse(files[1]).getroot().get("tests") == "3"
-    assert files[2].read_text().rstrip().endswith("</html>")
+    assert files[1].read_text().rstrip().endswith("</html>")
 
 
 def test_an_unsound_run_names_what_failed(suite, tmp_path):
     suite(PASSING, FAILING, RAISING)
-    result = command("--backend", "numpy", "--html", tmp_path / "r.html", "--junit", tmp_path / "r.xml")
-    assert result.exit_code == 1
+    result = run("--backend", "numpy", "--html", tmp_path / "r.html", code=1)
     lines = result.stdout.splitlines()
     assert lines[-1].startswith("FAIL: 3 of 6 outcomes pass, 2 fail, 1 raised an error")
     (line,) = [line for line in lines if line.startswith("1/dtp/FC/learn/6 (compiled) fails: ")]
     assert "state/forward/params/0/W[1, 2] departs first: 0.250000001, expected 0.25" in line
     assert [line for line in lines if line.startswith("0/loss/<hinge> (eager) raised an error: RuntimeError: no <kern")]
     assert [line.split()[:4] for line in lines if re.match(r" *\d ", line)] == [["0", "1"], ["1", "3", "2", "inf"]]
-    assert ElementTree.parse(tmp_path / "r.xml").getroot().get("errors") == "1"
+    assert "&lt;hinge&gt;" in (tmp_path / "r.html").read_text()
 
 
 def test_the_bar_counts_outcomes_and_names_the_last():
@@ -524,18 +494,16 @@ def test_the_bar_counts_outcomes_and_names_the_last():
 
 def test_a_run_that_could_test_nothing_is_not_sound(suite):
     suite(fake("1/usf/FC/learn/6", "usf", Finding(undecidable=3)))
-    result = command("--backend", "numpy")
-    assert result.exit_code == 1
+    result = run("--backend", "numpy", code=1)
     assert "FAIL: 0 of 3 outcomes pass, 3 not run." in result.stdout
 
 
 def test_the_choice_of_backends_dtypes_modes_levels_and_cases(suite, tmp_path):
     asked = suite(PASSING, FAILING, RAISING)
-    result = command(
+    run(
         "--backend", "numpy,array-api-strict", "--backend", "tests.conftest:read_only", "--dtype", "float64,float32",
         "--mode", "donating, eager", "--level", "1", "--case", "*/kolen*", "--json", tmp_path / "r.json",
     )  # fmt: skip
-    assert result.exit_code == 0, result.output
     assert asked == [(1,)]
     found = report.from_json(json.loads((tmp_path / "r.json").read_text()))
     assert [(r.backend, r.dtype) for r in found] == [
@@ -551,15 +519,14 @@ def test_deviations_are_applied_and_those_of_other_checks_left_alone(suite, tmp_
     row = ROW.replace("2025-01-01", str(today)).replace("2025-12-31", str(today))
     (tmp_path / "numpy.toml").write_text(row)
     arguments = ("--backend", "numpy", "--deviations", tmp_path)
-    result = command(*arguments, "--level", "1")
-    assert result.exit_code == 0, result.output
+    result = run(*arguments, "--level", "1")
     assert "2 deviate for a stated reason" in result.stdout and "see https://example.org/7" in result.stdout
-    for choice in (("--case", "*/kolen*"), ("--mode", "donating", "--level", "1"), ("--level", "0")):
-        result = command(*arguments, *choice)
+    for code, *choice in ((0, "--case", "*/kolen*"), (0, "--mode", "donating", "--level", "1"), (1, "--level", "0")):
+        result = run(*arguments, *choice, code=code)
         assert "deviation" not in result.stdout, choice
     (tmp_path / "numpy.toml").write_text(row.replace("1/dtp/*", "1/dpt/*"))
-    result = command(*arguments, "--level", "1", "--case", "*/kolen*")
-    assert result.exit_code == 1 and "matches nothing that was run" in result.stdout
+    result = run(*arguments, "--level", "1", "--case", "*/kolen*", code=1)
+    assert "matches nothing that was run" in result.stdout
     assert "1 problem with deviations" in result.stdout.splitlines()[-1]
 
 
@@ -591,10 +558,9 @@ def broken(*_):
 def test_a_mistake_gets_one_sentence(suite, monkeypatch, arguments, words):
     suite(PASSING, FAILING, RAISING)
     monkeypatch.setattr(runner, "run", lambda *_: pytest.fail("it ran"))
-    result = command(*arguments)
-    assert result.exit_code == 2
+    result = run(*arguments, code=2)
     assert result.stdout == ""
-    assert result.stderr.count("\n") == 1 and "Traceback" not in result.stderr
+    assert result.stderr.count("\n") == 1
     assert all(word in result.stderr for word in words), result.stderr
 
 
@@ -602,26 +568,25 @@ def test_a_malformed_deviation_is_found_before_the_run(suite, monkeypatch, tmp_p
     suite(PASSING)
     monkeypatch.setattr(runner, "run", lambda *_: pytest.fail("it ran"))
     (tmp_path / "numpy.toml").write_text("[[deviation]]\n")
-    result = command("--backend", "numpy", "--deviations", tmp_path)
-    assert result.exit_code == 2 and 'row 1 has no "id"' in result.stderr
+    result = run("--backend", "numpy", "--deviations", tmp_path, code=2)
+    assert 'row 1 has no "id"' in result.stderr
 
 
-@pytest.mark.parametrize("option", ["--json", "--junit", "--html"])
+@pytest.mark.parametrize("option", ["--json", "--html"])
 @pytest.mark.parametrize("place", ["file/page", "folder"])
 def test_a_file_that_cannot_be_written_is_refused_before_the_run(suite, monkeypatch, tmp_path, option, place):
     suite(PASSING)
     monkeypatch.setattr(runner, "run", lambda *_: pytest.fail("it ran"))
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
-    result = command("--backend", "numpy", option, tmp_path / place)
-    assert result.exit_code == 2
+    result = run("--backend", "numpy", option, tmp_path / place, code=2)
     assert result.stderr.count("\n") == 1 and option in result.stderr and str(tmp_path / place) in result.stderr
 
 
 def test_two_files_of_one_name_are_refused(suite, tmp_path):
     suite(PASSING)
-    result = command("--backend", "numpy", "--json", tmp_path / "a", "--html", tmp_path / "a")
-    assert result.exit_code == 2 and "--json and --html name one file" in result.stderr
+    result = run("--backend", "numpy", "--json", tmp_path / "a", "--html", tmp_path / "a", code=2)
+    assert "--json and --html name one file" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -2,4 +2,17 @@
 
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]  # of the checkout
+COMPILING = "a compiler takes nearly all of its time; its shorter neighbours always run"
+
+
+def slow(*values, reason=COMPILING):
+    """A parameter, or one of several values, whose test `make test` leaves out and `make test-all` runs."""
+    return pytest.param(*values, marks=pytest.mark.slow(reason=reason))
+
+
+def some_slow(cases, are_slow, reason=COMPILING):
+    """The parameters of a test, each a tuple, slow where `are_slow(*case)`."""
+    return [slow(*case, reason=reason) if are_slow(*case) else case for case in cases]

@@ -13,10 +13,8 @@ from pathlib import Path
 
 import pytest
 import tomli_w
-from typer.testing import CliRunner
 
 from ref_bioplaus import backends, naming
-from ref_bioplaus.__main__ import app
 from ref_bioplaus.backends import BackendError
 from ref_bioplaus.experiments.many import jobs, search
 from ref_bioplaus.experiments.runs import checkpoints, logs
@@ -24,6 +22,7 @@ from ref_bioplaus.experiments.spec.checking import checked
 from ref_bioplaus.experiments.spec.experiment import Experiment, as_dict, from_dict, overridden, read
 from ref_bioplaus.experiments.training.starting import evaluate, resume, train
 from ref_bioplaus.machine import files
+from tests.helpers.commands import printed
 
 OWN = """
 import pathlib
@@ -80,13 +79,6 @@ def forged(base, out, header=True, toml=True, **fields):
     return out
 
 
-def command(*arguments):
-    """Exit code and text of the command; an exception that is not an exit fails the test."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result.exit_code, " ".join(result.output.split())
-
-
 @pytest.mark.parametrize(
     "fields", [{"backend": NAME}, {"backend": NAME, **FORGED}, FORGED], ids=["code", "both", "words"]
 )
@@ -112,15 +104,13 @@ def test_no_file_has_anything_imported_or_called(place, base, fields, monkeypatc
             ("search", place / "drawn.toml", "--experiment", base_file, "--held-out", 500, "--out", place / "s")
         ]
     for arguments in refused:
-        code, said = command(*arguments)
-        assert code == 2, (arguments, said)
-        assert "Traceback" not in said
+        said = printed(*arguments, code=2)
         if "dtype" not in fields:
             assert f'backend "{NAME}" is code that a file names' in said, (arguments, said)
             assert f"name it yourself with --backend {NAME}." in said
     for arguments in (("compare", run, "--html", place / "c.html"), ("plot", run, "--figure", "receptive-fields",
                       "--out", place / "p.svg")):  # fmt: skip
-        assert command(*arguments)[0] == 0
+        printed(*arguments)
     for call in (lambda: resume(run), lambda: evaluate(run), lambda: train(read(experiment), place / "python"),
                  lambda: train(replace(read(experiment), epochs=2), place / "python")):  # fmt: skip
         with pytest.raises(BackendError):
@@ -134,8 +124,7 @@ def test_words_are_looked_at_before_code_is_imported_for_them(place, base, word)
     """Also where a command names the code itself, and a file the rest."""
     with pytest.raises(BackendError, match="unknown|no name of a device"):
         backends.get(NAME, **{word: FORGED[word]})
-    code, said = command("resume", forged(base, place / "run", **{word: FORGED[word]}), "--backend", NAME)
-    assert code == 2, said
+    printed("resume", forged(base, place / "run", **{word: FORGED[word]}), "--backend", NAME, code=2)
     assert not (place / "imported").exists()
 
 
@@ -174,25 +163,20 @@ def test_a_run_with_code_of_ones_own_asks_for_it_again(place):
     module = place / "here" / "own_backend_module.py"
     digest = hashlib.sha256(module.read_bytes()).hexdigest()
     options = ("--model", "akrout2019/mlp", "--set", "model_options.hidden=3", "--dataset", "embedded", "--batch", 500)
-    code, said = command("train", *options, "--steps", 1, "--backend", NAME, "--out", place / "run")
-    assert code == 0, said
+    said = printed("train", *options, "--steps", 1, "--backend", NAME, "--out", place / "run")
     assert sys.path == before
     assert read(place / "run" / logs.EXPERIMENT).code == {NAME: {"file": str(module), "sha256": digest}}
-    code, said = command("resume", place / "run", "--steps", 2)
-    assert code == 2
+    said = printed("resume", place / "run", "--steps", 2, code=2)
     assert f"(it was {module}, sha256 {digest})" in said
     given = shlex.split(said.split("name it yourself with ")[1].rstrip("."))
-    code, said = command("resume", place / "run", "--steps", 2, *given)
-    assert code == 0, said
+    said = printed("resume", place / "run", "--steps", 2, *given)
     assert "is not what this run has had so far" not in said
     assert evaluate(place / "run", backend=NAME)["step"] == 2
     module.write_text(module.read_text() + "# changed\n")
-    code, said = command("resume", place / "run", "--steps", 3, *given)
-    assert code == 0, said
+    said = printed("resume", place / "run", "--steps", 3, *given)
     assert f"{NAME} is not what this run has had so far: sha256" in said
     assert digest in said
-    code, said = command("resume", place / "run", "--steps", 4, "--backend", "numpy")
-    assert code == 0, said
+    said = printed("resume", place / "run", "--steps", 4, "--backend", "numpy")
     assert read(place / "run" / logs.EXPERIMENT).code is None
 
 

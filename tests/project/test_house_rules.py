@@ -11,9 +11,9 @@ import pytest
 from ref_bioplaus import backends
 from ref_bioplaus.experiments.demo import agreement
 from ref_bioplaus.registry import ROWS
-from tests.backends.test_cross_backend import CASES, batches, maker
 from tests.conftest import get
 from tests.helpers import ROOT
+from tests.helpers.step_cases import CASES, batches, maker
 
 LIBRARY = sorted(
     p
@@ -136,6 +136,13 @@ def test_imports_run_downwards_only(path):
             assert PLACES[imported] < PLACES[own], f"{own} imports {imported}"
             programs = {own.partition(".")[0], imported.partition(".")[0]}
             assert programs != {"conformance", "experiments"}, f"{own} imports {imported}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("test_*.py")), ids=name)
+def test_no_test_module_imports_another(path):
+    """What several use lies in tests/helpers; text of programs that tests start counts, too."""
+    found = re.findall(r"^ *(?:from|import) +tests\.(?:\w+\.)*test_\w+", path.read_text(), re.MULTILINE)
+    assert found == []
 
 
 def test_every_module_has_its_place_in_the_order():

@@ -219,5 +219,9 @@ print(rb.backends.__file__, judge.__file__, rb.backends.get("numpy").name)
     place = os.environ | {"PYTHONPATH": str(tmp_path)}
     command = [sys.executable, "-P", "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=place)
-    found = [str(tmp_path / "backends" / "__init__.py"), str(tmp_path / "conformance" / "judging" / "judge.py"), "numpy"]
+    found = [
+        str(tmp_path / "backends" / "__init__.py"),
+        str(tmp_path / "conformance" / "judging" / "judge.py"),
+        "numpy",
+    ]
     assert done.stdout.split() == found, done.stderr

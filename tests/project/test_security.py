@@ -6,14 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from ref_bioplaus.__main__ import app
 from ref_bioplaus.experiments.data import streaming
 from ref_bioplaus.experiments.runs import logs
 from ref_bioplaus.experiments.spec.experiment import Experiment
 from ref_bioplaus.experiments.training.starting import train
 from ref_bioplaus.machine import files
+from tests.helpers.commands import printed
 
 COMMON = (
     "json", "queue", "random", "signal", "struct", "pickle", "typing", "hashlib", "statistics", "tomllib", "fcntl",
@@ -96,13 +95,6 @@ def base(tmp_path_factory):
     return out
 
 
-def command(*arguments):
-    """Exit code and text of the command; an exception that is not an exit fails the test."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result.exit_code, " ".join(result.output.split())
-
-
 def in_the_place_of(path, kind, victim):
     """Something that is no ordinary file."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -124,7 +116,6 @@ WRITTEN = {  # what writes it, and the file
     "picture": (("plot", "run", "--figure", "learning", "--out", "picture.svg"), "picture.svg"),
     "html": (("conformance", "run", "--backend", "numpy", *CASES, "--html", "r.html"), "r.html"),
     "json": (("conformance", "run", "--backend", "numpy", *CASES, "--json", "r.json"), "r.json"),
-    "junit": (("conformance", "run", "--backend", "numpy", *CASES, "--junit", "r.xml"), "r.xml"),
     "manifest": (("conformance", "emit", "cases", "--case", "1/backprop/FC/*"), "cases/manifest.json"),
     "vector": (("conformance", "emit", "cases", "--case", "1/backprop/FC/*"), "cases/inputs/{}"),
     "demo": (DEMO, "demo/index.html"),
@@ -143,11 +134,10 @@ def test_nothing_is_written_through_a_link_or_into_a_pipe(tmp_path, monkeypatch,
     victim = tmp_path / "victim"
     victim.write_text("precious\n" * 9)
     if "{}" in file:
-        assert command(*arguments)[0] == 0
+        printed(*arguments)
         file = sorted(Path("cases/inputs").iterdir())[0]
     in_the_place_of(Path(file), kind, victim)
-    code, said = command(*arguments)
-    assert code == 2, said
+    said = printed(*arguments, code=2)
     assert f"{Path(file).name} is {kind}, not an ordinary file" in said
     assert victim.read_text() == "precious\n" * 9
     assert Path(file).is_symlink() or Path(file).is_fifo()
@@ -180,8 +170,7 @@ def test_a_file_of_two_names_keeps_what_the_other_name_has(tmp_path, base):
     subprocess.run(["cp", "-r", base, run], check=True)
     os.link(run / logs.LOG, tmp_path / "other")
     before = (tmp_path / "other").read_bytes()
-    code, said = command("resume", run, "--steps", 2)
-    assert code == 0, said
+    printed("resume", run, "--steps", 2)
     assert (tmp_path / "other").read_bytes() == before
     assert [record["step"] for record in logs.records(run)] == [0, 1, 2]
     with files.to_write(tmp_path / "new") as file:
@@ -209,8 +198,7 @@ def test_folders_may_be_links_the_runs_own_among_them(tmp_path):
     (tmp_path / "run").symlink_to(tmp_path / "disk" / "kept")
     for out in (tmp_path / "runs" / "new", tmp_path / "run"):
         train(SMALL, out)
-        code, said = command("resume", out, "--steps", 2)
-        assert code == 0, said
+        printed("resume", out, "--steps", 2)
         assert [record["step"] for record in logs.records(out)] == [0, 1, 2]
     assert (tmp_path / "run").is_symlink()
 
@@ -228,6 +216,5 @@ def test_what_never_ends_is_not_read(tmp_path, monkeypatch, base, kind):
             os.mkfifo(run / name)
         else:
             (run / name).symlink_to("/dev/zero")
-        code, said = command(*(("resume", run, "--steps", 2) if "step" in name else ("compare", run)))
-        assert code == 2, said
+        said = printed(*(("resume", run, "--steps", 2) if "step" in name else ("compare", run)), code=2)
         assert "not an ordinary file" in said, said

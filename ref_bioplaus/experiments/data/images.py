@@ -38,9 +38,9 @@ class Split:
         """How many images."""
         return len(self.rows)
 
-    def steps(self, batch: int, drop_last: bool = False) -> int:
-        """Batches in an epoch; the last one may be smaller, and counts unless it is dropped."""
-        return self.count // batch if drop_last else -(-self.count // batch)
+    def steps(self, batch: int) -> int:
+        """Batches in an epoch; the last one may be smaller."""
+        return -(-self.count // batch)
 
 
 @dataclass(eq=False)
@@ -75,12 +75,6 @@ class Dataset:
         return self.train.pixels is None
 
     @property
-    def bytes(self) -> int:
-        """What the images take in memory, on the host and once more on each device: 0 where they stream."""
-        pixels = [getattr(self, name).pixels for name in self.splits]
-        return sum(p.nbytes for p in pixels if p is not None)
-
-    @property
     def fingerprint(self) -> str:
         """What tells the training images from others: a digest of their labels in order."""
         return hashlib.sha256(self.train.labels.astype("<i4").tobytes()).hexdigest()
@@ -112,20 +106,18 @@ class Dataset:
 
     def batches(
         self, split: str, backend: Backend, batch: int, seed: int, epoch: int, start: int = 0, shuffle: bool = True,
-        flatten: bool = False, drop_last: bool = False, augment: bool | None = None,
+        flatten: bool = False,
     ) -> Iterator[Batch]:  # fmt: skip
         """The batches of one epoch from number `start` on: x (N, *in_shape), or (N, units) if flattened, and one-hot y
-        (N, classes), in the backend's dtype on its device. N is smaller by the images that are left out (left_out.py).
-
-        augment: whether to augment; None: training images, if they are shuffled. Raises DataError.
+        (N, classes), in the backend's dtype on its device. Training images, if they are shuffled, are augmented. N is
+        smaller by the images that are left out (left_out.py). Raises DataError.
         """
         if batch < 1 or start < 0:
             raise DataError(f"batch is {batch} and start is {start}, expected at least 1 and 0.")
         chosen = self.split(split)
         order = self.order(split, seed, epoch, shuffle)
-        augmented = (shuffle and split == "train") if augment is None else augment
-        draw = (seed, epoch) if augmented else None
-        parts = [order[i * batch : (i + 1) * batch] for i in range(start, chosen.steps(batch, drop_last))]
+        draw = (seed, epoch) if shuffle and split == "train" else None
+        parts = [order[i * batch : (i + 1) * batch] for i in range(start, chosen.steps(batch))]
         if chosen.pixels is None:
             return self.streamed(chosen, backend, parts, draw, flatten)
         return self.in_memory(chosen, backend, parts, draw, flatten)

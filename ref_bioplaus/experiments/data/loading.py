@@ -10,7 +10,7 @@ their names: augmentation.py.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,15 +65,15 @@ KNOWN = {
 def load(
     name: str, path: str | Path | None = None, held_out: int = 0, augmentation: str = "none",
     normalise: bool = True, stream: bool | None = None, workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None, config: str | None = None, skip_unreadable: int = 0,
+    config: str | None = None, skip_unreadable: int = 0,
 ) -> Dataset:  # fmt: skip
     """A dataset of the hub, "embedded", or in place of these the one in the folder `path`.
 
     held_out: training images kept for validation, the last ones of a fixed permutation. normalise: to mean 0 and
     deviation 1 over the training images, per channel; False: brightness in [0, 1]. stream: None streams what is larger
     than 1 GiB, or is resized at random. workers: processes that decode a stream; None: one per core, 0: threads.
-    progress: told how many images are decoded, of how many. config: one of the dataset's configurations, where it has
-    several. skip_unreadable: how many images may be left out that cannot be read. Raises DataError, one sentence.
+    config: one of the dataset's configurations, where it has several. skip_unreadable: how many images may be left out
+    that cannot be read. Raises DataError, one sentence.
     """
     plan = augmentations.parse(augmentation)
     if path is None and name == "embedded":
@@ -107,7 +107,7 @@ def load(
     pixels: dict[str, np.ndarray] = {}
     if not stream:
         kept = plan if resized else augmentations.parse("none")
-        pixels = all_decoded(parts, kept, stored, grey, progress, left_out)
+        pixels = all_decoded(parts, kept, stored, grey, left_out)
         grey = pixels["train"].shape[3] == 1
         if resized:
             plan = Augmentation(plan.name, "none", plan.flip, None)
@@ -197,9 +197,8 @@ def spread(count: int, most: int) -> np.ndarray:
 
 
 def all_decoded(
-    sources: dict[str, Source], plan: Augmentation, shape: tuple[int, int], grey: bool,
-    progress: Callable[[int, int], None] | None, left_out: LeftOut,
-) -> dict[str, np.ndarray]:  # fmt: skip
+    sources: dict[str, Source], plan: Augmentation, shape: tuple[int, int], grey: bool, left_out: LeftOut
+) -> dict[str, np.ndarray]:
     """All images of some sources, decoded by threads: uint8 (n, *shape, channels), three channels where one of them
     has colour, or where not `grey`; 0 in the place of those left out."""
 
@@ -210,7 +209,6 @@ def all_decoded(
 
     tasks = [(split, start) for split, source in sources.items() for start in range(0, len(source), CHUNK)]
     chunks: dict[str, list[np.ndarray]] = {split: [] for split in sources}
-    done, total = 0, sum(map(len, sources.values()))
     executor = ThreadPoolExecutor(cores())
     try:
         decoded = executor.map(decode, [(sources[split], start) for split, start in tasks])
@@ -219,9 +217,6 @@ def all_decoded(
             images = np.zeros((len(rows), *readable.shape[1:]), np.uint8)
             images[~np.isin(rows, [row for row, _ in unreadable])] = readable
             chunks[split].append(images)
-            done += len(images)
-            if progress is not None:
-                progress(done, total)
     finally:
         executor.shutdown(cancel_futures=True)
     channels = max(images.shape[3] for parts in chunks.values() for images in parts)

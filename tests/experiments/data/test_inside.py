@@ -16,18 +16,8 @@ from ref_bioplaus.experiments.data.loading import DataError
 hf = pytest.importorskip("datasets")
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
+pytestmark = pytest.mark.usefixtures("own_cache")
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 3\n%%EndComments\n(x) show\nshowpage\n%%EOF\n"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory):
-    """The hub's client caches in a folder of the test, says nothing, and stays off the network."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hf.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-        patch.setattr(hf.config, "HF_HUB_OFFLINE", True)
-        hf.disable_progress_bars()
-        yield
-        hf.enable_progress_bars()
 
 
 def image(form="PNG", seed=0):

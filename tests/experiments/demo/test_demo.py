@@ -14,16 +14,15 @@ from dataclasses import replace
 import array_api_compat.numpy
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from ref_bioplaus import backends, embedded, predict, registry
-from ref_bioplaus.__main__ import app
 from ref_bioplaus.backends import BackendError
 from ref_bioplaus.backends.numpy_.backend import NumpyBackend
 from ref_bioplaus.experiments.demo import page, pictures, running, work
 from ref_bioplaus.experiments.demo.networks import ARCHITECTURES, BATCH
 from ref_bioplaus.experiments.demo.results import Comparison, Progress, Results, Settings, Training
 from ref_bioplaus.experiments.spec.rates import FULLY_CONNECTED, LOCALLY_CONNECTED
+from tests.helpers.commands import command
 
 FC, LC = ARCHITECTURES
 HERE = [name for name in backends.installed() if name != running.CHECKER]
@@ -36,10 +35,9 @@ def images():
     return embedded.fashion_mnist_small()
 
 
-def command(out, *arguments):
+def demo(out, *arguments, code=0):
     """`demo` with few steps, and the JSON it wrote."""
-    result = CliRunner().invoke(app, ["demo", "--out", str(out), *arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    result = command("demo", "--out", out, *arguments, code=code)
     return result, json.loads((out / "demo.json").read_text(), parse_constant=pytest.fail)
 
 
@@ -48,7 +46,7 @@ def quick(tmp_path_factory):
     """A quick run of two algorithms on everything that is installed."""
     out = tmp_path_factory.mktemp("demo")
     arguments = ("--quick", "--algorithm", "backprop", "--algorithm", "dtp", "--steps", "30", "--seed", "3")
-    return *command(out, *arguments), (out / "index.html").read_text()
+    return *demo(out, *arguments), (out / "index.html").read_text()
 
 
 # Backends that do harm, loaded as "tests.experiments.demo.test_demo:<name>"
@@ -251,9 +249,8 @@ def test_the_agreement_reaches_the_freeze_of_signs():
 
 def test_a_backend_that_computes_otherwise_is_found(tmp_path):
     name = "tests.experiments.demo.test_demo:inexact"
-    result, data = command(tmp_path, "--backend", name, "--algorithm", "backprop", "--steps", "1")
+    result, data = demo(tmp_path, "--backend", name, "--algorithm", "backprop", "--steps", "1", code=1)
     last = result.stdout.splitlines()[-1]
-    assert result.exit_code == 1
     assert last.startswith(f"DISAGREEMENT of {name} with numpy") and "tensor" in last
     assert data["agree"] is False
     differing = [c for c in data["agreement"]["comparisons"] if not c["agrees"]]
@@ -265,8 +262,7 @@ def test_a_backend_that_computes_otherwise_is_found(tmp_path):
 def test_a_row_that_fails_on_one_backend_is_reported_and_the_rest_goes_on(tmp_path):
     name = "tests.experiments.demo.test_demo:broken"
     arguments = ("--backend", name, "--backend", "numpy", "--algorithm", "sn", "--steps", "2")
-    result, data = command(tmp_path, *arguments)
-    assert result.exit_code == 1
+    result, data = demo(tmp_path, *arguments, code=1)
     assert "NOT ALL BACKENDS AGREE" in result.stdout.splitlines()[-1]
     assert "2 trainings failed; 2 comparisons failed" in result.stdout.splitlines()[-1]
     assert f"on {name}, training, failed: ZeroDivisionError: no compiler [here]" in result.stdout
@@ -282,17 +278,14 @@ def test_a_row_that_fails_on_one_backend_is_reported_and_the_rest_goes_on(tmp_pa
 
 def test_a_failed_training_is_a_failure_though_backends_agree(tmp_path):
     name = "tests.experiments.demo.test_demo:broken_in_float32"
-    result, data = command(tmp_path, "--backend", name, "--algorithm", "dfa", "--steps", "1")
-    assert result.exit_code == 1
+    result, data = demo(tmp_path, "--backend", name, "--algorithm", "dfa", "--steps", "1", code=1)
     assert data["agree"] is True
     assert result.stdout.splitlines()[-1].endswith("1 training failed.")
 
 
 def test_a_backend_without_float64_cannot_be_compared(tmp_path):
-    result, data = command(
-        tmp_path, "--backend", "tests.experiments.demo.test_demo:without_float64", "--algorithm", "dfa", "--steps", "1"
-    )
-    assert result.exit_code == 1
+    name = "tests.experiments.demo.test_demo:without_float64"
+    result, data = demo(tmp_path, "--backend", name, "--algorithm", "dfa", "--steps", "1", code=1)
     assert "could not be compared" in result.stdout.splitlines()[-1]
     assert [c["failure"] for c in data["agreement"]["comparisons"]][0] == "BackendError: no float64 here"
 
@@ -306,8 +299,7 @@ def test_an_installed_backend_that_cannot_start_is_left_out_aloud(tmp_path, monk
     real = backends.get
     monkeypatch.setattr(backends, "get", get)
     monkeypatch.setattr(backends, "installed", lambda: ("numpy", "torch"))
-    result, data = command(tmp_path, "--algorithm", "dfa", "--steps", "1")
-    assert result.exit_code == 0
+    result, data = demo(tmp_path, "--algorithm", "dfa", "--steps", "1")
     assert "torch did not take part: torch has lost its device." in result.stdout
     assert set(data["left_out"]) == {"torch", "jax", "cupy"}
     assert "There is nothing that numpy could agree with" in result.stdout.splitlines()[-1] and data["agree"] is None
@@ -322,8 +314,7 @@ def test_an_interrupted_run_writes_what_was_finished(tmp_path, monkeypatch):
     real = work.train
     monkeypatch.setattr(work, "train", train)
     arguments = ("--backend", "numpy", "--steps", "1", "--algorithm", "dfa", "--algorithm", "backprop")
-    result, data = command(tmp_path, *arguments)
-    assert result.exit_code == 130
+    result, data = demo(tmp_path, *arguments, code=130)
     assert result.stdout.splitlines()[-1].startswith("Interrupted")
     assert data["interrupted"] is True
     assert [t["algorithm"] for t in data["trainings"]] == ["backprop"]

@@ -7,14 +7,13 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from matplotlib.text import Text
-from typer.testing import CliRunner
 
-from ref_bioplaus.__main__ import app
 from ref_bioplaus.experiments.figures import comparison, curves, mosaics, series
 from ref_bioplaus.experiments.runs import checkpoints
 from ref_bioplaus.experiments.spec.experiment import Experiment, ExperimentError
 from ref_bioplaus.experiments.training import opening
 from ref_bioplaus.experiments.training.starting import train
+from tests.helpers.commands import command
 from tests.helpers.embedded_data import embedded_data
 
 SMALL = {"model_options": {"width": 8 / 256}, "batch": 100, "epochs": 2, "checkpoint_every": 1000.0}
@@ -286,17 +285,16 @@ def test_plot_writes_svg_and_png_and_knows_its_figures(runs, tmp_path):
     folders = [str(runs[name].out) for name in ("fa-0", "fa-1", "bp")]
     for ending in ("svg", "png"):
         out = tmp_path / f"learning.{ending}"
-        result = CliRunner().invoke(app, ["plot", *folders, "--figure", "learning", "--out", str(out)])
-        assert result.exit_code == 0, result.output
+        command("plot", *folders, "--figure", "learning", "--out", out)
     texts = "".join(ElementTree.parse(tmp_path / "learning.svg").getroot().itertext())
     assert "FA (2 seeds)" in texts and "lowest seed" in texts
     assert (tmp_path / "learning.png").read_bytes().startswith(b"\x89PNG")
-    result = CliRunner().invoke(app, ["plot", *folders, "--figure", "angels", "--out", str(tmp_path / "a.svg")])
-    assert result.exit_code == 2 and "did you mean angles" in result.output
-    result = CliRunner().invoke(app, ["plot", *folders, "--figure", "learning", "--out", str(tmp_path / "a.pdf")])
-    assert result.exit_code == 2 and ".svg or .png" in result.output
-    result = CliRunner().invoke(app, ["plot", str(tmp_path), "--figure", "learning", "--out", str(tmp_path / "a.svg")])
-    assert result.exit_code == 2 and "it is no run" in result.output
+    result = command("plot", *folders, "--figure", "angels", "--out", tmp_path / "a.svg", code=2)
+    assert "did you mean angles" in result.output
+    result = command("plot", *folders, "--figure", "learning", "--out", tmp_path / "a.pdf", code=2)
+    assert ".svg or .png" in result.output
+    result = command("plot", str(tmp_path), "--figure", "learning", "--out", tmp_path / "a.svg", code=2)
+    assert "it is no run" in result.output
 
 
 def test_compare_has_the_logs_numbers_and_its_page_needs_no_other_file(runs, data, tmp_path, monkeypatch):
@@ -314,10 +312,10 @@ def test_compare_has_the_logs_numbers_and_its_page_needs_no_other_file(runs, dat
     assert fa["test error"] in page
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(opening, "load_data", lambda experiment, reporter: data)
-    result = CliRunner().invoke(app, ["compare", *(str(run.out) for run in (*members, members[0]))])
+    result = command("compare", *(run.out for run in (*members, members[0])))
     assert "The page is compare.html" in result.output
     assert (tmp_path / "compare.html").read_text().count("<svg") == 5
-    assert result.exit_code == 0 and fa["test error"] in result.output
+    assert fa["test error"] in result.output
 
 
 def test_what_was_measured_before_learning_is_neither_final_nor_best(runs):

@@ -16,10 +16,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from ref_bioplaus import registry
-from ref_bioplaus.__main__ import app
 from ref_bioplaus.experiments import papers
 from ref_bioplaus.experiments.data import augmentation, loading
 from ref_bioplaus.experiments.figures import comparison, series
@@ -35,6 +33,7 @@ from ref_bioplaus.experiments.training import starting
 from ref_bioplaus.models import MODELS
 from tests.conftest import get
 from tests.helpers import ROOT
+from tests.helpers.commands import command
 from tests.helpers.small_models import CLASSES, SIZES
 
 CELLS = [(table.name, column, row) for table in papers.tables() for row, column in table.cells]
@@ -419,12 +418,12 @@ def test_signs_fixed_after_a_share_of_all_epochs_are_not_extended(tmp_path):
 # Runs
 
 
-def command(*options):
+def words(*options):
     return [sys.executable, "-m", "ref_bioplaus.__main__", "reproduce", TABLE, "--column", COLUMN, *map(str, options)]
 
 
-def invoke(*options):
-    return CliRunner().invoke(app, ["reproduce", TABLE, "--column", COLUMN, *map(str, options), *QUICK])
+def invoke(*options, code=0):
+    return command("reproduce", TABLE, "--column", COLUMN, *options, *QUICK, code=code)
 
 
 def errors(out, row, seed=0):
@@ -435,7 +434,6 @@ def errors(out, row, seed=0):
 def test_one_column_from_end_to_end(tmp_path):
     options = ("--method", "fa", "--method", "dtp-alternating", "--seeds", 2, "--jobs", 2, "--out", tmp_path)
     done = invoke(*options, "--epochs", 2)
-    assert done.exit_code == 0, done.output
     assert "4 runs, 0 of them finished." in done.output
     report = reproduce.reported(TABLE, COLUMN, tmp_path, ["fa", "dtp-alternating"])
     assert [(line.row.id, line.seeds, line.epoch) for line in report.lines] == [
@@ -452,13 +450,11 @@ def test_one_column_from_end_to_end(tmp_path):
     again = invoke(*options, "--epochs", 2)
     assert "4 runs, 4 of them finished." in again.output
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("log.jsonl")}
-    further = invoke("--method", "fa", "--epochs", 3, "--out", tmp_path)
-    assert further.exit_code == 0, further.output
-    whole = invoke("--method", "fa", "--epochs", 3, "--out", tmp_path / "whole")
-    assert whole.exit_code == 0, whole.output
+    invoke("--method", "fa", "--epochs", 3, "--out", tmp_path)
+    invoke("--method", "fa", "--epochs", 3, "--out", tmp_path / "whole")
     assert errors(tmp_path, "feedback-alignment") == errors(tmp_path / "whole", "feedback-alignment")
     (tmp_path / "bartunov2018-table1-mnist-fc.md").unlink()
-    assert invoke("--report", "--out", tmp_path).exit_code == 0
+    invoke("--report", "--out", tmp_path)
     assert "| FA | train error |" in (tmp_path / "bartunov2018-table1-mnist-fc.md").read_text()
 
 
@@ -522,8 +518,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(tmp_path):
     (folder / "experiment.toml").write_text("epochs = 1\n")
     (folder / "log.jsonl").write_text('{"step": 0')
     (folder / "step-000000000000.safetensors.tmp").write_text("half")
-    done = invoke("--method", "bp", "--epochs", 1, "--out", tmp_path)
-    assert done.exit_code == 0, done.output
+    invoke("--method", "bp", "--epochs", 1, "--out", tmp_path)
     assert [step for step, *_ in errors(tmp_path, "backprop")] == [0, 10]
 
 
@@ -531,16 +526,14 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
     folder = reproduce.folder(tmp_path, TABLE, COLUMN, "backprop", 0)
     folder.mkdir(parents=True)
     (folder / "letter.txt").write_text("mine")
-    done = invoke("--method", "bp", "--epochs", 1, "--out", tmp_path)
-    assert done.exit_code == 1
+    done = invoke("--method", "bp", "--epochs", 1, "--out", tmp_path, code=1)
     assert "not empty" in done.output
     assert [path.name for path in folder.iterdir()] == ["letter.txt"]
 
 
 def test_a_loss_that_is_not_finite_fails_alone(tmp_path):
     options = ("--method", "bp", "--method", "fa", "--epochs", 1, "--out", tmp_path)
-    done = invoke(*options, "--set", "optimizer.eta=1e38")
-    assert done.exit_code == 1
+    done = invoke(*options, "--set", "optimizer.eta=1e38", code=1)
     assert "The loss is not finite" in done.output
     notes = reproduce.reported(TABLE, COLUMN, tmp_path).notes
     assert any(re.search("backprop seed 0.*failed: The loss is not finite", note) for note in notes)
@@ -607,14 +600,12 @@ def test_wrong_options_are_one_sentence(tmp_path):
         (("--method", "bp", "--backend", "jaxx"), 'backend "jaxx" is unknown: did you mean "jax"?'),
         (("--method", "bp", "--set", "backend=jaxx"), 'backend "jaxx" is unknown'),
     ):
-        done = invoke(*options, "--out", tmp_path / "runs", "--epochs", 1)
-        assert done.exit_code == 2, done.output
+        done = invoke(*options, "--out", tmp_path / "runs", "--epochs", 1, code=2)
         assert said in done.output
-        assert "Traceback" not in done.output
         assert not (tmp_path / "runs").exists()
     (tmp_path / "file").write_text("")
-    done = invoke("--method", "bp", "--out", tmp_path / "file")
-    assert done.exit_code == 2 and "cannot be written to (File exists)" in done.output
+    done = invoke("--method", "bp", "--out", tmp_path / "file", code=2)
+    assert "cannot be written to (File exists)" in done.output
 
 
 def test_a_row_named_twice_and_a_copied_folder_count_once(tmp_path):
@@ -634,7 +625,7 @@ def test_a_damaged_log_is_one_sentence(tmp_path):
 
 def test_another_number_of_training_images_is_a_departure(tmp_path):
     options = ("--method", "bp", "--epochs", 1, "--out", tmp_path)
-    assert invoke(*options).exit_code == 0
+    invoke(*options)
     assert any("dataset is embedded" in note for note in reproduce.reported(TABLE, COLUMN, tmp_path).notes)
     out = reproduce.folder(tmp_path, TABLE, COLUMN, "backprop", 0)
     written = (out / "experiment.toml").read_text()
@@ -645,14 +636,13 @@ def test_another_number_of_training_images_is_a_departure(tmp_path):
 
 def test_experiments_are_listed(monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    every = CliRunner().invoke(app, ["list", "experiments"]).output
+    every = command("list", "experiments").output
     for table in papers.tables():
         for column in table.columns:
             assert re.search(rf"^{table.name} +{column.id} ", every, re.M)
-    one = CliRunner().invoke(app, ["list", "experiments", TABLE]).output
+    one = command("list", "experiments", TABLE).output
     assert re.search(r"^dtp-alternating +DTP, alternating +0.00 / 1.83 +0.00 / 1.46 ", one, re.M)
-    unknown = CliRunner().invoke(app, ["list", "experiments", "bartunov2018/table3"])
-    assert unknown.exit_code == 2
+    unknown = command("list", "experiments", "bartunov2018/table3", code=2)
     assert "did you mean bartunov2018/table" in unknown.output
 
 

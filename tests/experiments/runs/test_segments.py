@@ -7,10 +7,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from ref_bioplaus import predict
-from ref_bioplaus.__main__ import app
 from ref_bioplaus.experiments.data import hashing, loading
 from ref_bioplaus.experiments.figures import comparison, curves, series
 from ref_bioplaus.experiments.runs import checkpoints, logs, segments
@@ -20,10 +18,12 @@ from ref_bioplaus.experiments.training import loop, opening, starting
 from ref_bioplaus.experiments.training.starting import evaluate, resume, train
 from ref_bioplaus.machine import files
 from tests.conftest import get
-from tests.experiments.data.test_datasets import encoded, own_cache, random_images, write  # noqa: F401
-from tests.experiments.training.test_training import PLAIN, Stopping, of, untimed
+from tests.helpers.commands import command
 from tests.helpers.embedded_data import embedded_data
+from tests.helpers.images import encoded, random_images, write
+from tests.helpers.runs import PLAIN, Stopping, of, untimed
 
+pytestmark = pytest.mark.usefixtures("own_cache")
 SIDES = (5, 3)  # of images, not square
 TINY = {"model": "akrout2019/mlp", "model_options": {"hidden": 4}, "batch": 7, "epochs": 1, "metrics": ()}
 
@@ -35,12 +35,6 @@ def own_folder(folder, names=("u", "v"), shape=SIDES, darker=1, seed=0):
         return [encoded(pixels // darker) for pixels in random_images(n, shape, seed=seed)], [i % 2 for i in range(n)]
 
     return write(folder, names=list(names), train=split(20, seed), test=split(9, seed + 1))
-
-
-def command(*arguments):
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
 
 
 def lines(out):
@@ -256,17 +250,16 @@ def test_an_edited_experiment_is_shown_refused_and_kept(tmp_path, monkeypatch):
     path.write_text(edited)
     before = {p.name: p.read_bytes() for p in out.iterdir()}
     for words in (("resume", out), ("resume", out, "--epochs", 2), ("evaluate", out)):
-        refused = command(*words)
-        assert refused.exit_code == 2
+        refused = command(*words, code=2)
         said = refused.stderr.replace("\n", " ")
         assert "epochs = 20 where the run has 1, seed = 3 where the run has 0: take the edit back, or delete" in said
         assert {p.name: p.read_bytes() for p in out.iterdir()} == before
     with pytest.raises(ExperimentError, match="was edited"):
         train(of(**PLAIN, epochs=1), out, images=embedded_data(), resume=True)
     path.write_text(written.replace("epochs = 1", "epochs = 2"))  # named as an option, too
-    assert command("resume", out, "--epochs", 2).exit_code == 0
+    command("resume", out, "--epochs", 2)
     path.unlink()
-    assert command("resume", out, "--epochs", 3).exit_code == 0
+    command("resume", out, "--epochs", 3)
     assert read(path).epochs == 3
 
 
@@ -357,10 +350,9 @@ def test_a_log_that_lost_lines_is_exit_code_2_and_an_option_goes_on(tmp_path, mo
         monkeypatch.setattr(module, "load_data", lambda experiment, reporter: embedded_data())
     train(of(**PLAIN, epochs=2), tmp_path, images=embedded_data())
     (tmp_path / logs.LOG).unlink()
-    refused = command("resume", tmp_path, "--epochs", 3)
-    assert refused.exit_code == 2
+    refused = command("resume", tmp_path, "--epochs", 3, code=2)
     assert "lacks the records of 3 of 3 measured epochs" in refused.stderr.replace("\n", " ")
-    assert command("resume", tmp_path, "--epochs", 3, "--despite-lost-log").exit_code == 0
+    command("resume", tmp_path, "--epochs", 3, "--despite-lost-log")
     assert [r["epoch"] for r in logs.records(tmp_path)] == [3]
 
 

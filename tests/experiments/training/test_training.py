@@ -12,16 +12,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from ref_bioplaus.__main__ import app
 from ref_bioplaus.conformance.judging import judge
 from ref_bioplaus.conformance.judging.rounding import PRECISIONS, Rounding
 from ref_bioplaus.experiments.runs import checkpoints, folder, logs
 from ref_bioplaus.experiments.runs.checkpoints import CheckpointError
 from ref_bioplaus.experiments.spec.building import Shape, build
 from ref_bioplaus.experiments.spec.checking import checked
-from ref_bioplaus.experiments.spec.experiment import Experiment, ExperimentError, read
+from ref_bioplaus.experiments.spec.experiment import ExperimentError, read
 from ref_bioplaus.experiments.training import loop, measuring, needs, opening
 from ref_bioplaus.experiments.training import starting as training
 from ref_bioplaus.experiments.training.starting import NotFinite, resume, train
@@ -29,65 +27,12 @@ from ref_bioplaus.machine import memory
 from ref_bioplaus.tree import named_leaves, tree_map
 from ref_bioplaus.types import Batch
 from tests.conftest import get
-from tests.helpers import ROOT
+from tests.helpers import ROOT, slow, some_slow
+from tests.helpers.commands import command
 from tests.helpers.embedded_data import embedded_data
+from tests.helpers.runs import PLAIN, Stopping, Untested, arrays, assert_same, of
 
-TIMES = ("images_per_second", "waiting_for_data", "seconds", "memory")
-SMALL = {"model_options": {"width": 8 / 256}, "batch": 100, "epochs": 3, "checkpoint_every": 1000.0}
-PLAIN = {"metrics": ()}  # nothing to compile but the steps
 SCHEDULE = {"kind": "piecewise", "values": [0.05, 0.01], "updates": [7]}
-
-
-def of(**fields):
-    return Experiment(**(SMALL | fields))
-
-
-class Untested:
-    """Data without test images, as the hub's ImageNet once its test images have no labels."""
-
-    test = None
-
-    def __init__(self, data):
-        self.data = data
-
-    def __getattr__(self, name):
-        return getattr(self.data, name)
-
-
-class Stopping:
-    """Data that sends this process a signal while batch number `at` of the run is fetched, or of what it measures."""
-
-    def __init__(self, data, at, number=signal.SIGINT, split="train"):
-        self.data, self.at, self.number, self.split, self.met = data, at, number, split, 0
-
-    def __getattr__(self, name):
-        return getattr(self.data, name)
-
-    def batches(self, split, backend, batch, seed, epoch, start=0, shuffle=True, flatten=False):
-        for found in self.data.batches(split, backend, batch, seed, epoch, start, shuffle, flatten):
-            if split == self.split and shuffle == (split == "train"):
-                self.met += 1
-                if self.met == self.at + shuffle:  # one was fetched for the comparison with backpropagation
-                    os.kill(os.getpid(), self.number)
-            yield found
-
-
-def untimed(records):
-    return [{k: v for k, v in r.items() if k not in TIMES} for r in records]
-
-
-def arrays(run):
-    return {name: run.backend.to_numpy(leaf) for name, leaf in named_leaves(run.state)}
-
-
-def assert_same(a, b):
-    """Every tensor of two runs' states, bit for bit, and every number of their records."""
-    mine, theirs = arrays(a), arrays(b)
-    assert mine.keys() == theirs.keys()
-    for name in mine:
-        assert mine[name].tobytes() == theirs[name].tobytes(), name
-    assert untimed(a.records) == untimed(b.records)
-    assert untimed(logs.records(b.out)) == untimed(b.records)
 
 
 CASES = {
@@ -104,12 +49,18 @@ CASES = {
 }
 
 
-SLOW_TO_COMPILE = ("batch norm", "jax")
+LONG = {  # of the backends, the cases that they compile for long; JAX's batch norm is left out for good
+    "torch": ("schedule", "weight mirror", "dropout", "batch norm"),
+    "jax": ("schedule", "weight mirror", "dropout", "dtp alternating"),
+}
 
 
 @pytest.mark.parametrize(
     ("case", "name"),
-    [(c, n) for c in CASES for n in ("numpy", "torch", "jax") if (c, n) != SLOW_TO_COMPILE],
+    some_slow(
+        [(c, n) for c in CASES for n in ("numpy", "torch", "jax") if (c, n) != ("batch norm", "jax")],
+        lambda case, name: case in LONG.get(name, ()),
+    ),
 )
 def test_a_run_that_was_stopped_goes_on_bit_for_bit(case, name, tmp_path):
     get(name, "float32")
@@ -300,9 +251,10 @@ def test_the_first_step_on_another_backend_is_within_the_judges_score(first, sec
     names = dict(named_leaves(state))
     scores = judge.judge(judge.Expected(names, 0, space.precision.tiny), arrays(moved))
     assert len(scores) > 20
-    worst = judge.worst(scores)
+    worst = max(scores, key=lambda s: s.score)
     assert worst.score < judge.LIMIT, worst
-    assert judge.worst(judge.judge(judge.Expected(names, 0, space.precision.tiny), stored.tensors)).score > judge.LIMIT
+    before = judge.judge(judge.Expected(names, 0, space.precision.tiny), stored.tensors)
+    assert max(s.score for s in before) > judge.LIMIT
 
 
 def test_learning_is_seen_in_the_records(tmp_path):
@@ -693,7 +645,7 @@ def test_the_estimate_counts_statistics():
 # As a library
 
 
-@pytest.mark.parametrize("name", ["numpy", "torch", "jax"])
+@pytest.mark.parametrize("name", ["numpy", slow("torch"), slow("jax")])
 def test_the_example_learns_on_every_backend(name, capsys):
     from ref_bioplaus.experiments.examples import fa_on_mnist
 
@@ -712,7 +664,7 @@ import sys
 sys.path.insert(0, {root!r})
 from tests.helpers.embedded_data import embedded_data
 from ref_bioplaus.experiments import Experiment, train
-from tests.experiments.training.test_training import of
+from tests.helpers.runs import of
 train(of(epochs={epochs}, checkpoint_every=0.0), {out!r}, resume=True, images=embedded_data())
 print("finished")
 """
@@ -755,12 +707,6 @@ def test_sigkill_loses_nothing_but_the_steps_since_the_last_checkpoint(tmp_path)
     assert not list((tmp_path / "killed").glob("*.tmp"))
 
 
-def command(*arguments):
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
-
-
 @pytest.fixture
 def embedded(monkeypatch):
     """The commands train on the embedded images."""
@@ -771,14 +717,12 @@ def embedded(monkeypatch):
 def test_the_commands_train_resume_and_evaluate(tmp_path, embedded):
     out = tmp_path / "run"
     done = command("train", "--algorithm", "KP", "--epochs", 2, "--out", out, "--set", "model_options.width=0.03")
-    assert done.exit_code == 0, done.output
     assert "parameters" in done.output
     assert "Done: epoch 2, step 10" in done.output
-    assert command("resume", out, "--epochs", 3, "--backend", "numpy").exit_code == 0
+    command("resume", out, "--epochs", 3, "--backend", "numpy")
     shown = json.loads(command("evaluate", out, "--checkpoint", "best").stdout)
     assert set(shown) >= {"checkpoint", "train_error", "test_error", "test_loss"}
-    again = command("train", "--experiment", out / "experiment.toml", "--out", tmp_path / "again")
-    assert again.exit_code == 0, again.output
+    command("train", "--experiment", out / "experiment.toml", "--out", tmp_path / "again")
     assert len(logs.records(out)) == 4
     assert (tmp_path / "again" / "experiment.toml").read_text() == (out / "experiment.toml").read_text()
 
@@ -795,9 +739,9 @@ def test_the_data_folder_is_the_one_that_the_command_names(tmp_path, embedded, m
         monkeypatch.setattr(module, "load_data", load)
     out = tmp_path / "run"
     small = ("--set", "model_options.width=0.03")
-    assert command("train", "--epochs", 1, "--data", "here", "--out", out, *small).exit_code == 0
-    assert command("resume", out, "--epochs", 2, "--data", "moved").exit_code == 0
-    assert command("evaluate", out, "--data", "elsewhere").exit_code == 0
+    command("train", "--epochs", 1, "--data", "here", "--out", out, *small)
+    command("resume", out, "--epochs", 2, "--data", "moved")
+    command("evaluate", out, "--data", "elsewhere")
     assert asked == ["here", "moved", "elsewhere"]
 
 
@@ -827,10 +771,8 @@ def test_the_data_folder_is_the_one_that_the_command_names(tmp_path, embedded, m
     ],
 )
 def test_a_mistake_gets_one_sentence_and_exit_code_2(arguments, sentence, tmp_path, embedded):
-    result = command("train", *arguments, "--out", tmp_path / "out")
-    assert result.exit_code == 2
+    result = command("train", *arguments, "--out", tmp_path / "out", code=2)
     assert sentence in result.stderr.replace("\n", " ")
-    assert "Traceback" not in result.output
 
 
 def test_a_library_that_trains_is_imported_late():
