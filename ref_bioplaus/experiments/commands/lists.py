@@ -2,6 +2,7 @@
 
 import typer
 
+from ...registry import catalogue
 from ...showing.terminal import new_console, new_table
 
 catalogue_app = typer.Typer(no_args_is_help=True, help="What there is: algorithms, models, backends, modifications.")
@@ -33,7 +34,5 @@ def modifications() -> None:
 
 def show_catalogue(name: str) -> None:
     """Print one of the catalogue's tables."""
-    from ...registry import catalogue
-
     headings, rows = getattr(catalogue, name)()
     new_console().print(new_table(headings, rows))

@@ -16,6 +16,12 @@ from rich.console import Console
 from rich.text import Text
 
 from ...showing.terminal import bars, complain, new_console, new_table, say
+from .. import papers
+from ..many import jobs as running
+from ..many import search as searching
+from ..many import side_by_side
+from ..many import table as cells
+from ..spec.experiment import ExperimentError, overridden, read
 from .train import BackendName, DataFolder, Epochs, Settings, given, line, sentences
 
 BEST_TRIALS = 6
@@ -41,22 +47,17 @@ def experiments(
     table: Annotated[str | None, typer.Argument(help="A table, to see its numbers. Default: all tables.")] = None,
 ) -> None:
     """The papers' tables, of which every cell is an experiment that `reproduce` runs."""
-    from .. import papers
-    from ..many import table as reproduce
-
     console = new_console()
     if table is None:
         overview = new_table(("table", "column", "dataset", "numbers published", "rows"))
         for found in papers.tables():
             for column in found.columns:
-                cells = {
-                    row.id: found.cells[row.id, column.id] for row in found.rows if (row.id, column.id) in found.cells
-                }
-                count = f"{sum(len(cell.values) for cell in cells.values())}"
-                overview.add_row(*map(Text, (found.name, column.id, column.dataset, count, ", ".join(cells))))
+                rows = [row.id for row in found.rows if (row.id, column.id) in found.cells]
+                count = f"{sum(len(found.cells[row, column.id].values) for row in rows)}"
+                overview.add_row(*map(Text, (found.name, column.id, column.dataset, count, ", ".join(rows))))
         console.print(overview)
         return
-    chosen = sentences(lambda: reproduce.find_table(table))
+    chosen = sentences(lambda: cells.find_table(table))
     say(console, f"{chosen.paper.authors} {chosen.paper.year}, {chosen.source}: {chosen.caption}")
     say(console, f"{', '.join(chosen.quantities)} · {chosen.statistic}")
     numbers = new_table(("row", "method", *(column.id for column in chosen.columns)))
@@ -68,8 +69,6 @@ def experiments(
 
 def paper_numbers(quantities: Iterable[str], cell: Any) -> str:
     """A cell as the paper prints it."""
-    from ..many import side_by_side
-
     if cell is None:
         return ""
     if len(set(cell.missing.values())) == 1 and not cell.values:
@@ -103,22 +102,19 @@ def reproduce(
     Runs that are finished are left as they are, runs that were stopped go on; nothing runs where one of them learned
     with other settings or from other images. The report that is written has every row of the column.
     """
-    from ..many import jobs as runs
-    from ..many import table as program
-
     console = new_console()
     changes = fields(epochs=epochs, data=data, backend=backend, device=device, precision=precision)
 
     def shown() -> None:
-        chosen = sentences(lambda: program.reported(table, column, out, method or ()))
-        show(chosen, sentences(lambda: program.reported(table, column, out)) if method else chosen, out, console)
+        chosen = sentences(lambda: cells.reported(table, column, out, method or ()))
+        show(chosen, sentences(lambda: cells.reported(table, column, out)) if method else chosen, out, console)
 
     if report:
         shown()
         return
-    plan = sentences(lambda: program.planned(table, column, method or (), seeds, out, setting or (), **changes))
-    sentences(lambda: program.check_folder(out))
-    todo = [job for job in plan if not runs.is_finished(job)]
+    plan = sentences(lambda: cells.planned(table, column, method or (), seeds, out, setting or (), **changes))
+    sentences(lambda: cells.check_folder(out))
+    todo = [job for job in plan if not running.is_finished(job)]
     say(console, f"{len(plan)} runs, {len(plan) - len(todo)} of them finished.")
     outcomes, stopped = carry_out(todo, jobs, threads, console, device or ())
     shown()
@@ -133,8 +129,6 @@ def fields(data: Path | None, device: list[str] | None, **named: Any) -> dict[st
 
 def show(report: Any, whole: Any, out: Path, console: Console) -> None:
     """Print a report of the rows that were asked for, and write that of all the column's rows to OUT."""
-    from ..many import side_by_side
-
     say(console, side_by_side.caption(report))
     found = new_table(side_by_side.HEADINGS)
     for column in found.columns[2:]:
@@ -150,9 +144,6 @@ def show(report: Any, whole: Any, out: Path, console: Console) -> None:
 
 def written(report: Any, out: Path) -> tuple[Path, Path]:
     """Write a report. Raises ExperimentError where the folder cannot be written to."""
-    from ..many import side_by_side
-    from ..spec.experiment import ExperimentError
-
     try:
         return side_by_side.write(report, out)
     except OSError as error:
@@ -187,15 +178,13 @@ def search(
 
     Trials that have ended are left as they are, trials that were stopped go on.
     """
-    from ..many import search as program
-
     console = new_console()
     changes = fields(epochs=epochs, data=data, backend=backend, device=device, precision=precision)
 
     def begun():
-        chosen = program.read_ranges(ranges)
+        chosen = searching.read_ranges(ranges)
         base = searched(experiment, table, column, method, changes, setting or ())
-        found = program.Search(base, chosen, out, trials or chosen.trials, seed, held_out)
+        found = searching.Search(base, chosen, out, trials or chosen.trials, seed, held_out)
         return found, [] if report else found.todo()
 
     chosen, todo = sentences(begun)
@@ -228,7 +217,7 @@ def search(
     for sentence in chosen.computed(found["trial"] for found in best):
         say(console, f"{sentence}.")
     if lines and lines[0]["score"] is not None:
-        say(console, f"The best experiment is {out / program.BEST}, all results are in {out / program.RESULTS}.")
+        say(console, f"The best experiment is {out / searching.BEST}, all results are in {out / searching.RESULTS}.")
     finish(outcomes, stopped, console)
 
 
@@ -243,18 +232,15 @@ def searched(
     """The experiment to search, from a file or from a table's cell. Raises ExperimentError."""
     from dataclasses import replace
 
-    from ..many import table as reproduce
-    from ..spec.experiment import ExperimentError, overridden, read
-
     if (path is None) == (table is None) or (table is None) != (method is None):
         raise ExperimentError("Name what to search: either --experiment FILE, or --table, --column and --method.")
     if path is not None:
         base = read(path)
     else:
-        chosen = reproduce.find_table(str(table))
-        by_column = reproduce.find_column(chosen, column)
-        (row,) = reproduce.find_rows(chosen, by_column.id, [str(method)])
-        base = reproduce.experiment_of(chosen.name, by_column.id, row.id)
+        chosen = cells.find_table(str(table))
+        by_column = cells.find_column(chosen, column)
+        (row,) = cells.find_rows(chosen, by_column.id, [str(method)])
+        base = cells.experiment_of(chosen.name, by_column.id, row.id)
     return overridden(replace(base, **changes), settings)
 
 
@@ -267,25 +253,21 @@ def carry_out(
     after_each: Callable[[], Any] | None = None,
 ) -> tuple[list, int | None]:
     """Run jobs and show how they go; their outcomes, and the signal that stopped them."""
-    from ..many import jobs
-
     asked: list[int] = []
     with watcher(console, after_each) as watching:
-        outcomes = jobs.run(todo, parallel, threads, watching, asked, devices)
+        outcomes = running.run(todo, parallel, threads, watching, asked, devices)
     return outcomes, asked[0] if asked else None
 
 
 def finish(outcomes: list, stopped: int | None, console: Console) -> None:
     """Say what did not end well, and stop with the exit code of it."""
-    from ..many import jobs
-
-    failed = [outcome for outcome in outcomes if outcome.end in (jobs.FAILED, jobs.BUSY)]
+    failed = [outcome for outcome in outcomes if outcome.end in (running.FAILED, running.BUSY)]
     for outcome in failed:
         complain(f"{outcome.job.name}: {outcome.sentence}")
     if stopped:
         say(console, "Stopped, with a checkpoint of every run: the same command goes on from there.")
         raise typer.Exit(128 + stopped)
-    if any(outcome.end == jobs.STOPPED for outcome in outcomes):
+    if any(outcome.end == running.STOPPED for outcome in outcomes):
         say(console, "A run was stopped from outside: the same command goes on from its checkpoint.")
         raise typer.Exit(128 + signal.SIGTERM)
     if failed:
@@ -295,9 +277,8 @@ def finish(outcomes: list, stopped: int | None, console: Console) -> None:
 @contextmanager
 def watcher(console: Console, after_each: Callable[[], Any] | None = None):
     """A watcher with a bar for every run in a terminal, and lines in a file."""
-    from ..many import jobs
 
-    class Bars(jobs.Watcher):
+    class Bars(running.Watcher):
         """The runs in a terminal."""
 
         def __init__(self) -> None:

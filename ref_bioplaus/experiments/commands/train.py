@@ -6,16 +6,23 @@ Ctrl-C or SIGTERM, with a checkpoint.
 
 import signal
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from ...machine.files import typed
+from ...backends import BackendError
+from ...machine.environment import keep_freed_memory
+from ...machine.files import NotOrdinary, typed
 from ...showing import terminal
 from ...showing.terminal import fail, new_console, say
+from ..data.loading import DataError
+from ..runs.checkpoints import CheckpointError
+from ..spec.experiment import Experiment, ExperimentError, overridden, read
+from ..training import starting
+from ..training.loop import NotFinite
+from ..training.reporter import Reporter
 
 BackendName = Annotated[str | None, typer.Option(help='The array library, as in `list backends`, or "module:object".')]
 DeviceName = Annotated[str | None, typer.Option(help='"cpu", "cuda", "cuda:1". Default: the library\'s usual one.')]
@@ -89,9 +96,6 @@ def train(
     def work(reporter):
         from dataclasses import replace
 
-        from ..spec.experiment import Experiment, overridden, read
-        from ..training import starting
-
         chosen = Experiment() if experiment is None else read(experiment)
         chosen = overridden(replace(chosen, **given(named)), setting or ())
         if experiment is None and algorithm is None and chosen.algorithm == Experiment().algorithm:
@@ -131,8 +135,6 @@ def resume(
     }  # fmt: skip
 
     def work(reporter):
-        from ..training import starting
-
         return starting.resume(
             out, checkpoint, reporter=reporter, tensorboard=tensorboard, despite_lost_log=despite_lost_log,
             settings=setting or (), **given(changes),
@@ -158,8 +160,6 @@ def evaluate(
     }  # fmt: skip
 
     def measure():
-        from ..training import starting
-
         return starting.evaluate(out, checkpoint, **given(changes))
 
     print(json.dumps(sentences(measure)))
@@ -172,8 +172,6 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
 
 def carry_out(work: Callable) -> None:
     """Run, showing how it goes, and stop with the run's exit code."""
-    from ...machine.environment import keep_freed_memory
-
     keep_freed_memory()
     console = new_console()
     with bars(console) as reporter:
@@ -188,22 +186,11 @@ def carry_out(work: Callable) -> None:
 
 def sentences(work: Callable) -> Any:
     """What `work` returns; what it raises for a user to read becomes a sentence and an exit code."""
-    from ...backends import BackendError
-    from ...machine.files import NotOrdinary
-    from ..runs.checkpoints import CheckpointError
-    from ..spec.experiment import ExperimentError
-    from ..training.loop import NotFinite
-
-    expected: tuple[type[Exception], ...] = (BackendError, CheckpointError, ExperimentError, NotOrdinary, ImportError)
-    with suppress(ImportError):
-        from ..data.loading import DataError
-
-        expected = (*expected, DataError)
     try:
         return work()
     except NotFinite as error:
         fail(str(error), 1)
-    except expected as error:
+    except (BackendError, CheckpointError, DataError, ExperimentError, NotOrdinary, ImportError) as error:
         sentence = str(error)
         fail(sentence if sentence.endswith((".", "?")) else f"{sentence}.")
 
@@ -225,7 +212,6 @@ def line(record: dict[str, Any]) -> str:
 
 def bars(console: Console):
     """A reporter with a bar in a terminal, and a line for every record."""
-    from ..training.reporter import Reporter
 
     class Bars(Reporter):
         """The run in a terminal."""

@@ -10,6 +10,7 @@ from ...machine.files import write_whole
 from ...showing.pages import template
 from ...showing.svg import svg
 from ..data import left_out
+from ..data.loading import DataError
 from ..runs import segments
 from ..runs.checkpoints import CheckpointError
 from ..runs.seeds import shown, spread
@@ -134,8 +135,6 @@ def drawn(runs: Sequence[Run], data: Any = None) -> list[dict[str, str]]:
 
 def unreadable() -> type[Exception]:
     """What is raised where a dataset cannot be read."""
-    from ..data.loading import DataError
-
     return DataError
 
 

@@ -18,11 +18,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ... import backends
+from ...backends import BackendError
 from ...machine import files
 from ...machine.environment import THREADS, keep_freed_memory
+from ...machine.files import NotOrdinary
+from ..data.loading import DataError
 from ..runs import checkpoints
+from ..runs.folder import Busy
 from ..runs.logs import FAILURE, records
 from ..spec.experiment import Experiment, ExperimentError, as_dict, from_dict, named_code
+from ..training import starting
 
 FINISHED, STOPPED, FAILED, BUSY = "finished", "stopped", "failed", "busy"
 WAIT = 0.2  # seconds between looks at signals
@@ -235,11 +241,6 @@ def stop_with_parent() -> None:
 
 def carried_out(experiment: Experiment, out: Path, tell) -> tuple[str, str]:
     """Train, from the newest checkpoint where there is one; how it ended, and a sentence on it."""
-    from ...backends import BackendError
-    from ...machine.files import NotOrdinary
-    from ..data.loading import DataError
-    from ..runs.folder import Busy
-    from ..training import starting
 
     class Teller(starting.Reporter):
         """Every word becomes an event."""
@@ -277,8 +278,6 @@ def carried_out(experiment: Experiment, out: Path, tell) -> tuple[str, str]:
 def check_backends(experiments: Iterable[Experiment]) -> None:
     """Raise BackendError for a backend that is unknown, not installed or named by a file alone, and for words that none
     takes; those installed are not imported."""
-    from ... import backends
-
     installed = backends.installed()
     for e in experiments:
         backends.check_words(e.device, e.dtype, e.precision, e.kernels)

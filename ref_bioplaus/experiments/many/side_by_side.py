@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ...machine.files import visible, write_whole
 from .. import papers
 from ..runs.seeds import Spread, shown
 from ..spec.experiment import as_dict
@@ -113,8 +114,6 @@ def as_fields(result: Result) -> dict[str, Any]:
 
 def write(report: Report, out: Path) -> tuple[Path, Path]:
     """Write the report as a page and as JSON to OUT, and return their paths."""
-    from ...machine.files import visible, write_whole
-
     name = f"{report.table.name.replace('/', '-')}-{report.column.id}"
     paths = out / f"{name}.md", out / f"{name}.json"
     out.mkdir(parents=True, exist_ok=True)

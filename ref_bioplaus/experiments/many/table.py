@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 from ...machine.files import content
 from ...showing.words import one_line
 from .. import papers
-from ..data import left_out
+from ..data import left_out, loading
+from ..data.loading import other_count
 from ..runs import checkpoints, logs, segments
 from ..runs.folder import check_checkpoint, check_same, check_unedited
 from ..runs.logs import FAILURE, records, stored
@@ -217,8 +218,6 @@ def check_begun(job: Job) -> None:
 
 def check_images(job: Job, before: Experiment, newest: Sequence[Path]) -> None:
     """Raise ExperimentError where a run learned from other images than those of the folder that is named now."""
-    from ..data import loading
-
     now = job.experiment
     if now.data is None or (before.data is not None and Path(now.data).resolve() == Path(before.data).resolve()):
         return
@@ -309,8 +308,6 @@ def result(
 
 def other_images(out: Path, mine: Experiment) -> list[str]:
     """A sentence where a run's newest checkpoint tells of another number of training images than the dataset has."""
-    from ..data.loading import other_count
-
     images = [checkpoints.header_of(path).get("images") for path in checkpoints.found(out)[:1]]
     told = [other_count(str(mine.dataset), count + mine.held_out) for count in images if count is not None]
     return [f"learned from {text}" for text in told if text]

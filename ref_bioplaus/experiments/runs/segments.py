@@ -25,6 +25,7 @@ from ...backends import Backend
 from ...machine.environment import THREADS, cores, processor, versions
 from ..data import hashing
 from ..data.contract import Data
+from ..data.loading import EMBEDDED, KNOWN
 from ..spec.differences import differences
 from ..spec.experiment import ADJUSTABLE, OWN, Experiment, as_dict
 
@@ -58,8 +59,6 @@ def description(experiment: Experiment, backend: Backend, data: Data) -> dict[st
 
 def images(experiment: Experiment, data: Data) -> dict[str, Any]:
     """Which images: what they are called, how many there are, and their hash."""
-    from ..data.loading import EMBEDDED, KNOWN
-
     as_named = None
     if experiment.dataset in (EMBEDDED, *KNOWN) and hasattr(data, "recognised"):
         as_named = data.recognised == experiment.dataset
