@@ -18,8 +18,7 @@ from ref_bioplaus.experiments.data import inside, streaming
 from ref_bioplaus.experiments.many import jobs
 from ref_bioplaus.experiments.runs import folder
 from ref_bioplaus.machine import environment, files, locking
-from tests.helpers import ROOT
-from tests.project.test_house_rules import SOURCES
+from tests.helpers import ROOT, SOURCES
 
 LACKING = {  # on Windows, or on macOS
     "os": "chown fchmod fork getloadavg getpgid getuid geteuid killpg mkfifo nice sched_getaffinity sched_setaffinity "

@@ -39,30 +39,24 @@ def alone(out: Path) -> Iterator[None]:
     link or a folder.
     """
     made = not exists(out)
-    with ExitStack() as held:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            held.enter_context(locking.locked(out))
-        except files.NotOrdinary:
-            raise
-        except BlockingIOError as error:
-            raise Busy(f"Another process is running {out}: wait for it, or name another folder.") from error
-        except OSError as error:
-            raise not_writable(out, error) from error
-        try:
-            for name in (EXPERIMENT, LOG, FAILURE, checkpoints.BEST):
-                files.check_place(out / name)  # before what is there is read
-        except NotOrdinary:
-            raise
-        except OSError as error:  # a name too long for anything in the folder
-            raise not_writable(out, error) from error
-        try:
+    try:
+        with ExitStack() as held:
+            try:
+                out.mkdir(parents=True, exist_ok=True)
+                held.enter_context(locking.locked(out))
+                for name in (EXPERIMENT, LOG, FAILURE, checkpoints.BEST):
+                    files.check_place(out / name)  # before what is there is read
+            except NotOrdinary:
+                raise
+            except BlockingIOError as error:
+                raise Busy(f"Another process is running {out}: wait for it, or name another folder.") from error
+            except OSError as error:  # also a name too long for anything in the folder
+                raise not_writable(out, error) from error
             yield
-        finally:
-            held.close()
-            if made:
-                with suppress(OSError):
-                    out.rmdir()
+    finally:
+        if made:
+            with suppress(OSError):
+                out.rmdir()
 
 
 def not_writable(out: Path, error: OSError) -> ExperimentError:

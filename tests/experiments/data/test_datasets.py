@@ -19,20 +19,15 @@ from ref_bioplaus.experiments.data import augmentation, loading, streaming
 from ref_bioplaus.experiments.data.loading import DataError
 from ref_bioplaus.experiments.spec.experiment import Experiment, read
 from ref_bioplaus.experiments.training.starting import train
-from ref_bioplaus.machine import environment as machine_environment
 from ref_bioplaus.tree import named_leaves
 from tests.conftest import get
 from tests.helpers import ROOT, slow
-from tests.helpers.images import NAMES, SHAPE, encoded, random_images, write
+from tests.helpers.images import NAMES, SHAPE, encoded, labels_for, random_images, write
 
 hf = pytest.importorskip("datasets")
 REAL = Path(os.environ.get("REF_BIOPLAUS_DATA", ROOT.parent / "shared" / "data"))
 pytestmark = pytest.mark.usefixtures("own_cache")
 LIBRARIES = [name for name in ("numpy", "torch", "jax", "array-api-strict") if name in backends.installed()]
-
-
-def labels_for(n):
-    return [i % 3 for i in range(n)]
 
 
 @pytest.fixture(scope="module")
@@ -504,8 +499,8 @@ def test_what_was_decoded_does_not_lie_where_the_next_task_writes():
     decoders = streaming.Decoders({}, (2, 3, 1), 0)
     decoders.slots = np.ones((1, streaming.PART, 2, 3, 1), np.uint8)
     done = Future()
-    done.set_result(None)
-    pixels = decoders.take(streaming.Task(done, 0, 5))
+    done.set_result((None, []))
+    pixels, _ = decoders.take(streaming.Task(done, 0, 5))
     assert decoders.free == [0]
     decoders.slots[0] = 0
     assert np.array_equal(pixels, np.ones((5, 2, 3, 1), np.uint8))
@@ -517,7 +512,7 @@ def test_prefetching_is_bounded(varied, monkeypatch):
     data = loading.load("x", varied, augmentation="random-resized-crop-9", normalise=False, workers=0)
     data.workers = 0
     monkeypatch.setattr(streaming, "AHEAD", 3)
-    monkeypatch.setattr(machine_environment, "cores", lambda: 1)
+    monkeypatch.setattr(streaming, "cores", lambda: 1)
     submitted = []
     submit = streaming.Decoders.submit
     monkeypatch.setattr(streaming.Decoders, "submit", lambda self, *a: (submitted.append(1), submit(self, *a))[1])
@@ -571,10 +566,10 @@ def test_an_image_of_another_size_met_late_is_named(tmp_path, monkeypatch):
 SCRIPT = """
 import os, signal, sys, time
 from ref_bioplaus import backends
-from ref_bioplaus.experiments import datasets
+from ref_bioplaus.experiments.data import loading
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-    data = datasets.load("x", sys.argv[1], augmentation="random-resized-crop-9", normalise=False, workers=2)
+    data = loading.load("x", sys.argv[1], augmentation="random-resized-crop-9", normalise=False, workers=2)
     batches = data.batches("train", backends.get("numpy"), 2, 0, 0)
     next(batches)
     print(*data.decoders.executor._processes, flush=True)

@@ -22,11 +22,11 @@ pytest.importorskip("PIL")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 ASK = """
 import sys
-from ref_bioplaus.experiments import datasets
+from ref_bioplaus.experiments.data import loading
 try:
     config = sys.argv[1] if sys.argv[1:] else None
-    print("images:", datasets.load("some/name", normalise=False, config=config).train.count)
-except datasets.DataError as error:
+    print("images:", loading.load("some/name", normalise=False, config=config).train.count)
+except loading.DataError as error:
     print(error)
 """
 

@@ -17,7 +17,7 @@ from ref_bioplaus.experiments.spec.experiment import Experiment
 from ref_bioplaus.experiments.training.reporter import Reporter
 from ref_bioplaus.experiments.training.starting import evaluate, resume, train
 from ref_bioplaus.tree import named_leaves
-from tests.experiments.data.test_datasets import encoded, hf, labels_for, own_cache, random_images, write  # noqa: F401
+from tests.helpers.images import encoded, labels_for, random_images, write
 
 BAD = (3, 8)  # of the training images, one of them the first that is looked at in a batch of its own
 WAYS = [{"stream": False}, {"stream": True, "workers": 0}, {"stream": True, "workers": 1}]

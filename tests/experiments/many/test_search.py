@@ -253,7 +253,7 @@ def test_what_a_trial_reached_before_its_loss_was_not_finite_does_not_count(tmp_
     found = search.Search(BASE, ranges, tmp_path, 1)
     job = found.job(0)
     job.out.mkdir()
-    record = {"step": 5, "epoch": 1, "train_loss": 1.0, "validation_error": 20.0}
+    record = {"step": 5, "epoch": 1, "seconds": 1.0, "train_loss": 1.0, "validation_error": 20.0}
     (job.out / logs.LOG).write_text(json.dumps(record) + "\n")
     assert found.line(0, job)["score"] == 20.0
     (job.out / logs.FAILURE).write_text("The loss is not finite.")

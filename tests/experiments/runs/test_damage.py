@@ -17,8 +17,8 @@ from ref_bioplaus.experiments.runs.checkpoints import BEST, CheckpointError, nam
 from ref_bioplaus.experiments.spec.experiment import ExperimentError
 from ref_bioplaus.experiments.training.starting import resume, train
 from ref_bioplaus.machine import files
-from tests.experiments.training.test_training import PLAIN, assert_same, of
 from tests.helpers.embedded_data import embedded_data
+from tests.helpers.runs import PLAIN, assert_same, of
 
 TABLE, COLUMN, ROW = "bartunov2018/table1", "mnist-fc", "backprop"
 PLACE = f"{TABLE}/{COLUMN}/{ROW}/seed-0"

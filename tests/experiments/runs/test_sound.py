@@ -17,8 +17,8 @@ from ref_bioplaus.experiments.spec.experiment import ExperimentError, read
 from ref_bioplaus.experiments.training import loop, starting
 from ref_bioplaus.experiments.training.starting import NotFinite, resume, train
 from ref_bioplaus.machine import files
-from tests.experiments.training.test_training import PLAIN, Stopping, assert_same, of
 from tests.helpers.embedded_data import embedded_data
+from tests.helpers.runs import PLAIN, Stopping, assert_same, of
 
 SGD = {"name": "sgd", "eta": 0.05, "momentum": 0.9}
 TURN = 10  # updates, after which the rate is huge; an epoch has 5
