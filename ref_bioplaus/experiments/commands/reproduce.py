@@ -5,7 +5,6 @@ SIGTERM, with a checkpoint of every run.
 """
 
 import signal
-import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +21,7 @@ from ..many import search as searching
 from ..many import side_by_side
 from ..many import table as cells
 from ..spec.experiment import ExperimentError, overridden, read
-from .train import BackendName, DataFolder, Epochs, Settings, given, line, sentences
+from .train import BackendName, Bar, DataFolder, Epochs, Settings, given, sentences
 
 BEST_TRIALS = 6
 EVERY = 60.0  # seconds between the lines of a run where no terminal shows its bar
@@ -282,29 +281,15 @@ def watcher(console: Console, after_each: Callable[[], Any] | None = None):
         """The runs in a terminal."""
 
         def __init__(self) -> None:
-            self.tasks: dict[str, Any] = {}
-            self.last: dict[str, float] = {}
+            self.bars: dict[str, Bar] = {}
 
         def begun(self, job):
-            self.tasks[job.name] = rich.add_task(job.name, total=None)
             say(console, f"{job.name}: {job.out}")
-
-        def event(self, job, event):
-            task = self.tasks[job.name]
-            if event["event"] == "start":
-                rich.update(task, total=event["steps"], completed=event["done"])
-            elif event["event"] == "progress":
-                rich.update(task, completed=event["step"])
-            elif event["event"] == "note":
-                say(console, f"{job.name}: {event['sentence']}")
-            elif not console.is_terminal and time.monotonic() - self.last.get(job.name, -EVERY) >= EVERY:
-                self.last[job.name] = time.monotonic()
-                say(console, f"{job.name}: {line(event['record'])}")
-            else:
-                rich.update(task, description=f"{job.name}, epoch {event['record']['epoch']}")
+            self.bars[job.name] = Bar(console, rich, job.name, EVERY)
+            return self.bars[job.name]
 
         def ended(self, outcome):
-            rich.remove_task(self.tasks.pop(outcome.job.name))
+            rich.remove_task(self.bars.pop(outcome.job.name).task)
             say(console, f"{outcome.job.name}: {outcome.sentence}")
             if after_each is not None:
                 after_each()

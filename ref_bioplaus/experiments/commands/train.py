@@ -5,18 +5,19 @@ Ctrl-C or SIGTERM, with a checkpoint.
 """
 
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.progress import Progress
 
 from ...backends import BackendError
 from ...machine.environment import keep_freed_memory
 from ...machine.files import NotOrdinary, typed
-from ...showing import terminal
-from ...showing.terminal import fail, new_console, say
+from ...showing.terminal import bars, fail, new_console, say
 from ..data.loading import DataError
 from ..runs.checkpoints import CheckpointError
 from ..spec.experiment import Experiment, ExperimentError, overridden, read
@@ -174,8 +175,8 @@ def carry_out(work: Callable) -> None:
     """Run, showing how it goes, and stop with the run's exit code."""
     keep_freed_memory()
     console = new_console()
-    with bars(console) as reporter:
-        run = sentences(lambda: work(reporter))
+    with bars(console) as rich:
+        run = sentences(lambda: work(Bar(console, rich)))
     last = run.records[-1] if run.records else {}
     if run.finished:
         say(console, f"Done: {line(last)}. The log is {run.out / 'log.jsonl'}.")
@@ -210,34 +211,39 @@ def line(record: dict[str, Any]) -> str:
     return ", ".join(shown)
 
 
-def bars(console: Console):
-    """A reporter with a bar in a terminal, and a line for every record."""
+class Bar(Reporter):
+    """A run as a bar in a terminal, where there is one, and its notes and records as lines.
 
-    class Bars(Reporter):
-        """The run in a terminal."""
+    name: of one among others. every: seconds between its lines; a bar of a name has its records instead.
+    """
 
-        def __init__(self) -> None:
-            self.rich = terminal.bars(console)
-            self.task = self.rich.add_task("step")
+    def __init__(self, console: Console, rich: Progress, name: str = "", every: float = 0.0):
+        self.console, self.rich, self.name, self.every = console, rich, name, every
+        self.task = rich.add_task(name or "step", total=None)
+        self.last = -every  # when a line was printed
 
-        def __enter__(self):
-            self.rich.start()
-            return self
+    def say(self, sentence: str) -> None:
+        """A line of this run."""
+        say(self.console, f"{self.name}: {sentence}" if self.name else sentence)
 
-        def __exit__(self, *error):
-            self.rich.stop()
+    def note(self, sentence):
+        """A line."""
+        self.say(sentence)
 
-        def note(self, sentence):
-            say(console, sentence)
+    def start(self, steps, done):
+        """How long the bar is."""
+        self.rich.update(self.task, total=steps, completed=done)
 
-        def start(self, steps, done):
-            self.rich.update(self.task, total=steps, completed=done)
+    def progress(self, step, loss):
+        """How far it is."""
+        self.rich.update(self.task, completed=step)
+        if not self.name:
+            self.rich.update(self.task, description="step" if loss is None else f"loss {loss:.4g}")
 
-        def progress(self, step, loss):
-            described = "step" if loss is None else f"loss {loss:.4g}"
-            self.rich.update(self.task, completed=step, description=described)
-
-        def record(self, record):
-            say(console, line(record))
-
-    return Bars()
+    def record(self, record):
+        """A line, or an epoch behind the bar's name."""
+        if self.name and self.console.is_terminal:
+            self.rich.update(self.task, description=f"{self.name}, epoch {record['epoch']}")
+        elif time.monotonic() - self.last >= self.every:
+            self.last = time.monotonic()
+            self.say(line(record))

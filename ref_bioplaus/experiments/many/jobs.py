@@ -29,6 +29,7 @@ from ..runs.folder import Busy
 from ..runs.logs import FAILURE, records
 from ..spec.experiment import Experiment, ExperimentError, as_dict, from_dict, named_code
 from ..training import starting
+from ..training.reporter import Reporter
 
 FINISHED, STOPPED, FAILED, BUSY = "finished", "stopped", "failed", "busy"
 WAIT = 0.2  # seconds between looks at signals
@@ -61,13 +62,11 @@ class Outcome(NamedTuple):
 
 
 class Watcher:
-    """Told how jobs go; this one keeps quiet. event: {"event": "start", "note", "progress", "record", ...}."""
+    """Told how jobs go; this one keeps quiet."""
 
-    def begun(self, job: Job) -> None:
-        """A job's process has started."""
-
-    def event(self, job: Job, event: Mapping[str, Any]) -> None:
-        """Something that the job's reporter was told."""
+    def begun(self, job: Job) -> Reporter:
+        """A job's process has started; who is told how its run goes."""
+        return Reporter()
 
     def ended(self, outcome: Outcome) -> None:
         """A job is over."""
@@ -100,14 +99,13 @@ def run(
                 if devices:
                     device = devices[slot % len(devices)]
                     job = job._replace(experiment=replace(job.experiment, device=device))
-                running[slot] = Process(job, slot, shares[slot], events)
-                watcher.begun(job)
+                running[slot] = Process(job, slot, shares[slot], events, watcher.begun(job))
             try:
                 slot, event = events.get(timeout=WAIT)
             except queue.Empty:
                 continue
             if event is not None:
-                running[slot].hear(event, watcher)
+                running[slot].hear(**event)
                 continue
             outcomes.append(running.pop(slot).outcome())
             watcher.ended(outcomes[-1])
@@ -150,8 +148,8 @@ def cores(parallel: int, threads: int | None) -> list[list[int]]:
 class Process:
     """A job's process, and a thread that listens to it."""
 
-    def __init__(self, job: Job, slot: int, share: list[int], events: queue.SimpleQueue):
-        self.job, self.end, self.sentence = job, FAILED, ""
+    def __init__(self, job: Job, slot: int, share: list[int], events: queue.SimpleQueue, reporter: Reporter):
+        self.job, self.end, self.sentence, self.reporter = job, FAILED, "", reporter
         environment = os.environ | (dict.fromkeys(THREADS, str(len(share))) if share else {})
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-c", START, PLACE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -181,12 +179,12 @@ class Process:
         self.process.wait()
         events.put((slot, None))
 
-    def hear(self, event: dict[str, Any], watcher: Watcher) -> None:
-        """Keep how the job ends; the rest is for the watcher."""
-        if event["event"] == "end":
-            self.end, self.sentence = event["end"], event["sentence"]
+    def hear(self, event: str, **values: Any) -> None:
+        """Keep how the job ends; the rest is for the reporter, whose methods events are named by."""
+        if event == "end":
+            self.end, self.sentence = values["end"], values["sentence"]
         else:
-            watcher.event(self.job, event)
+            getattr(self.reporter, event)(**values)
 
     def outcome(self) -> Outcome:
         """How the job ended, when its process has."""
@@ -242,7 +240,7 @@ def stop_with_parent() -> None:
 def carried_out(experiment: Experiment, out: Path, tell) -> tuple[str, str]:
     """Train, from the newest checkpoint where there is one; how it ended, and a sentence on it."""
 
-    class Teller(starting.Reporter):
+    class Teller(Reporter):
         """Every word becomes an event."""
 
         def note(self, sentence):
