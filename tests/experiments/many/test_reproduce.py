@@ -566,7 +566,7 @@ def test_jobs_side_by_side_share_the_devices(tmp_path, monkeypatch):
     class Instant:
         """A process that has ended when it begins."""
 
-        def __init__(self, job, slot, share, events):
+        def __init__(self, job, slot, share, events, reporter):
             taken.append((slot, job.experiment.device))
             self.job, self.process = job, SimpleNamespace(terminate=lambda: None)
             events.put((slot, None))
