@@ -7,12 +7,14 @@ BIN := .venv/bin
 demo: .venv/ready
 	$(BIN)/ref-bioplaus demo
 
-test: .venv/ready lint types
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-# The tests, too, that mostly wait for a compiler.
-test-all: .venv/ready lint types
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m ""
+test: .venv/ready lint types
+	$(PYTEST)
+
+# And then the tests that are marked slow, which mostly wait for a compiler.
+test-all: test
+	$(PYTEST) -m slow
 
 # A million comparisons of what a caller can still reach around compiled steps: all algorithms, modes and libraries.
 ownership: .venv/ready
