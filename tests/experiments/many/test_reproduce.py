@@ -475,7 +475,7 @@ def is_free(folder):
 
 
 def both_methods(out):
-    return command("--method", "bp", "--method", "dfa", "--jobs", 2, "--epochs", EPOCHS, "--out", out, *QUICK)
+    return words("--method", "bp", "--method", "dfa", "--jobs", 2, "--epochs", EPOCHS, "--out", out, *QUICK)
 
 
 @pytest.fixture(scope="module")
