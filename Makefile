@@ -7,12 +7,14 @@ BIN := .venv/bin
 demo: .venv/ready
 	$(BIN)/ref-bioplaus demo
 
-test: .venv/ready lint types
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-# The tests, too, that mostly wait for a compiler.
-test-all: .venv/ready lint types
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m ""
+test: .venv/ready lint types
+	$(PYTEST)
+
+# And then the tests that are marked slow, which mostly wait for a compiler.
+test-all: test
+	$(PYTEST) -m slow
 
 # The oldest versions that pyproject.toml permits, on the tests that touch what is not ours, but for those that take long.
 TOUCHING := tests/project/test_oldest.py tests/project/test_security.py tests/library/test_naming.py \

@@ -6,11 +6,23 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")  # several test processes share the machine
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import hashlib
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 
 from ref_bioplaus import backends
 from ref_bioplaus.backends.numpy_.backend import NumpyBackend
+from ref_bioplaus.machine.environment import processor
+from tests.helpers import ROOT
+
+# What JAX has compiled is kept for the other worker and the next run: the same program, the same bits. A processor that
+# lacks another's instructions has a folder of its own; `make clean` takes them away, and nothing depends on them.
+KEPT = ROOT / ".pytest_cache" / f"jax-{hashlib.sha256(processor().encode()).hexdigest()[:8]}"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(KEPT))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
 
 
 class ReadOnlyArray(np.ndarray):
@@ -72,3 +84,19 @@ def own_cache(tmp_path_factory):
         hf.disable_progress_bars()
         yield
         hf.enable_progress_bars()
+
+
+@pytest.fixture
+def quick_compiler(monkeypatch):
+    """JAX's compiler without most of its passes, here and in processes that the test starts: for tests of structure,
+    resuming and sentences, which mostly wait for it. What was compiled so is forgotten: others see JAX as users do."""
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    if find_spec("jax") is None:
+        yield
+        return
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()

@@ -33,7 +33,7 @@ def host(backend, tree):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_every_leaf_has_its_dtype_and_place(name, dtype):
+def test_every_leaf_has_its_dtype_and_place(name, dtype, quick_compiler):
     backend = get(name, dtype)
     algorithm, state, b = prepared(backend)
     state, info = backend.compile(algorithm.modes["learn"])(state, b)
@@ -44,7 +44,7 @@ def test_every_leaf_has_its_dtype_and_place(name, dtype):
 
 
 @pytest.mark.parametrize("name", ["torch", "jax"])
-def test_bfloat16_runs(name):
+def test_bfloat16_runs(name, quick_compiler):
     backend = get(name, "bfloat16")
     for architecture in ("conv", "ResNet, BN after ReLU"):
         algorithm, state, b = prepared(backend, GRADIENT[architecture]())
@@ -230,7 +230,7 @@ def test_built_in_backends_are_entry_points_too():
 
 
 @pytest.mark.slow(reason=COMPILING)
-def test_float64_in_jax_leaves_float32_runs_alone():
+def test_float64_in_jax_leaves_float32_runs_alone(quick_compiler):
     """x64 is process-wide: a float32 run before and after it is the same, bit for bit."""
     pytest.importorskip("jax")
     script = textwrap.dedent("""

@@ -9,6 +9,8 @@ from ref_bioplaus.experiments.demo.agreement import relative
 from ref_bioplaus.network import forward
 from ref_bioplaus.tree import leaves, named_leaves, tree_map, unflatten
 
+QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # it runs once
+
 
 def torch_gradients(network, loss, state, x, y):
     """Gradients of the mean loss by torch.autograd, as a NumPy tree in the shape of the parameters."""
@@ -33,7 +35,7 @@ def jax_gradients(network, loss, state, x, y):
         trace, _ = forward(network, params, state.stats, jnp.asarray(x), (state.key, "step", state.t))
         return jnp.mean(loss.value(trace.h[-1], jnp.asarray(y)))
 
-    grads = jax.jit(jax.grad(objective))(state.forward.params)
+    grads = jax.jit(jax.grad(objective), compiler_options=QUICKLY)(state.forward.params)
     return unflatten(state.forward.params, [np.asarray(g) for g in leaves(grads)])
 
 

@@ -325,7 +325,7 @@ def test_images_go_to_the_device_once(colour, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["numpy", "jax"])
-def test_what_was_on_a_device_goes_with_its_backend(colour, name):
+def test_what_was_on_a_device_goes_with_its_backend(colour, name, quick_compiler):
     get(name, "float32")
     for augmented in ("none", "flip-crop"):
         data, functions = loading.load("x", colour, augmentation=augmented), set()

@@ -10,13 +10,13 @@ from matplotlib.text import Text
 
 from ref_bioplaus.experiments.figures import comparison, curves, mosaics, series
 from ref_bioplaus.experiments.runs import checkpoints
-from ref_bioplaus.experiments.spec.experiment import Experiment, ExperimentError
+from ref_bioplaus.experiments.spec.experiment import ExperimentError
 from ref_bioplaus.experiments.training import opening
 from ref_bioplaus.experiments.training.starting import train
 from tests.helpers.commands import command
 from tests.helpers.embedded_data import embedded_data
+from tests.helpers.runs import of
 
-SMALL = {"model_options": {"width": 8 / 256}, "batch": 100, "epochs": 2, "checkpoint_every": 1000.0}
 RUNS = {
     "fa-0": {"algorithm": "feedback-alignment"},
     "fa-1": {"algorithm": "feedback-alignment", "seed": 1},
@@ -40,7 +40,7 @@ def data():
 def runs(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("runs")
     for name, fields in RUNS.items():
-        train(Experiment(**(SMALL | fields)), folder / name, images=data)
+        train(of(epochs=2, **fields), folder / name, images=data)
     return {name: series.read(folder / name) for name in RUNS}
 
 

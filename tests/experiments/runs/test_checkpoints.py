@@ -200,7 +200,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_the_one_before(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("name", ["torch", "jax"])
-def test_bfloat16_is_kept_exactly(name, tmp_path):
+def test_bfloat16_is_kept_exactly(name, tmp_path, quick_compiler):
     from ref_bioplaus import losses, optimizers
     from ref_bioplaus.algorithms import backprop
     from ref_bioplaus.tree import named_leaves

@@ -62,7 +62,7 @@ LONG = {  # of the backends, the cases that they compile for long; JAX's batch n
         lambda case, name: case in LONG.get(name, ()),
     ),
 )
-def test_a_run_that_was_stopped_goes_on_bit_for_bit(case, name, tmp_path):
+def test_a_run_that_was_stopped_goes_on_bit_for_bit(case, name, tmp_path, quick_compiler):
     get(name, "float32")
     experiment = replace(CASES[case], backend=name)
     whole = train(experiment, tmp_path / "whole", images=embedded_data())
@@ -646,7 +646,7 @@ def test_the_estimate_counts_statistics():
 
 
 @pytest.mark.parametrize("name", ["numpy", slow("torch"), slow("jax")])
-def test_the_example_learns_on_every_backend(name, capsys):
+def test_the_example_learns_on_every_backend(name, capsys, quick_compiler):
     from ref_bioplaus.experiments.examples import fa_on_mnist
 
     get(name, "float32")
