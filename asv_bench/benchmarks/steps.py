@@ -8,7 +8,7 @@ from asv_bench import memory
 from asv_bench.cases import native, steps
 from asv_bench.flops import step_flops
 from asv_bench.measure import interleaved, peaks, warm_up
-from asv_bench.native import native_forms, on_gpu
+from asv_bench.native import native_forms
 from asv_bench.workloads import METHODS, WORKLOADS, Training, methods_of
 
 from .common import BACKENDS, SECONDS, backend_for, workload
@@ -50,7 +50,7 @@ class Steps:
     def track_fraction_of_peak(self, backend, name, method):
         """Counted operations over a product's or convolution's peak, measured here."""
         median = interleaved({method: self.training}, SECONDS / 2).median(method)
-        peak = max(peaks(device="cuda" if on_gpu(self.backend) else "cpu").values())
+        peak = max(peaks(device="cuda" if self.backend.on_gpu else "cpu").values())
         return step_flops(self.training.network, method, workload(name).batch) / median / peak
 
     def track_ratio_to_backprop(self, backend, name, method):

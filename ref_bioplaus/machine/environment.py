@@ -9,7 +9,6 @@ import sys
 from contextlib import chdir
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -68,19 +67,6 @@ def ask_for_determinism() -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     if XLA_DETERMINISTIC not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} --{XLA_DETERMINISTIC}=true".strip()
-
-
-def make_deterministic(backend: Backend) -> None:
-    """Let torch choose deterministic kernels on a GPU, for the rest of the process.
-
-    CuPy has no such mode: the backend's kernels for it add nothing up in an order that is left to chance.
-    """
-    if backend.name == "torch" and getattr(backend.device, "type", "cpu") == "cuda":
-        import torch
-
-        torch.use_deterministic_algorithms(True)
-        settings: Any = torch.utils.deterministic
-        settings.fill_uninitialized_memory = False  # every kernel writes all of its result
 
 
 def versions(backend: Backend) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """What is recorded of a run: errors of a whole split, and how learning differs from backpropagation on one batch."""
 
-import resource
 from collections.abc import Iterable
 
 import numpy as np
@@ -68,18 +67,6 @@ def measured(backend: Backend, measure, state: State, batches: Iterable[Batch]) 
         if classes > TOP:
             found["top5_error"] = 100.0 * int(np.count_nonzero(places >= TOP)) / len(places)
     return found
-
-
-def peak_memory(backend: Backend) -> int | None:
-    """The most bytes held so far: on the device where it says so, and otherwise by this process."""
-    found = backend.device
-    if backend.name == "torch" and getattr(found, "type", "cpu") == "cuda":
-        import torch
-
-        return int(torch.cuda.max_memory_allocated(found))
-    if backend.name == "jax" and found.platform != "cpu":
-        return (found.memory_stats() or {}).get("peak_bytes_in_use")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def with_targets(batch: Batch, built: Built) -> Batch:
