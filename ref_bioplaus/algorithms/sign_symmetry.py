@@ -59,12 +59,16 @@ def fan_out_scale(linear, W, B_0, address, kernels):
 RULES = (uniform, batch_random, initial_magnitude, strict_norm, fan_out_scale)
 
 
+def magnitudes_at(state, l):
+    """The address of M_t of layer l."""
+    return (state.key, "sign_symmetry", state.t, l)
+
+
 def sign_feedback(network, state, l, rule=strict_norm, symmetric_output=False, **others):
     """B_l at this step; options as in `sign_symmetry`."""
     W, B_0 = (path.params[l].W if path.params else None for path in (state.forward, state.feedback))
     symmetric = symmetric_output and l == network.weighted[-1]
-    address = (state.key, "sign_symmetry", state.t, l)
-    return W if symmetric else rule(network[l].linear, W, B_0, address, network.kernels)
+    return W if symmetric else rule(network[l].linear, W, B_0, magnitudes_at(state, l), network.kernels)
 
 
 def sign_symmetry(

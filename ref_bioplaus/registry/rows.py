@@ -7,7 +7,7 @@ algorithm outside of its file stands in its row; a row that says nothing is aske
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from .. import algorithms, losses, modifications
+from .. import algorithms, losses, modifications, optimizers
 from ..network import Network
 from ..showing.words import nearest
 from ..types import NO_PARAMS, Algorithm, Array, LayerParams, Loss, Optimizer, State
@@ -65,6 +65,13 @@ class Row(NamedTuple):
     def recipe(self, network: str = "fc") -> Recipe:
         """The rates to learn with on one of the demo's networks, where nobody says otherwise."""
         return self.recipes.get(network, DEFAULT_INVERSE if self.inverses else DEFAULT)
+
+    def taught(self, network: Network, loss: Loss, by: str = "fc") -> Algorithm:
+        """The algorithm, with the optimizers and options of a recipe."""
+        eta, momentum, decay, adam, inverse_eta, options = self.recipe(by)
+        optimizer = optimizers.adam(eta, decay=decay) if adam else optimizers.sgd(eta, momentum, decay=decay)
+        inverse = optimizers.adam(inverse_eta) if self.inverses else None
+        return self.build(network, loss, optimizer, inverse, **options)
 
     @property
     def short(self) -> str:

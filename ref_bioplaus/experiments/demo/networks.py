@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ... import losses, optimizers
+from ... import losses
 from ...backends import Backend
 from ...linear import dense, locally_connected
 from ...local import bias, flatten, tanh, unit_bias
@@ -36,10 +36,7 @@ class Architecture(NamedTuple):
         units = CLASSES + (AUXILIARY_UNITS if row.auxiliary else 0)
         network = self.build(image, units, small).with_kernels(backend.kernels).with_dtype(backend.dtype)
         loss = task_loss(row, losses.cross_entropy(), CLASSES)
-        eta, momentum, decay, adam, inverse_eta, options = row.recipe(self.name)
-        optimizer = optimizers.adam(eta, decay=decay) if adam else optimizers.sgd(eta, momentum, decay=decay)
-        inverse = optimizers.adam(inverse_eta) if row.inverses else None
-        return network, loss, row.build(network, loss, optimizer, inverse, **options)
+        return network, loss, row.taught(network, loss, self.name)
 
 
 def fully_connected(image: tuple[int, ...], units: int, small: bool) -> Network:

@@ -142,7 +142,7 @@ def algorithm_parameters(row: registry.Row) -> dict[str, Any]:
     """The options that a row's algorithm takes, and their defaults."""
     given = ("network", "loss", "optimizer", "inverse_optimizer", "options")
     own = parameters_of(row.make, *given)
-    if row.inverses:
+    if "options" in parameters_of(row.make):
         shared = parameters_of(algorithms.target_propagation.target_propagation, *given)
         own |= {name: shared[name] for name in ("noise", "schedule", "inverse", "initializer", "inverse_initializer")}
     return own
@@ -311,7 +311,7 @@ def first_state(experiment: Experiment, built: Built, backend: Backend | None) -
 def check_noise(row: registry.Row, network: Network) -> None:
     """Raise ExperimentError where noise is given by layer, but not for every layer whose inverse is learned."""
     noise = row.options.get("noise")
-    last = network.L - 1 if row.name.startswith("dtp") else network.L
+    last = network.L - 1 if "alpha" in parameters_of(row.make) else network.L
     needed = [l for l in network.weighted if 1 < l <= last]
     if isinstance(noise, dict) and not set(needed) <= set(noise):
         raise ExperimentError(
