@@ -59,7 +59,7 @@ def steps(workload: Workload, backend: Backend, methods: Sequence[str], seconds:
             training = Training(workload, method, backend)
             compiled[method] = warm_up(training)
             timings = interleaved({method: training, "BP": baseline}, seconds)
-        flops = step_flops(baseline.network, method, workload.batch)
+        flops = step_flops(baseline.network, method, workload)
         median = timings.median(method)
         yield record(
             "step", f"{workload.name}/{backend.name}/{method}", timings, method, None if method == "BP" else "BP",

@@ -51,7 +51,7 @@ class Steps:
         """Counted operations over a product's or convolution's peak, measured here."""
         median = interleaved({method: self.training}, SECONDS / 2).median(method)
         peak = max(peaks(device="cuda" if self.backend.on_gpu else "cpu").values())
-        return step_flops(self.training.network, method, workload(name).batch) / median / peak
+        return step_flops(self.training.network, method, workload(name)) / median / peak
 
     def track_ratio_to_backprop(self, backend, name, method):
         """Time over backpropagation's, interleaved."""
