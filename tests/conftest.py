@@ -94,6 +94,7 @@ SLOW = (  # parts of the names of tests that mostly wait for a compiler; their s
     ("test_jax_native", "conformance_of_the_kernels[float32-bf16"),
     ("test_jax_native", "faces_of_windowed", "float64"),
     ("test_linear", "float32_stays", "jax"),
+    ("test_new_rule", "one_command"),
     ("test_torch_native", "bit_by_bit", "ResNet"),
     ("test_training", "bit_for_bit", "jax-batch norm"),
     ("test_training", "bit_for_bit", "torch", "batch norm"),
