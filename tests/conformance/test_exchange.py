@@ -95,6 +95,28 @@ def test_digests_are_stable_and_see_every_change():
     assert vectors.digest({"batch/z" if n == "batch/x" else n: a for n, a in arrays.items()}) != first
 
 
+def test_only_what_is_new_is_made_anew(copied):
+    """What is stored stays, here with another last bit, unless everything is asked for or a file was altered."""
+    folder, check = copied
+    first = {file.name: file.read_bytes() for file in folder.iterdir()}
+    assert vectors.regenerate(folder, (FA, KP, WM)) == []
+    name = f"{FA.id}/info/loss"
+    arrays = rewrite(folder / "feedback_alignment.npz")
+    other = np.nextafter(arrays[name], 2.0 * arrays[name])
+    rewrite(folder / "feedback_alignment.npz", **{name: other})
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"]["feedback_alignment.npz"] = vectors.file_digest(folder / "feedback_alignment.npz")
+    manifest["vectors"] = [row for row in manifest["vectors"] if row["id"] != KP.id]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert vectors.regenerate(folder, (FA, KP, WM)) == [KP.id]
+    assert np.array_equal(np.load(folder / "feedback_alignment.npz")[name], other)
+    assert check() == []
+    rewrite(folder / "feedback_alignment.npz", **{name: 2.0 * other})  # without the manifest's knowing
+    assert vectors.regenerate(folder, (FA, KP, WM)) == [FA.id]
+    assert vectors.regenerate(folder, (FA, KP, WM), all=True) == [FA.id, KP.id, WM.id]
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == first
+
+
 def test_files_are_the_same_when_written_again(small, tmp_path):
     vectors.regenerate(tmp_path, (FA, KP, WM))
     for file in small.iterdir():
