@@ -211,7 +211,7 @@ def left_out(chosen: "Sequence[Check]") -> list[str]:
 def driver(backend: "Backend") -> dict[str, str]:
     """{"driver": the NVIDIA driver's version} of a GPU, where the system tells."""
     place = Path("/proc/driver/nvidia/version")
-    if not backend.on_gpu or not place.is_file():
+    if not backend.on_gpu or not os.path.isfile(place):
         return {}
     found = re.search(r"\d+\.\d+(\.\d+)?", place.read_text())
     return {"driver": found[0]} if found else {}

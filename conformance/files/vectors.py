@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from os.path import exists
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -246,7 +247,7 @@ def regenerate(folder: Path = FOLDER, vectors: tuple[Vector, ...] | None = None,
         if old.keys() == arrays.keys() == set(Archive(folder / name).entries if old else ()):
             continue
         with to_write(folder / name) as file:
-            np.savez_compressed(file, allow_pickle=False, **(arrays | old))
+            np.savez_compressed(file, **(arrays | old))  # type: ignore[arg-type]
     content["files"] = {name: file_digest(folder / name) for name in sorted(files)}
     write_whole(folder / MANIFEST, (pretty(content) + "\n").encode())
     return [row["id"] for row in rows if row["id"] not in kept]
@@ -296,7 +297,7 @@ def check(folder: Path = FOLDER, vectors: tuple[Vector, ...] | None = None) -> l
     """
     vectors = chosen() if vectors is None else vectors
     present = {file.name for file in folder.iterdir()} - {MANIFEST, *OTHERS}
-    if not (folder / MANIFEST).exists():
+    if not exists(folder / MANIFEST):
         return [f"{folder / MANIFEST} is missing: write it with `ref-bioplaus conformance regenerate`."]
     try:
         stored = reading.json_of(folder / MANIFEST)

@@ -15,6 +15,7 @@ that it draws the same numbers nevertheless.
 import json
 import math
 from importlib.metadata import version
+from os.path import exists
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ def regenerate(all: bool = False, file: Path = FILE) -> list[str]:
 
     Raises ImportError where there are any and mparray is not installed.
     """
-    stored = {} if all or not file.exists() else json.loads(content_of(file))
+    stored = json.loads(content_of(file)) if exists(file) and not all else {}
     known, identities, rows, new = stored.get("identities", {}), {}, {}, []
     for vector in steps():
         identities[vector.id] = vector.identity()

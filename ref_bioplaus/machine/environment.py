@@ -8,6 +8,7 @@ import re
 import sys
 from contextlib import chdir
 from importlib.util import find_spec
+from os.path import exists
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,7 @@ def versions(backend: Backend) -> dict[str, str]:
 def processor() -> str:
     """The processor's name."""
     path = Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*:\s*(.+)", path.read_text()) if path.exists() else []
+    names = re.findall(r"model name\s*:\s*(.+)", path.read_text()) if exists(path) else []
     return names[0] if names else platform.processor() or platform.machine() or "unknown"
 
 

@@ -113,6 +113,12 @@ def test_nothing_is_differentiated_automatically(path):
     assert not re.findall(forbidden, path.read_text())
 
 
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_whether_a_file_is_there_is_asked_of_os_path(path):
+    """pathlib's own questions raise for a name that is too long for a file system."""
+    assert not re.findall(r"(?<!info)\.(?:exists|is_dir|is_file|is_symlink)\(\)", path.read_text())
+
+
 @pytest.mark.parametrize("path", LIBRARY, ids=name)
 def test_the_library_imports_no_backend_and_no_array_library(path):
     for module, names in imports(path):

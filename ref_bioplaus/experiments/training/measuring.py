@@ -1,5 +1,6 @@
 """What is recorded of a run: errors of a whole split, and how learning differs from backpropagation on one batch."""
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -54,12 +55,14 @@ def measuring(built: Built):
 def measured(backend: Backend, measure, state: State, batches: Iterable[Batch]) -> dict[str, float]:
     """loss, and for classes the error and top-5 error in percent, over all of a split's batches."""
     losses, ranks, classes = [], [], 0
-    for batch in batches:
+    for batch in (batch for batch in batches if batch.x.shape[0]):
         loss, place = measure(state.forward.params, state.stats, batch.x, batch.y)
         losses.append(loss)
         classes = batch.y.shape[-1]
         if place is not None:
             ranks.append(place)
+    if not losses:
+        return {"loss": math.nan}
     found = {"loss": float(np.mean(np.concatenate([backend.to_numpy(a) for a in losses]), dtype=np.float64))}
     if ranks:
         places = np.concatenate([backend.to_numpy(a) for a in ranks])
