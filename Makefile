@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all test-oldest kills mutation ownership lint types bench bench-report clean
+.PHONY: demo test test-all test-oldest generated kills mutation ownership lint types bench bench-report clean
 
 demo: .venv/ready
 	$(BIN)/ref-bioplaus demo
@@ -49,6 +49,11 @@ types: .venv/ready
 bench: .venv/ready
 	$(BIN)/python -m asv_bench.report --workloads W1,W3 --algorithms BP,FA,DFA --parts native,algorithms,kernels,start \
 		--seconds 1 --no-compiled --fresh --out .asv/smoke
+
+# Whatever files are made of the code: what is new of them, or with ALL=--all everything.
+generated: .venv/ready
+	$(BIN)/python -m ref_bioplaus.registry.readme README.md
+	$(BIN)/python -m ref_bioplaus conformance regenerate $(ALL)
 
 # Hours on two cores; REPORT="--workloads W1 --backends torch" measures a part and completes what is there.
 bench-report: .venv/ready

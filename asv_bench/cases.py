@@ -20,7 +20,7 @@ from ref_bioplaus.tree import leaves
 from . import memory, primitives
 from .flops import step_flops
 from .measure import PAUSE, Call, Timings, interleaved, warm_up
-from .native import forget_compiled, native_forms, native_training, on_gpu
+from .native import forget_compiled, native_forms, native_training
 from .workloads import WORKLOADS, Training, Workload, direct, methods_of, perceptron
 
 Record = dict[str, Any]
@@ -59,7 +59,7 @@ def steps(workload: Workload, backend: Backend, methods: Sequence[str], seconds:
             training = Training(workload, method, backend)
             compiled[method] = warm_up(training)
             timings = interleaved({method: training, "BP": baseline}, seconds)
-        flops = step_flops(baseline.network, method, workload.batch)
+        flops = step_flops(baseline.network, method, workload)
         median = timings.median(method)
         yield record(
             "step", f"{workload.name}/{backend.name}/{method}", timings, method, None if method == "BP" else "BP",
@@ -143,7 +143,7 @@ def peak_memory(
     form = strongest() or native_forms(workload, backend.name, compiled=False)[0]
     kernels = "portable" if backend.kernels.name == "portable" else "native"
     subjects = [(kernels, f"form: {form}"), *[(kernels, m) for m in methods if m in methods_of(workload)]]
-    if kernels == "native" and "BP" in methods and not on_gpu(backend):
+    if kernels == "native" and "BP" in methods and not backend.on_gpu:
         subjects.append(("portable", "BP"))
     for kind, subject in subjects:
         found = memory.peak_bytes(workload.name, backend.name, kind, subject, device, backend.precision)

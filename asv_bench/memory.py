@@ -18,9 +18,9 @@ from pathlib import Path
 
 from ref_bioplaus import backends
 from ref_bioplaus.backends import Backend
-from ref_bioplaus.machine.environment import resident_memory
+from ref_bioplaus.backends.host import resident_memory
 
-from .native import library, native_forms, native_training, on_gpu
+from .native import native_forms, native_training, opponent
 from .workloads import WORKLOADS, Training, direct
 
 ROOT = Path(__file__).parent.parent
@@ -84,16 +84,13 @@ def measure(
     for _ in range(2):
         training()
     training.wait()
-    allocator = library(backend_name) if is_native else backend.name
+    owner = opponent(backend) if is_native else backend
     forget_peak()
-    if on_gpu(backend) and allocator == "torch":
-        import torch
-
-        torch.cuda.reset_peak_memory_stats()
+    owner.forget_peak()
     for _ in range(3):
         training()
     training.wait()
-    return gpu_peak(backend, allocator) if on_gpu(backend) else resident(peak=True) - before
+    return owner.peak_bytes() or 0 if backend.on_gpu else resident(peak=True) - before
 
 
 def load(backend: Backend, is_native: bool) -> None:
@@ -109,20 +106,6 @@ def load(backend: Backend, is_native: bool) -> None:
     del training
     gc.collect()
     forget_peak()
-
-
-def gpu_peak(backend: Backend, allocator: str) -> int:
-    """The most bytes that a library's allocator has given out: on torch since its peak was forgotten, on JAX and CuPy
-    since the process began."""
-    if allocator == "jax":
-        return int(backend.device.memory_stats()["peak_bytes_in_use"])
-    if allocator == "cupy":
-        import cupy
-
-        return int(cupy.get_default_memory_pool().total_bytes())
-    import torch
-
-    return int(torch.cuda.max_memory_allocated())
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ from ref_bioplaus.kernels import Kernels
 from ref_bioplaus.machine.environment import keep_freed_memory
 
 from .measure import warm_up
-from .native import on_gpu
 from .workloads import METHODS, WORKLOADS, Training
 
 STEPS = 30  # at most
@@ -79,7 +78,7 @@ def by_operation(workload: str, method: str, backend: Backend) -> tuple[dict[str
     for row in profile.key_averages():
         part = parts.setdefault(row.key, Part())
         part.calls = row.count
-        part.seconds = (row.self_device_time_total if on_gpu(backend) else row.self_cpu_time_total) / 1e6
+        part.seconds = (row.self_device_time_total if backend.on_gpu else row.self_cpu_time_total) / 1e6
     return parts, sum(part.seconds for part in parts.values()), steps
 
 

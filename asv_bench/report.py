@@ -22,7 +22,7 @@ from ref_bioplaus.machine.environment import keep_freed_memory
 from ref_bioplaus.machine.files import to_write
 
 from . import cases, measure, page
-from .native import device_name, on_gpu
+from .native import device_name
 from .regression import MOST_PASSES, enough_passes, read, verdict
 from .where import environment_record, machine
 from .workloads import METHODS, WORKLOADS
@@ -44,7 +44,7 @@ def plan(
     for name, backend in learning.items():
         if "kernels" in parts:
             yield f"kernels on {name}", partial(cases.kernels, backend, seconds / 5)
-        for w in (WORKLOADS[w] for w in workloads if on_gpu(backend) or not WORKLOADS[w].needs_gpu):
+        for w in (WORKLOADS[w] for w in workloads if backend.on_gpu or not WORKLOADS[w].needs_gpu):
             if "native" in parts:
                 yield f"{w.name} on {name} against native", partial(cases.native, w, backend, seconds, compiled)
             if "algorithms" in parts:

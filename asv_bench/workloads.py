@@ -4,14 +4,14 @@ Batches are random numbers: speed does not depend on what is learned. W6 is the 
 with a 3x3 convolution in front and no pooling behind it; in all ResNets BatchNorm stands before the ReLU.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ref_bioplaus import algorithms, losses, optimizers
+from ref_bioplaus import losses, optimizers
 from ref_bioplaus.backends import Backend
 from ref_bioplaus.linear import dense
 from ref_bioplaus.local import Dropout, LocalOperation, bias, global_average_pool, tanh
@@ -19,9 +19,11 @@ from ref_bioplaus.models import akrout2019, bartunov2018, moskovitz2018
 from ref_bioplaus.models.residual import BATCH_NORM_BEFORE_RELU, basic_block, convolution, projection, stage
 from ref_bioplaus.models.sizes import scaled
 from ref_bioplaus.network import Builder, Network, chain
+from ref_bioplaus.registry import ROWS, Row, row
+from ref_bioplaus.registry.catalogue import first_sentence
 from ref_bioplaus.types import Algorithm, Batch, Optimizer, State
 
-TARGETS = ("W1", "W2", "W5")  # workloads on which target propagation is timed
+TARGETS = ("W1", "W2", "W5")  # workloads on which rows are timed that are not for large networks
 
 
 @dataclass(frozen=True)
@@ -109,44 +111,41 @@ def without_dropout(network: Network) -> Network:
 class Method(NamedTuple):
     """An algorithm and the mode that is timed."""
 
-    label: str
+    row: Row
     mode: str
     build: Callable[[Network, Workload], Algorithm]
 
-
-def _simple(make, **options):
-    return lambda network, w: make(network, losses.cross_entropy(), w.optimizer(), **options)
-
-
-def _kolen_pollack(network, w):
-    return algorithms.kolen_pollack(network, losses.cross_entropy(), w.optimizer(decay=1e-4))
+    @property
+    def label(self) -> str:
+        """What it is, for a reader."""
+        return f"{first_sentence(self.row.make).rstrip('.')}, mode {self.mode}"
 
 
-def _targets(make):
-    return lambda network, w: make(network, losses.cross_entropy(), w.optimizer(), w.optimizer())
+def _optimized(row: Row, network: Network, w: Workload, **options) -> Algorithm:
+    optimizer = w.optimizer(decay=1e-4 if row.recipe().decay else 0.0)
+    return row.build(network, losses.cross_entropy(), optimizer, w.optimizer() if row.inverses else None, **options)
 
 
 def direct(feedback: str) -> Callable[[Network, Workload], Algorithm]:
     """DFA whose feedback matrices are "stored" or "generated"."""
-    return _simple(algorithms.direct_feedback_alignment, feedback=feedback)
+    return partial(_optimized, row("dfa"), feedback=feedback)
 
 
-METHODS = {
-    "BP": Method("backpropagation", "learn", _simple(algorithms.backprop)),
-    "FA": Method("feedback alignment", "learn", _simple(algorithms.feedback_alignment)),
-    "SN": Method("sign-symmetry, strict norm", "learn", _simple(algorithms.sign_symmetry)),
-    "KP": Method("Kolen-Pollack", "learn", _kolen_pollack),
-    "WM": Method("weight mirror, engaged", "engaged", _simple(algorithms.weight_mirror)),
-    "WM-mirror": Method("weight mirror, mirroring", "mirror", _simple(algorithms.weight_mirror)),
-    "DFA": Method("direct feedback alignment", "learn", _simple(algorithms.direct_feedback_alignment)),
-    "DTP": Method("difference target propagation, parallel", "parallel", _targets(algorithms.dtp)),
-    "SDTP": Method("simplified DTP, parallel", "parallel", _targets(algorithms.sdtp)),
-}
+def _methods() -> Iterator[tuple[str, Method]]:
+    """Every row that is no variant of another, in the mode that teaches its forward weights; and mirroring."""
+    for r in ROWS:
+        if not r.asked.variant:
+            yield r.short, Method(r, r.learning[0] if r.learning else "learn", partial(_optimized, r))
+    mirror = row("weight-mirror")
+    yield f"{mirror.short}-mirror", Method(mirror, "mirror", partial(_optimized, mirror))
+
+
+METHODS = dict(_methods())
 
 
 def methods_of(workload: Workload) -> tuple[str, ...]:
     """The algorithms that are timed on a workload."""
-    return tuple(name for name in METHODS if name not in ("DTP", "SDTP") or workload.name in TARGETS)
+    return tuple(name for name, method in METHODS.items() if method.row.asked.large or workload.name in TARGETS)
 
 
 class Training:

@@ -8,6 +8,7 @@ from typing import Any, overload
 import numpy as np
 from array_api_compat import array_namespace
 
+from ref_bioplaus.backends.host import free_host_memory, resident_memory
 from ref_bioplaus.backends.ownership import Ownership
 from ref_bioplaus.inverses import mirrored_inverse
 from ref_bioplaus.kernels import PORTABLE, Kernels
@@ -85,6 +86,27 @@ class Backend:
         """
         run = self.wrap(step)
         return lambda state, key, batch, *, begin: run(state, key, batch)
+
+    # The machine that it computes on. Without them it is a CPU's, which this process and the system tell of
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it computes in another memory than the host's."""
+        return False
+
+    def free_bytes(self) -> int | None:
+        """Bytes that are free where it computes; None where nothing says so."""
+        return free_host_memory()
+
+    def peak_bytes(self) -> int | None:
+        """The most bytes that arrays have held where it computes, on a CPU this process; None where nothing says so."""
+        return resident_memory(peak=True)
+
+    def forget_peak(self) -> None:
+        """Begin a new peak on the device, where its library can; on a CPU the system keeps it."""
+
+    def be_deterministic(self) -> None:
+        """Choose operations that give the same bits every time, for the rest of the process."""
 
     def ownership(self) -> Ownership | None:
         """What a step that writes over a donated state asks whether others see it; None where no step does."""

@@ -37,6 +37,12 @@ def checked(make: Callable[..., Algorithm]) -> Callable[..., Algorithm]:
     return called
 
 
+def checked_makers(names: dict) -> dict[str, Callable[..., Algorithm]]:
+    """Of a module's names the functions that say `-> Algorithm`, each checked."""
+    made = {name: thing for name, thing in names.items() if inspect.isfunction(thing)}
+    return {name: checked(make) for name, make in made.items() if make.__annotations__.get("return") is Algorithm}
+
+
 def of_batches(step: Step) -> Step:
     """A step that raises ValueError where what it is given is no Batch."""
 

@@ -36,9 +36,9 @@ def add(a: Array, b: Array) -> Array:
 class Kernels(NamedTuple):
     """Plain functions of arrays, and the table of normal quantiles (None: the package's own, put on the device).
 
-    threefry: None for the one below. mean_of_product: whether the mean over a batch always divides the product of input
-    and signal, which costs nothing where a compiler joins it with the optimizer, and not the smaller of signal and
-    product.
+    threefry: None for the one below. drawn: normal numbers that are made at a time, with what makes them.
+    mean_of_product: whether the mean over a batch always divides the product of input and signal, which costs nothing
+    where a compiler joins it with the optimizer, and not the smaller of signal and product.
     """
 
     name: str
@@ -66,6 +66,7 @@ class Kernels(NamedTuple):
     threefry: Callable | None = None
     add: Callable = add
     mean_of_product: bool = False
+    drawn: int = 2**24
 
 
 # Dense. W: (n_out, n_in). x: (N, n_in). u: (N, n_out).

@@ -27,7 +27,6 @@ from .types import Address, Array, DType, Key
 
 TABLE_BITS = 14
 GRID = 2.0**-21
-DRAWN = 2**24
 
 
 @cache
@@ -98,10 +97,10 @@ def bernoulli(
 def normal(
     address: Address, shape: tuple[int, ...], dtype: DType, kernels: Kernels = PORTABLE, start: int = 0
 ) -> Array:
-    """Standard normal, never 0; DRAWN at a time, as each takes several numbers of memory on its way."""
+    """Standard normal, never 0; kernels.drawn at a time, as each takes several numbers of memory on its way."""
     n = math.prod(shape)
-    if n > DRAWN:
-        parts = [normal(address, (min(DRAWN, n - i),), dtype, kernels, start + i) for i in range(0, n, DRAWN)]
+    if n > (most := kernels.drawn):
+        parts = [normal(address, (min(most, n - i),), dtype, kernels, start + i) for i in range(0, n, most)]
         return array_namespace(parts[0]).reshape(array_namespace(parts[0]).concat(parts), shape)
     high, low = kernels.random_words(key_at(address, kernels), start, n)
     xp = array_namespace(high)

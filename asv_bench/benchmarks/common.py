@@ -1,6 +1,5 @@
 """Backends for benchmarks."""
 
-from asv_bench.native import on_gpu
 from asv_bench.workloads import WORKLOADS, Workload
 from ref_bioplaus import backends
 from ref_bioplaus.backends import Backend, BackendError
@@ -17,7 +16,7 @@ def backend_for(name: str, workload: str | None = None) -> Backend:
         backend = backends.get(name, kernels="native")
     except BackendError as error:
         raise NotImplementedError(str(error)) from error
-    if workload is not None and WORKLOADS[workload].needs_gpu and not on_gpu(backend):
+    if workload is not None and WORKLOADS[workload].needs_gpu and not backend.on_gpu:
         raise NotImplementedError(f"{workload} is for a GPU")
     return backend
 

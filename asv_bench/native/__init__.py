@@ -44,7 +44,7 @@ def native_training(workload: Workload, form: str, backend: Backend, dropout: bo
     network = workload.network().with_dtype(backend.dtype)
     network = network if dropout else without_dropout(network)
     if state is None:
-        start = get(library(backend.name), device=device_name(backend), dtype=backend.dtype)
+        start = opponent(backend)
         algorithm = algorithms.backprop(network, losses.cross_entropy(), workload.optimizer())
         state = algorithm.init(start.key(0))
     params = state.forward.params
@@ -59,9 +59,9 @@ def native_training(workload: Workload, form: str, backend: Backend, dropout: bo
 
 def device_name(backend: Backend) -> str:
     """The kind of device, as torch and JAX both name it: "cpu" or "cuda"."""
-    return "cuda" if on_gpu(backend) else "cpu"
+    return "cuda" if backend.on_gpu else "cpu"
 
 
-def on_gpu(backend: Backend) -> bool:
-    """Whether a backend computes on a GPU."""
-    return any(word in str(backend.device).lower() for word in ("cuda", "gpu"))
+def opponent(backend: Backend) -> Backend:
+    """The backend of the library whose native form it is compared with, on the same kind of device."""
+    return get(library(backend.name), device=device_name(backend), dtype=backend.dtype)

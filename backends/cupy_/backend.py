@@ -13,6 +13,7 @@ class CupyBackend(Backend):
     """CuPy arrays."""
 
     name = "cupy"
+    on_gpu = True  # it has no mode for determinism: its native kernels add nothing up in an order left to chance
     torch_convolutions = False
 
     def asarray(self, array, dtype=None):
@@ -33,6 +34,16 @@ class CupyBackend(Backend):
         """CuPy, CUDA and the device's name."""
         name = cupy.cuda.runtime.getDeviceProperties(self.device.id)["name"].decode()
         return {"cupy": cupy.__version__, "cuda": str(cupy.cuda.runtime.runtimeGetVersion()), "device": name}
+
+    def free_bytes(self):
+        """What CUDA says."""
+        with self.device:
+            return int(cupy.cuda.runtime.memGetInfo()[0])
+
+    def peak_bytes(self):
+        """What CuPy's memory pool holds, which gives nothing back by itself."""
+        with self.device:
+            return int(cupy.get_default_memory_pool().total_bytes())
 
     def native_kernels(self):
         """Products by cuBLAS, or convolutions by torch; the rest in fused kernels."""

@@ -37,6 +37,22 @@ class JaxBackend(Backend):
         """JAX and the device's kind."""
         return {"jax": jax.__version__, "device": self.device.device_kind}
 
+    @property
+    def on_gpu(self):
+        """Whether the device is no CPU."""
+        return self.device.platform != "cpu"
+
+    def free_bytes(self):
+        """What the device says, or the system."""
+        if not self.on_gpu:
+            return super().free_bytes()
+        found = self.device.memory_stats() or {}
+        return found["bytes_limit"] - found["bytes_in_use"] if "bytes_limit" in found else None
+
+    def peak_bytes(self):
+        """The most that JAX has given out on the device since the process began."""
+        return (self.device.memory_stats() or {}).get("peak_bytes_in_use") if self.on_gpu else super().peak_bytes()
+
     def native_kernels(self):
         """JAX's forms for the device (see kernels.py)."""
         return native_kernels(self.device.platform, self.dtype, self.precision)

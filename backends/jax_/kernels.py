@@ -7,6 +7,7 @@ Batch norm, activations, bias sums, other optimizers and random bits stay portab
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as xp
 from jax import Array, lax
@@ -21,7 +22,7 @@ def native_kernels(platform: str, dtype: str, precision: str) -> Kernels:
 
     precision: of float32 products, "ieee", "tf32" or "bf16".
     """
-    products = DENSE | (TILED | WINDOWED if platform == "cpu" else CONVOLUTION | LOCAL)
+    products: dict[str, Any] = DENSE | (TILED | WINDOWED if platform == "cpu" else CONVOLUTION | LOCAL)
     rounded = operand_rounding(platform, dtype, precision)
     if rounded:
         products = {name: with_operands(rounded, product) for name, product in products.items()}

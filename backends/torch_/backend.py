@@ -43,6 +43,31 @@ class TorchBackend(Backend):
         name = torch.cuda.get_device_name(self.device) if cuda else "cpu"
         return {"torch": torch.__version__, "device": name} | ({"cuda": str(torch.version.cuda)} if cuda else {})
 
+    @property
+    def on_gpu(self):
+        """Whether the device is a GPU."""
+        return self.device.type != "cpu"
+
+    def free_bytes(self):
+        """What CUDA says, or the system."""
+        return int(torch.cuda.mem_get_info(self.device)[0]) if self.on_gpu else super().free_bytes()
+
+    def peak_bytes(self):
+        """The most that torch's allocator had given out, since its peak was forgotten."""
+        return int(torch.cuda.max_memory_allocated(self.device)) if self.on_gpu else super().peak_bytes()
+
+    def forget_peak(self):
+        """torch's allocator can."""
+        if self.on_gpu:
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    def be_deterministic(self):
+        """Deterministic kernels on a GPU; those on a CPU are."""
+        if self.on_gpu:
+            torch.use_deterministic_algorithms(True)
+            settings: Any = torch.utils.deterministic
+            settings.fill_uninitialized_memory = False  # every kernel writes all of its result
+
     def native_kernels(self) -> Kernels:
         """torch's own forms of the kernels."""
         from ref_bioplaus.backends.torch_.kernels import native_kernels

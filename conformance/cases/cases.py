@@ -4,13 +4,13 @@ A case says which algorithm learns on which network from which stored state; eve
 from its own id and a seed (ref_bioplaus.random), so that anybody can draw it again, bit for bit.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from ref_bioplaus import losses, optimizers
-from ref_bioplaus.conformance.cases.networks import CHAINS, CLASSES, GRADIENT, square
+from ref_bioplaus.conformance.cases.networks import CHAINS, CLASSES, EQUAL, GRADIENT
 from ref_bioplaus.kernels import PORTABLE, Kernels
 from ref_bioplaus.network import Network
 from ref_bioplaus.random import normal, words
@@ -31,8 +31,6 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "rmsprop": optimizers.rmsprop(1e-2),
 }
 UPDATES = 1  # done before a stored state
-SIGNS = ("sign_symmetry",)
-SQUARE = ("backprop", "feedback-alignment", "sn", "kolen-pollack", "weight-mirror")
 
 
 class Case(NamedTuple):
@@ -50,12 +48,16 @@ class Case(NamedTuple):
         wrappers = tuple((n, {"start": 2} if n == "fixed-signs" else dict(options)) for n, options in chosen.wrappers)
         return chosen._replace(wrappers=wrappers)
 
+    @property
+    def main(self) -> bool:
+        """Whether the row is asked everything: it is no variant of another."""
+        return not row(self.row).asked.variant
+
     def network(self, kernels: Kernels = PORTABLE) -> Network:
         """The network, in the case's dtype."""
         chosen = row(self.row)
-        outputs = CLASSES + 3 if chosen.auxiliary else CLASSES
-        others = GRADIENT | {"square": square}
-        network = CHAINS[self.architecture](outputs) if chosen.inverses else others[self.architecture]()
+        build: Callable[..., Network] = ((CHAINS if chosen.inverses else GRADIENT) | EQUAL)[self.architecture]
+        network = build(CLASSES + 3) if chosen.auxiliary else build()
         return network.with_dtype(self.dtype).with_kernels(kernels)
 
     def build(self, kernels: Kernels = PORTABLE) -> Algorithm:
@@ -150,15 +152,14 @@ def step_cases(dtype: str = "float64") -> Iterator[Case]:
     """Every algorithm on all of its architectures, modifications and variants on two, every optimizer on one."""
     for r in ROWS:
         architectures = list(CHAINS if r.inverses else GRADIENT)
-        if r.wrappers or r.name in ("backprop-noise-delta", "weight-mirror-turns"):
-            architectures = ["FC", "LC" if "manhattan" in r.name else "conv"]
-        elif r.name.endswith("-alternating"):
-            architectures = ["FC"]
-        decays = r.label in ("KP", "FA") or r.module in SIGNS or r.auxiliary
-        optimizer = "sgd" if decays else "adam"
+        if r.wrappers or any(r.name.startswith(f"{other.name}-") for other in ROWS):
+            windowed = "LC" if any(name == "batch-manhattan" for name, _ in r.wrappers) else "conv"
+            architectures = ["FC"] if r.inverses else ["FC", windowed]
+        optimizer = "adam" if r.asked.adam else "sgd"
         for architecture in architectures:
             yield Case(f"{r.name}/{architecture}", r.name, architecture, optimizer, dtype)
-    for name in SQUARE:
-        yield Case(f"{name}/square", name, "square", "sgd", dtype)
+    for r in ROWS:
+        if not r.asked.variant:
+            yield from (Case(f"{r.name}/{equal}", r.name, equal, "sgd", dtype) for equal in EQUAL)
     for optimizer in OPTIMIZERS:
         yield Case(f"kolen-pollack/FC/{optimizer}", "kolen-pollack", "FC", optimizer, dtype)

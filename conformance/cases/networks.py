@@ -103,11 +103,12 @@ GRADIENT = {
 }
 
 
-def square():
-    """A square layer between others: where a transposed weight has the right shape."""
-    return chain((9,), (dense(7), bias, tanh), (dense(7), bias, tanh), (dense(CLASSES), bias), dtype="float64")
+def square(outputs=CLASSES):
+    """Equal layers: where a transposed weight, and that of another layer from the output, has the right shape."""
+    return chain((9,), (dense(7), bias, tanh), (dense(7), bias, tanh), (dense(outputs), bias), dtype="float64")
 
 
+EQUAL = {"square": square}
 CHAINS = {"FC": fully_connected, "LC": locally_connected_net, "conv": convolutional_chain}
 
 

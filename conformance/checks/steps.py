@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from ref_bioplaus.conformance.cases.cases import Case, as_held, step_cases
+from ref_bioplaus.conformance.cases.networks import EQUAL
 from ref_bioplaus.conformance.checks.outcomes import Check, Finding, Subject
 from ref_bioplaus.conformance.checks.prepared import Prepared, misplaced, stored
 from ref_bioplaus.conformance.judging import judge
@@ -17,12 +18,7 @@ SEEDS = (0, 1, 2)
 SHADOWED = 3  # steps of a shadowed trajectory
 FREE = 40  # steps of a free run
 REPLICAS = 6  # of the reference, with noise of one rounding a step, that say how far a free run may drift
-RESIDUAL = {
-    f"{row}/ResNet, BN after ReLU"
-    for row in ("backprop", "feedback-alignment", "dfa", "dense-fa", "sn", "kolen-pollack", "weight-mirror")
-}
-ALONE = {f"{row}/{a}" for row in ("backprop", "kolen-pollack", "weight-mirror") for a in ("FC", "conv")} | {"dtp/LC"}
-SMOOTH = ("backprop", "feedback-alignment", "kolen-pollack", "weight-mirror", "dtp", "sdtp")
+ALONE = {False: ("FC", "conv"), True: ("LC",)}  # where there is a batch of one, without and with learned inverses
 
 
 def one_step(case: Case, step: str, n: int) -> Check:
@@ -163,12 +159,13 @@ def checks(levels: Iterable[int]) -> tuple[Check, ...]:
     cases = list(step_cases())
     if 1 in levels:
         for case in cases:
-            if case.architecture in ("FC", "LC", "conv", "square") or case.id in RESIDUAL:
+            first = case.main and case.id == f"{case.row}/{case.architecture}"
+            if case.architecture in ("FC", "LC", "conv", *EQUAL) or (first and "after" in case.architecture):
                 found += [one_step(case, step, 6) for step in case.build().modes]
-            if case.id in ALONE:
+            if first and case.architecture in ALONE[case.chosen().inverses]:
                 found += [one_step(case, step, 1) for step in case.build().modes]
     if 2 in levels:
         found += [shadowed(case) for case in cases if case.architecture in ("FC", "ResNet, BN before ReLU")]
-        smooth = {f"{row}/{architecture}" for row in SMOOTH for architecture in ("FC", "LC")}
-        found += [free_run(case) for case in cases if case.id in smooth]
+        smooth = [case for case in cases if case.main and case.chosen().asked.smooth]
+        found += [free_run(case) for case in smooth if case.id in (f"{case.row}/FC", f"{case.row}/LC")]
     return tuple(found)

@@ -14,6 +14,8 @@ from ref_bioplaus.conformance.checks.prepared import Prepared, changed, copies, 
 from ref_bioplaus.conformance.judging import judge
 from ref_bioplaus.conformance.judging.judge import expect
 from ref_bioplaus.conformance.judging.rounding import Rounded
+from ref_bioplaus.registry import ROWS, Row
+from ref_bioplaus.registry.rows import BACKPROP
 from ref_bioplaus.tree import leaves, tree_map
 from ref_bioplaus.types import LayerParams, Pathway, State
 
@@ -24,6 +26,11 @@ DECAY = 0.01  # of cases.OPTIMIZERS["sgd"]
 def case_of(row: str, architecture: str, dtype: str, optimizer: str = "sgd") -> Case:
     """The suite's case of an algorithm on an architecture."""
     return Case(f"{row}/{architecture}", row, architecture, optimizer, dtype)
+
+
+def teaching(row: Row) -> str:
+    """The mode in which a row's forward weights learn."""
+    return next(filter(row.learns, case_of(row.name, "FC", "float64").build().modes))
 
 
 def differences(a: dict, b: dict, expected_a: dict, expected_b: dict, names: list[tuple[str, str]], factor=1.0) -> list:
@@ -49,7 +56,7 @@ def is_backprop_when_symmetric(row: str, step: str, architecture: str) -> Check:
     """FA, KP and WM with B = W are BP; with their own B they are not."""
 
     def run(subject: Subject, mode: str) -> Finding:
-        case, bp = (case_of(name, architecture, subject.dtype) for name in (row, "backprop"))
+        case, bp = (case_of(name, architecture, subject.dtype) for name in (row, BACKPROP.name))
         own, (x, y) = stored(case, 0), case.batch(0)
         start = symmetric(own, case)
         plain = stored(bp, 0)._replace(forward=start.forward, stats=start.stats)
@@ -210,22 +217,25 @@ def mirroring(architecture: str) -> Check:
 def checks() -> tuple[Check, ...]:
     """Level 3."""
     found: list[Check] = []
+    main = [r for r in ROWS if not r.asked.variant]
     for architecture in ARCHITECTURES:
-        for row, step in (("feedback-alignment", "learn"), ("kolen-pollack", "learn"), ("weight-mirror", "engaged")):
-            found.append(is_backprop_when_symmetric(row, step, architecture))
+        found += [is_backprop_when_symmetric(r.name, teaching(r), architecture) for r in main if r.asked.symmetric]
         found.append(kolen_pollack_shrinks(architecture, "sgd", 1 - DECAY))
     found.append(kolen_pollack_shrinks("FC", "sgd, Nesterov, decoupled", 1 - 0.05 * DECAY))
-    for row, step in (("backprop", "learn"), ("dfa", "learn"), ("dense-fa", "learn"), ("kolen-pollack", "learn")):
-        found += [batch_order(row, step, a) for a in ("FC", "LC", "ResNet, BN after ReLU")]
-    for row in ("tp", "dtp", "sdtp", "ao-sdtp"):
+    for r in main:
+        if not r.asked.noisy:
+            found += [batch_order(r.name, teaching(r), a) for a in ("FC", "LC", "ResNet, BN after ReLU")]
+    for row in (case.row for case in step_cases() if case.chosen().inverses and case.architecture == "LC"):
         found.append(bits_that_stay(row, "inverse", "LC", "the forward path", lambda c, s: leaves(s.forward)))
         found.append(bits_that_stay(row, "forward", "LC", "the inverses", lambda c, s: leaves(s.feedback)))
     for step in ("forward", "parallel"):
         found.append(bits_that_stay("ao-sdtp", step, "FC", "the auxiliary units", auxiliary_rows))
     found.append(bits_that_stay("weight-mirror", "mirror", "ResNet, BN after ReLU", "the forward path and BatchNorm",
                                 lambda c, s: leaves((s.forward, s.stats))))  # fmt: skip
-    for row in ("feedback-alignment", "dfa", "dense-fa"):
-        found.append(bits_that_stay(row, "learn", "conv", "the feedback weights", lambda c, s: leaves(s.feedback)))
+    for r in main:
+        if r.asked.fixed:
+            stays = bits_that_stay(r.name, teaching(r), "conv", "the feedback weights", lambda c, s: leaves(s.feedback))
+            found.append(stays)
     found += [mirroring(a) for a in ("ResNet, BN before ReLU", "ResNet, BN after ReLU")]
     for case in step_cases():
         if case.architecture in ("FC", "conv") and case.id.count("/") == 1:

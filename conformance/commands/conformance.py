@@ -106,9 +106,7 @@ def run(
     for (asked, made), mine in zip(subjects, rows):
         with Bar(console, str(asked), runner.planned(checks, modes)) as bar:
             report = runner.run(outcomes.Subject(made), checks, modes, bar.advance)
-        report.environment |= driver(report.device) | (
-            {ASKED: asked.backend} if asked.backend != report.backend else {}
-        )
+        report.environment |= driver(made) | ({ASKED: asked.backend} if asked.backend != report.backend else {})
         known.apply(report, mine, datetime.date.today(), others)
         reports.append(report)
         show(report, console)
@@ -206,10 +204,10 @@ def left_out(chosen: "Sequence[Check]") -> list[str]:
     return [c.id for c in suite.checks(LEVELS) if c.id not in ids]
 
 
-def driver(device: str) -> dict[str, str]:
+def driver(backend: "Backend") -> dict[str, str]:
     """{"driver": the NVIDIA driver's version} of a GPU, where the system tells."""
     place = Path("/proc/driver/nvidia/version")
-    if not re.search("cuda|gpu", device.lower()) or not os.path.isfile(place):
+    if not backend.on_gpu or not os.path.isfile(place):
         return {}
     found = re.search(r"\d+\.\d+(\.\d+)?", place.read_text())
     return {"driver": found[0]} if found else {}

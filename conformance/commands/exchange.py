@@ -81,13 +81,18 @@ def report(verdict) -> None:
 @exchange_app.command()
 def regenerate(
     check: Annotated[bool, typer.Option("--check", help="Prove that the files are what the source gives.")] = False,
+    all: Annotated[
+        bool, typer.Option("--all", help="Those that are there already, too: an algorithm has changed.")
+    ] = False,
     folder: Annotated[
         Path | None, typer.Option(help="Of the vectors. Default: the package's own.", metavar="DIR", parser=path)
     ] = None,
 ) -> None:
-    """Write the stored vectors anew, or check them."""
+    """Write the stored vectors that are new, and their comparison with 50 digits; or check them."""
     from ref_bioplaus.conformance.files import vectors
+    from ref_bioplaus.conformance.proofs import high_precision
 
+    own = folder is None
     folder = folder or vectors.FOLDER
     if check:
         try:
@@ -101,10 +106,21 @@ def regenerate(
         say(f"The {len(vectors.chosen())} vectors in {folder} are what the source gives.")
         return
     try:
-        vectors.regenerate(folder)
+        made = vectors.regenerate(folder, all=all)
+        compared = high_precision.regenerate(all) if own else []
     except OSError as error:
         stop(f"The folder {folder} cannot be written to ({error.strerror}): name another with --folder.")
-    say(f"{len(vectors.chosen())} vectors are in {folder}.")
+    except ImportError as error:
+        stop(f"New steps are compared with 50 digits, which needs {error.name}: pip install mparray.")
+    say(f"{len(vectors.chosen())} vectors are in {folder}; {len(made)} were made anew: {some(made)}.")
+    if own:
+        say(f"{len(compared)} steps were compared with {high_precision.DIGITS} digits: {some(compared)}.")
+
+
+def some(ids: list[str]) -> str:
+    """The first of some ids."""
+    more = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
+    return ", ".join(ids[:SHOWN]) + more or "none"
 
 
 def say(sentence: str, err: bool = False) -> None:

@@ -80,7 +80,7 @@ def described(value: Any) -> Any:
 def model_name(case: Case) -> str:
     """The name of a case's network in a manifest: equal for equal networks."""
     chosen, name = case.chosen(), case.architecture
-    if chosen.inverses and CHAINS[name] is not GRADIENT.get(name):
+    if chosen.inverses and CHAINS.get(name) is not GRADIENT.get(name):
         name += ", chain"
     return name + ", auxiliary output" * chosen.auxiliary
 
@@ -135,7 +135,9 @@ def options(case: Case) -> dict[str, Any]:
     """The options of an algorithm, the defaults included; not those that only choose the first state."""
     chosen = case.chosen()
     found: dict[str, Any] = {}
-    makers = (target_propagation, chosen.make) if chosen.inverses else (chosen.make,)
+    makers = (
+        (target_propagation, chosen.make) if "options" in inspect.signature(chosen.make).parameters else (chosen.make,)
+    )
     for make in makers:
         given = inspect.signature(make).parameters.values()
         found |= {p.name: p.default for p in given if p.default is not inspect.Parameter.empty}

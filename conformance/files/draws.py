@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ref_bioplaus.algorithms.sign_symmetry import magnitudes_at
 from ref_bioplaus.conformance.cases.cases import Case
 from ref_bioplaus.initializers import fan_out
 from ref_bioplaus.kernels import PORTABLE
@@ -62,7 +63,7 @@ def known(network: Network, state: State, n: int) -> Iterator[Draw]:
     for l in network.weighted:
         linear, below = network[l].linear, network[network[l].inputs[0]].out_shape
         axes, arriving = weights(linear, layers[l].arriving), layers[l].arriving.behind("N", n)
-        address: Address = (state.key, "sign_symmetry", state.t, l)
+        address: Address = magnitudes_at(state, l)
         magnitudes = np.abs(fan_out(linear, address, np.float64, PORTABLE))
         yield Draw(f"random/magnitude/{l}", address, magnitudes, axes)
         yield gaussian(f"mirror/{l}", (state.key, "mirror", state.t, l), (n, *linear.in_shape), arriving)

@@ -35,7 +35,6 @@ from ref_bioplaus.types import Batch
 
 FOLDER = Path(__file__).parents[1] / "vectors"
 MANIFEST, OTHERS = "manifest.json", ("high_precision.json",)
-MAIN = ("backprop", "feedback-alignment", "dfa", "dense-fa", "sn", "kolen-pollack", "weight-mirror", "dtp", "sdtp")
 DIGEST = "sha256 over the arrays in the order of their names: name, 0, dtype, 0, shape as 6x9, 0, little-endian C order"
 ENOUGH = 100  # seeds to look through for one without undecidable decisions
 COMPARABLE: reading.Schema = {  # what a manifest must be to be compared with the source's
@@ -122,6 +121,10 @@ class Vector:
             parts.append("A batch of one, whose means are over a single sample.")
         return " ".join(parts)
 
+    def identity(self) -> str:
+        """A digest of all that says what the step is, but for the code that computes it."""
+        return hashlib.sha256(pretty(self.describe()).encode()).hexdigest()
+
     def describe(self, layout: str = "NHWC") -> dict[str, Any]:
         """The vector's row of a manifest, with its arrays as they are in a layout."""
         inputs, outputs = self.inputs(), self.tensors(self.reference())
@@ -179,14 +182,14 @@ def scheduled(case: Case) -> tuple[str, ...]:
 def steps(dtype: str = "float64") -> Iterator[Vector]:
     """Every case in each of its modes with six samples, and the main algorithms' convolutions with one."""
     for case in step_cases(dtype):
-        for n in (6, 1) if case.row in MAIN and case.architecture == "conv" else (6,):
+        for n in (6, 1) if case.main and case.architecture == "conv" else (6,):
             for mode in scheduled(case):
                 yield Vector(case, mode, n)
 
 
 def chosen() -> tuple[Vector, ...]:
     """Those that are stored: every row and every optimizer on the dense net, the main algorithms on all."""
-    return tuple(v for v in steps() if v.case.architecture == "FC" or v.case.row in MAIN)
+    return tuple(v for v in steps() if v.case.architecture == "FC" or v.case.main)
 
 
 def family(vector: Vector) -> str:
@@ -228,15 +231,43 @@ def same(a: np.ndarray, b: np.ndarray) -> bool:
     return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
 
 
-def regenerate(folder: Path = FOLDER, vectors: tuple[Vector, ...] | None = None) -> None:
-    """Write the manifest and the outputs of all stored vectors. Files of the folder that are not theirs stay."""
+def regenerate(folder: Path = FOLDER, vectors: tuple[Vector, ...] | None = None, all: bool = False) -> list[str]:
+    """Write the manifest and the outputs of the stored vectors; returns the ids of those that were made anew.
+
+    One whose row in the manifest is what the source gives, its inputs' digest included, keeps its outputs bit for bit,
+    unless all are asked for. Files of the folder that are not the vectors' stay.
+    """
     content, files = manifest(chosen() if vectors is None else vectors)
     folder.mkdir(parents=True, exist_ok=True)
+    before = {} if all else intact(folder)
+    rows = json.loads(json.dumps(content["vectors"]))
+    kept = {row["id"] for row in rows if before.get(row["id"], ({},))[0] == row}
     for name, arrays in files.items():
+        old = {entry: array for id in kept if (found := before[id])[0]["file"] == name for entry, array in found[1]}
+        if old.keys() == arrays.keys() == set(Archive(folder / name).entries if old else ()):
+            continue
         with to_write(folder / name) as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+            np.savez_compressed(file, **(arrays | old))  # type: ignore[arg-type]
     content["files"] = {name: file_digest(folder / name) for name in sorted(files)}
     write_whole(folder / MANIFEST, (pretty(content) + "\n").encode())
+    return [row["id"] for row in rows if row["id"] not in kept]
+
+
+def intact(folder: Path) -> dict[str, tuple[dict[str, Any], list[tuple[str, np.ndarray]]]]:
+    """By id, the rows of a manifest and what their files hold of them; not those of a file that was altered."""
+    try:
+        stored = reading.json_of(folder / MANIFEST)
+        reading.check(stored, COMPARABLE, "a manifest of vectors")
+        unaltered = {n for n, sha256 in stored["files"].items() if file_digest(folder / n) == sha256}
+    except (reading.Unreadable, OSError):
+        return {}
+    archives = {name: np.load(folder / name, allow_pickle=False) for name in unaltered}
+    found = {}
+    for row in stored["vectors"]:
+        if row.get("file") in archives:
+            archive, names = archives[row["file"]], [f"{row['id']}/{name}" for name in row["outputs"]]
+            found[row["id"]] = row, [(name, archive[name]) for name in names if name in archive]
+    return found
 
 
 def file_digest(file: Path) -> str:

@@ -1,18 +1,21 @@
 """The float64 reference against 50 digits: the same steps, unchanged, on `mparray`, whose numbers are mpmath's.
 
-    python -m ref_bioplaus.conformance.proofs.high_precision
+    ref-bioplaus conformance regenerate [--all]
 
 It writes vectors/high_precision.json: for every step of the case table and every tensor the largest score, under the
 judge of float64, and the largest error over the tensor's largest value. Two references are compared, and the larger
 error counts: what the judge's own namespace computes (against which everything is judged), and what NumPy computes
-(which the vectors store). Integers must be equal. It takes about two minutes.
+(which the vectors store). Integers must be equal. All steps take about two minutes; those whose digest is in the file
+already are not compared again unless all are asked for.
 
 mparray's integers are Python's and do not wrap at 32 bits. The generator reads only the lower 32 bits of its words, so
 that it draws the same numbers nevertheless.
 """
 
+import json
 import math
 from importlib.metadata import version
+from os.path import exists
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ import numpy as np
 
 from ref_bioplaus.conformance.files.vectors import FOLDER, Vector, pretty, steps
 from ref_bioplaus.conformance.judging.rounding import Rounded
+from ref_bioplaus.machine.files import content as content_of
 from ref_bioplaus.machine.files import write_whole
 from ref_bioplaus.tree import tree_map
 from ref_bioplaus.types import Batch, in_order
@@ -77,7 +81,7 @@ def distance(tensor: Rounded, value: np.ndarray, truth: np.ndarray, tiny: float,
     return float(score), float(np.max(errors, initial=0.0) / (np.max(np.abs(value), initial=0.0) or 1.0))
 
 
-def content(rows: dict[str, dict[str, tuple[float, float]]]) -> dict[str, Any]:
+def content(rows: dict[str, dict[str, tuple[float, float]]], identities: dict[str, str]) -> dict[str, Any]:
     """What the file holds."""
     pairs = [pair for row in rows.values() for pair in row.values()]
     return {
@@ -87,6 +91,7 @@ def content(rows: dict[str, dict[str, tuple[float, float]]]) -> dict[str, Any]:
         "tensors": len(pairs),
         "largest_score": rounded(max(score for score, _ in pairs)),
         "largest_relative_error": rounded(max(error for _, error in pairs)),
+        "identities": identities,
         "columns": ["score", "relative error"],
         "steps": {id: {name: list(map(rounded, pair)) for name, pair in row.items()} for id, row in rows.items()},
     }
@@ -97,16 +102,21 @@ def rounded(value: float) -> float:
     return float(f"{value:.1e}")
 
 
-def main(file: Path = FILE) -> None:
-    """Compare every step, write the file and print the largest scores."""
-    rows = {}
+def regenerate(all: bool = False, file: Path = FILE) -> list[str]:
+    """Compare the steps that are new, or all of them, and write the file; returns the ids of those compared.
+
+    Raises ImportError where there are any and mparray is not installed.
+    """
+    stored = json.loads(content_of(file)) if exists(file) and not all else {}
+    known, identities, rows, new = stored.get("identities", {}), {}, {}, []
     for vector in steps():
-        rows[vector.id] = compared(vector)
-        name, (score, error) = max(rows[vector.id].items(), key=lambda item: item[1][0])
-        print(f"{vector.id}: {score:.2g} at {name}, relative error {error:.1e}", flush=True)
-    write_whole(file, (pretty(content(rows)) + "\n").encode())
-    print(f"{file}: {len(rows)} steps, largest score {max(s for row in rows.values() for s, _ in row.values()):.2g}")
-
-
-if __name__ == "__main__":
-    main()
+        identities[vector.id] = vector.identity()
+        if known.get(vector.id) == identities[vector.id]:
+            rows[vector.id] = {name: tuple(pair) for name, pair in stored["steps"][vector.id].items()}
+        else:
+            new.append(vector.id)
+            rows[vector.id] = compared(vector)
+    found = (pretty(content(rows, identities)) + "\n").encode()
+    if new or rows.keys() != stored["steps"].keys():
+        write_whole(file, found)
+    return new

@@ -4,7 +4,7 @@ Each is a mistake that was made in public code, or is easy to make. A mutant nam
 level at which it must be found, and words that must stand in the reason.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,6 +22,8 @@ from ref_bioplaus.kernels import Kernels
 from ref_bioplaus.linear import Convolution
 from ref_bioplaus.local import BatchNorm, Dropout
 from ref_bioplaus.network import Network
+from ref_bioplaus.registry import ROWS
+from ref_bioplaus.tree import leaves, unflatten
 from ref_bioplaus.types import Algorithm, LayerParams, Optimizer, Pathway, State, always
 from ref_bioplaus.windows import Window
 
@@ -362,7 +364,26 @@ def retracing() -> Backend:
     return Retracing(compat, "cpu", "float32", "ieee", "portable")
 
 
+def other_sign(case, state):
+    """The first feedback weights with the other sign."""
+    first, *rest = leaves(state.feedback.params)
+    return state._replace(feedback=state.feedback._replace(params=unflatten(state.feedback.params, [-first, *rest])))
+
+
+def of_every_row() -> Iterator[Mutant]:
+    """Mistakes that can be made in any algorithm: a new row has them, too."""
+    for r in ROWS:
+        if not r.asked.variant:
+            checks = f"1/{r.name}/FC/*"
+            yield Mutant(f"{r.label}: one layer's weights left out of the update", 1, checks,
+                         "state/forward/params/1/W", build=around(after=without_first_update))  # fmt: skip
+            if leaves(Case(r.name, r.name, "FC", "sgd").build().init(np.zeros(2, np.int32)).feedback.params):
+                yield Mutant(f"{r.label}: feedback with the other sign", 1, checks, "info/",
+                             build=around(other_sign, lambda c, old, new: keeping(old, new)))  # fmt: skip
+
+
 MUTANTS = (
+    *of_every_row(),
     Mutant("tanh off by 3e-6", 0, "0/elementwise/tanh", "tanh", namespace={"tanh": shifted_tanh}),
     Mutant("TF32 products that claim ieee", 0, "0/products/*", "products are in tf32", namespace={"matmul": cut(10)}),
     Mutant("bfloat16 products that claim ieee", 0, "0/products/*", "products are in bf16",
@@ -432,7 +453,5 @@ MUTANTS = (
     Mutant("a step that writes into its argument", 3, "3/manners/backprop/FC/learn", "wrote into the state",
            build=around(written_into)),
     Mutant("a compiled step that retraces", 3, "3/manners/backprop/FC/learn", "retraces", backend=retracing),
-    Mutant("one layer's weights left out of the update", 1, "1/backprop/FC/*", "state/forward/params/1/W",
-           build=around(after=without_first_update)),
     Mutant("SDTP in the place of TP", 1, "1/tp/FC/parallel/*", "info/targets/1", build=with_row(algorithms.sdtp)),
 )  # fmt: skip

@@ -1,6 +1,6 @@
 """One file per algorithm; each opens with its equations and the paper they come from."""
 
-from ..calling import checked
+from ..calling import checked_makers
 from .backprop import backprop as backprop
 from .dense_feedback_alignment import dense_feedback_alignment as dense_feedback_alignment
 from .direct_feedback_alignment import direct_feedback_alignment as direct_feedback_alignment
@@ -9,6 +9,7 @@ from .kolen_pollack import kolen_pollack as kolen_pollack
 from .sign_symmetry import batch_random as batch_random
 from .sign_symmetry import fan_out_scale as fan_out_scale
 from .sign_symmetry import initial_magnitude as initial_magnitude
+from .sign_symmetry import sign_feedback as sign_feedback
 from .sign_symmetry import sign_symmetry as sign_symmetry
 from .sign_symmetry import strict_norm as strict_norm
 from .sign_symmetry import uniform as uniform
@@ -19,9 +20,4 @@ from .target_propagation import sdtp as sdtp
 from .target_propagation import tp as tp
 from .weight_mirror import weight_mirror as weight_mirror
 
-for make in (
-    ao_sdtp, backprop, dense_feedback_alignment, direct_feedback_alignment, dtp, feedback_alignment, kolen_pollack,
-    sdtp, sign_symmetry, tp, weight_mirror,
-):  # fmt: skip
-    globals()[make.__name__] = checked(make)
-del make
+globals().update(checked_makers(globals()))

@@ -22,7 +22,7 @@ from array_api_compat import array_namespace
 from ..credit import backward
 from ..initializers import fan_in, fan_out, feedback_params, new_state
 from ..network import forward
-from ..types import NO_PARAMS, Algorithm, Info, Pathway
+from ..types import Algorithm, Info, Pathway
 
 
 def uniform(linear, W, B_0, address, kernels):
@@ -59,6 +59,18 @@ def fan_out_scale(linear, W, B_0, address, kernels):
 RULES = (uniform, batch_random, initial_magnitude, strict_norm, fan_out_scale)
 
 
+def magnitudes_at(state, l):
+    """The address of M_t of layer l."""
+    return (state.key, "sign_symmetry", state.t, l)
+
+
+def sign_feedback(network, state, l, rule=strict_norm, symmetric_output=False, **others):
+    """B_l at this step; options as in `sign_symmetry`."""
+    W, B_0 = (path.params[l].W if path.params else None for path in (state.forward, state.feedback))
+    symmetric = symmetric_output and l == network.weighted[-1]
+    return W if symmetric else rule(network[l].linear, W, B_0, magnitudes_at(state, l), network.kernels)
+
+
 def sign_symmetry(
     network, loss, optimizer, rule=strict_norm, initializer=fan_in, feedback_initializer=fan_out, symmetric_output=False
 ) -> Algorithm:
@@ -70,14 +82,12 @@ def sign_symmetry(
         return new_state(network, key, optimizer, initializer, Pathway(B_0))
 
     def learn(state, batch):
-        params, B_0 = state.forward.params, state.feedback.params or (NO_PARAMS,) * len(network)
+        params = state.forward.params
         trace, stats = forward(network, params, state.stats, batch.x, (state.key, "step", state.t))
         u = trace.h[-1]
 
         def feedback(l, delta):
-            linear, W, address = network[l].linear, params[l].W, (state.key, "sign_symmetry", state.t, l)
-            symmetric = symmetric_output and l == network.weighted[-1]
-            return linear.transport(W if symmetric else rule(linear, W, B_0[l].W, address, network.kernels), delta[l])
+            return network[l].linear.transport(sign_feedback(network, state, l, rule, symmetric_output), delta[l])
 
         delta, grads = backward(network, params, trace, loss.gradient(u, batch.y), feedback)
         params, memory = optimizer.update(grads, state.forward.memory, params, network.kernels)

@@ -10,7 +10,6 @@ from contextlib import chdir
 from importlib.util import find_spec
 from os.path import exists
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -71,19 +70,6 @@ def ask_for_determinism() -> None:
         os.environ["XLA_FLAGS"] = f"{flags} --{XLA_DETERMINISTIC}=true".strip()
 
 
-def make_deterministic(backend: Backend) -> None:
-    """Let torch choose deterministic kernels on a GPU, for the rest of the process.
-
-    CuPy has no such mode: the backend's kernels for it add nothing up in an order that is left to chance.
-    """
-    if backend.name == "torch" and getattr(backend.device, "type", "cpu") == "cuda":
-        import torch
-
-        torch.use_deterministic_algorithms(True)
-        settings: Any = torch.utils.deterministic
-        settings.fill_uninitialized_memory = False  # every kernel writes all of its result
-
-
 def versions(backend: Backend) -> dict[str, str]:
     """The versions of what computes, {name: version}."""
     ours = {"ref_bioplaus": __version__, "python": platform.python_version(), "numpy": np.__version__}
@@ -95,21 +81,6 @@ def processor() -> str:
     path = Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*:\s*(.+)", path.read_text()) if exists(path) else []
     return names[0] if names else platform.processor() or platform.machine() or "unknown"
-
-
-def resident_memory(peak: bool) -> int | None:
-    """The bytes of memory that this process has now, or the most that it has had; outside Linux always the most, and
-    None where the system does not say."""
-    if sys.platform == "linux":
-        status = Path("/proc/self/status").read_text()
-        for kilobytes in re.findall(rf"{'VmHWM' if peak else 'VmRSS'}:\s+(\d+) kB", status):
-            return 1024 * int(kilobytes)
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else 1024 * most  # which others count in kilobytes
 
 
 def environment(learning: dict[str, Backend]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Every algorithm and modification by name, and the tables made of them.
 
-From outside: what is named here; `catalogue` and `readme` make the tables. May import the library, showing and machine.
+From outside: what is named here; `catalogue` and `readme` make the tables, `shapes` says what a rule keeps and
+multiplies. May import the library, showing and machine.
 """
 
 from .rows import MODIFICATIONS as MODIFICATIONS

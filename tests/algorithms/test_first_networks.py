@@ -38,7 +38,6 @@ OPTIMIZERS = {
     "by layer": by_layer(sgd(0.1), {1: adam(0.01)}),
 }
 INVERTING = [row for row in registry.ROWS if row.inverses]
-LEARNING = ("learn", "engaged", "parallel", "forward")  # modes that change the forward path
 
 
 def same(a, b):
@@ -75,7 +74,7 @@ def test_with_one_layer_of_weights_every_algorithm_is_the_delta_rule(row, shape)
                 batch, before = data(shape, n, 4, seed=n), state.forward
                 state, _ = step(state, batch)
                 expected, info = plain.modes["learn"](expected, batch)
-                if mode not in LEARNING:
+                if not row.learns(mode):
                     assert same(state.forward, before)
                     continue
                 if row.name != "backprop-noise-delta":
@@ -95,7 +94,7 @@ def test_with_one_layer_of_weights_compiled_steps_learn_as_backprop(library, nam
     plain, other = (r.build(network, CE, optimizer, optimizer) for r in (registry.row("backprop"), row))
     expected = plain.init(backend.key(1))
     state = other.init(backend.key(1))._replace(forward=plain.init(backend.key(1)).forward)
-    mode = next(mode for mode in LEARNING if mode in other.modes)
+    mode = next(filter(row.learns, other.modes))
     runs = [backend.compile(step, donate=True) for step in (plain.modes["learn"], other.modes[mode])]
     for n in (5, 1):
         batch = backend.batch(*data((6,), n, 4))

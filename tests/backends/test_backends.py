@@ -258,3 +258,15 @@ def test_float64_in_jax_leaves_float32_runs_alone(quick_compiler):
     """)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "the same", done.stderr
+
+
+def test_a_backend_that_says_nothing_of_its_device_is_the_hosts(numpy64):
+    """Bytes, not kilobytes: what is taken and held shows in the peak."""
+    assert numpy64.on_gpu is False
+    free = numpy64.free_bytes()
+    assert free is None or free > 2**20
+    before, held = numpy64.peak_bytes(), np.ones(2**23)
+    assert numpy64.peak_bytes() >= max(before, held.nbytes)
+    assert numpy64.peak_bytes() < before + 4 * held.nbytes
+    numpy64.forget_peak()
+    numpy64.be_deterministic()

@@ -155,14 +155,14 @@ def test_operations_are_those_of_the_products_made(method):
     training = Training(workload, method, backend)
     count.clear()
     training()
-    assert sum(count) == step_flops(training.network, method, workload.batch)
+    assert sum(count) == step_flops(training.network, method, workload)
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_operations_of_every_method_of_every_workload(name):
     """A network may end in a layer without synapses."""
     workload = WORKLOADS[name]
-    counts = {method: step_flops(workload.network(), method, workload.batch) for method in methods_of(workload)}
+    counts = {method: step_flops(workload.network(), method, workload) for method in methods_of(workload)}
     assert all(n > 0 for n in counts.values())
     assert counts["FA"] == counts["BP"]
 
@@ -170,9 +170,9 @@ def test_operations_of_every_method_of_every_workload(name):
 def test_operations_of_convolutions():
     network = WORKLOADS["W3"].network()
     faces = [24 * 24 * 75 * 64, 12 * 12 * 1600 * 64, 2304 * 384, 384 * 192, 192 * 10]
-    assert step_flops(network, "BP", 128) == 128 * 2 * (3 * sum(faces) - faces[0])
+    assert step_flops(network, "BP", WORKLOADS["W3"]) == 128 * 2 * (3 * sum(faces) - faces[0])
     with pytest.raises(KeyError):
-        step_flops(network, "XX", 128)
+        step_flops(network, "XX", WORKLOADS["W3"])
 
 
 def test_dropout_can_be_left_out():

@@ -216,6 +216,28 @@ def test_no_string_chooses_an_algorithm(path):
     assert not strings & {row.name for row in ROWS}
 
 
+BY_LIBRARY = {  # what tells libraries apart by name outside of backends/
+    "asv_bench/native/__init__.py": "pairs a backend with the library that it is timed against",
+    "asv_bench/page.py": "reads records of benchmarks, whose goals differ by library",
+    "asv_bench/cases.py": "NumPy's native opponent is another library, whose threads need a pause",
+    "asv_bench/where.py": "records torch's own threads",
+}
+ASKING = [p for p in SOURCES if p.relative_to(ROOT).parts[0] != "backends"] + sorted((ROOT / "asv_bench").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", ASKING, ids=name)
+def test_backends_are_asked_by_methods_not_by_name(path):
+    """A backend of somebody's own is asked the same."""
+    known = {*backends.names()}
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Compare):
+            words = {n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+            assert not words & known or name(path) in BY_LIBRARY, f"line {node.lineno}: {ast.unparse(node)}"
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("getattr", "hasattr"):
+            of = ast.unparse(node.args[0])
+            assert not re.fullmatch(r"(.*\.)?backend(\.device)?", of), f"line {node.lineno}: {ast.unparse(node)}"
+
+
 @pytest.mark.parametrize(("row_name", "architecture"), CASES, ids=["-".join(case) for case in CASES])
 def test_no_step_asks_an_array_for_its_truth(row_name, architecture, monkeypatch):
     """No `if` on array values, shown by arrays that refuse to be a bool, an int or a float."""

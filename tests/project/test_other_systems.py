@@ -14,10 +14,11 @@ from types import SimpleNamespace
 import pytest
 
 from asv_bench import memory
+from ref_bioplaus.backends import host
 from ref_bioplaus.experiments.data import inside, streaming
 from ref_bioplaus.experiments.many import jobs
 from ref_bioplaus.experiments.runs import folder
-from ref_bioplaus.machine import environment, files, locking
+from ref_bioplaus.machine import files, locking
 from tests.helpers import ROOT, SOURCES
 
 LACKING = {  # on Windows, or on macOS
@@ -118,19 +119,19 @@ def test_memory_is_in_bytes_everywhere(platform, bytes, monkeypatch):
     usage = SimpleNamespace(RUSAGE_SELF=0, getrusage=lambda who: SimpleNamespace(ru_maxrss=3000))
     monkeypatch.setitem(sys.modules, "resource", usage)
     monkeypatch.setattr(sys, "platform", platform)
-    assert environment.resident_memory(peak=True) == memory.resident(peak=False) == bytes
+    assert host.resident_memory(peak=True) == memory.resident(peak=False) == bytes
 
 
 def test_memory_where_no_system_says(monkeypatch):
     monkeypatch.setitem(sys.modules, "resource", None)
     monkeypatch.setattr(sys, "platform", "win32")
-    assert environment.resident_memory(peak=True) is None
+    assert host.resident_memory(peak=True) is None
     with pytest.raises(SystemExit, match="does not say how much memory"):
         memory.resident(peak=True)
 
 
 def test_memory_of_this_process():
-    now, most = (environment.resident_memory(peak) for peak in (False, True))
+    now, most = (host.resident_memory(peak) for peak in (False, True))
     assert 20e6 < now <= most
     resource = pytest.importorskip("resource")
     if sys.platform == "linux":

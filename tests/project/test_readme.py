@@ -13,7 +13,7 @@ TEXT = (ROOT / "README.md").read_text()
 
 
 def test_generated_sections_are_what_the_code_says():
-    assert readme.rewritten(TEXT) == TEXT, "run: python -m ref_bioplaus.registry.readme README.md"
+    assert readme.rewritten(TEXT) == TEXT, "run: make generated"
     for name in [*(row.name for row in ROWS), *MODIFICATIONS, *MODELS]:
         assert f"`{name}`" in TEXT or f"| {name} |" in TEXT, name
     with pytest.raises(ValueError, match="no section"):

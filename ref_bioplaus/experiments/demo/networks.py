@@ -1,19 +1,15 @@
-"""How the demo trains: two small networks, and for each algorithm the rates it learns with.
+"""How the demo trains: two small networks, on which the registry's rows learn by their recipes."""
 
-Every number was chosen by trying a few on the embedded images; a row that is not named here learns with DEFAULT.
-"""
-
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
-from ... import losses, optimizers
+from ... import losses
 from ...backends import Backend
 from ...linear import dense, locally_connected
 from ...local import bias, flatten, tanh, unit_bias
 from ...network import Network, chain
 from ...registry import Row, task_loss
 from ...types import Algorithm, Loss
-from ..spec.rates import DEFAULT, DEFAULT_INVERSE, FULLY_CONNECTED, LOCALLY_CONNECTED, Recipe
 
 CLASSES = 10
 AUXILIARY_UNITS = 20  # of AO-SDTP
@@ -21,22 +17,17 @@ BATCH = 100  # divides the training set: one batch shape, one compilation
 
 
 class Architecture(NamedTuple):
-    """A network to learn on, its small form for the comparison of backends, and the recipes of its rows."""
+    """A network to learn on, and its small form for the comparison of backends."""
 
     name: str
     label: str
     steps: int
     build: Callable[[tuple[int, ...], int, bool], Network]  # image shape, output units, small -> network
-    recipes: Mapping[str, Recipe]
-    only_named: bool  # only the rows that `recipes` names are trained
+    only_named: bool  # only the rows that have a recipe of that name are trained
 
     def trains(self, row: Row) -> bool:
         """Whether a row learns on this network."""
-        return not self.only_named or row.name in self.recipes
-
-    def recipe(self, row: Row) -> Recipe:
-        """A row's recipe."""
-        return self.recipes.get(row.name, DEFAULT_INVERSE if row.inverses else DEFAULT)
+        return not self.only_named or self.name in row.recipes
 
     def algorithm(
         self, row: Row, backend: Backend, image: tuple[int, ...], small: bool = False
@@ -45,10 +36,7 @@ class Architecture(NamedTuple):
         units = CLASSES + (AUXILIARY_UNITS if row.auxiliary else 0)
         network = self.build(image, units, small).with_kernels(backend.kernels).with_dtype(backend.dtype)
         loss = task_loss(row, losses.cross_entropy(), CLASSES)
-        eta, momentum, decay, adam, inverse_eta, options = self.recipe(row)
-        optimizer = optimizers.adam(eta, decay=decay) if adam else optimizers.sgd(eta, momentum, decay=decay)
-        inverse = optimizers.adam(inverse_eta) if row.inverses else None
-        return network, loss, row.build(network, loss, optimizer, inverse, **options)
+        return network, loss, row.taught(network, loss, self.name)
 
 
 def fully_connected(image: tuple[int, ...], units: int, small: bool) -> Network:
@@ -71,11 +59,6 @@ def local(image: tuple[int, ...], units: int, small: bool) -> Network:
 
 
 ARCHITECTURES = (
-    Architecture("fc", "fully connected, 784-128-64-10, tanh", 500, fully_connected, FULLY_CONNECTED, False),
-    Architecture("lc", "locally connected, 28×28 → 14×14×8 → 7×7×12 → 10, tanh", 250, local, LOCALLY_CONNECTED, True),
+    Architecture("fc", "fully connected, 784-128-64-10, tanh", 500, fully_connected, False),
+    Architecture("lc", "locally connected, 28×28 → 14×14×8 → 7×7×12 → 10, tanh", 250, local, True),
 )
-
-
-def note(row: Row) -> str:
-    """What a reader of the demo's table must know of the time of a row's steps; often nothing."""
-    return "a mirror step follows every step, inside its time" if row.module == "weight_mirror" else ""

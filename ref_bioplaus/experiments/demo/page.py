@@ -31,7 +31,6 @@ from .results import REFERENCE, Comparison, Results, Training
 
 PAGE, DATA = "index.html", "demo.json"
 SCHEMA = "ref_bioplaus.demo/1"
-ANGLES = ("feedback-alignment", "sn", "kolen-pollack", "weight-mirror")  # rows whose angles are drawn
 MEASURES = ("test error, %", "time, s", "images per second", "angle to W")
 
 
@@ -84,7 +83,7 @@ def training_data(t: Training) -> dict[str, Any]:
         "equations": t.row.equations,
         "network": t.architecture.name,
         "backend": t.backend,
-        "recipe": str(t.architecture.recipe(t.row)),
+        "recipe": str(t.row.recipe(t.architecture.name)),
         "note": t.note,
         "steps": t.steps,
         "failure": t.failure,
@@ -137,7 +136,7 @@ def as_page(results: Results) -> str:
         backends=list(dict.fromkeys(t.backend for t in results.trainings)),
         algorithms=len({t.row.name for t in results.trainings}),
         curves=pictures.learning_curves(trainings),
-        angles=pictures.angle_curves(trainings, ANGLES),
+        angles=pictures.angle_curves(trainings),
         tables=[training_table(a, members) for a, members in by_network if members],
         agreement=agreement_table(results.comparisons),
         limit=f"{agreement.LIMIT:g}",

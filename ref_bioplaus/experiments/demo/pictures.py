@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
+from ...registry.rows import BACKPROP
 from ...showing.svg import COLOURS, GREY, HEIGHT, LEGEND_ROW, NARROW, STYLE, WIDTH, svg
 from .networks import ARCHITECTURES
 from .results import Training
@@ -28,21 +29,9 @@ class Line(NamedTuple):
     dash: str
 
 
-FAMILIES: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("Backpropagation", ("backprop",)),
-    ("Random feedback", ("feedback_alignment", "direct_feedback_alignment", "dense_feedback_alignment")),
-    ("Sign-symmetry", ("sign_symmetry",)),
-    ("Learned feedback weights", ("kolen_pollack", "weight_mirror")),
-    ("Target propagation", ("target_propagation",)),
-)  # title, files in algorithms/
-
-
 def family_of(training: Training) -> str:
-    """The title of the picture that a row's curve belongs to; a new file's own name."""
-    for title, modules in FAMILIES:
-        if training.row.module in modules:
-            return title
-    return training.row.module.replace("_", " ").capitalize()
+    """The title of the picture that a row's curve belongs to; a file's own name where its row names none."""
+    return training.row.family or training.row.module.replace("_", " ").capitalize()
 
 
 def learning_curves(trainings: Sequence[Training]) -> dict[str, str]:
@@ -57,7 +46,7 @@ def learning_curves(trainings: Sequence[Training]) -> dict[str, str]:
         groups.setdefault(title, []).append(t)
     pictures = {}
     for title, members in groups.items():
-        baseline = [t for t in good if t.row.name == "backprop" and t.architecture is members[0].architecture]
+        baseline = [t for t in good if t.row.name == BACKPROP.name and t.architecture is members[0].architecture]
         grey = [Line(t.row.label, t.curve, GREY, "-") for t in baseline if t not in members]
         pictures[title] = error_picture([*grey, *coloured(members)], title)
     return pictures
@@ -75,11 +64,13 @@ def coloured(members: Sequence[Training]) -> list[Line]:
     return lines
 
 
-def angle_curves(trainings: Sequence[Training], names: Sequence[str]) -> dict[str, str]:
-    """{label: SVG}: the angle between W and B over steps, a line for every layer, a picture for every row named."""
+def angle_curves(trainings: Sequence[Training]) -> dict[str, str]:
+    """{label: SVG}: the angle between W and B over steps, a line for every layer, a picture for every row that is no
+    variant of another and has B."""
     pictures = {}
-    for name in names:
-        mine = [t for t in one_backend(trainings) if t.row.name == name and t.angles]
+    good = [t for t in one_backend(trainings) if not t.row.asked.variant and not t.row.inverses]
+    for name in dict.fromkeys(t.row.name for t in good):
+        mine = [t for t in good if t.row.name == name and t.angles]
         lines = [
             Line(f"{t.architecture.name}, layer {l}", points, COLOURS[i % len(COLOURS)], DASHES[t.architecture.name])
             for t in mine

@@ -8,7 +8,7 @@ from ... import registry
 from ...registry import Row
 from ..spec.phases import Phases
 from . import agreement
-from .networks import BATCH, Architecture, note
+from .networks import BATCH, Architecture
 
 REFERENCE = "numpy"
 
@@ -45,7 +45,7 @@ class Training:
     def note(self) -> str:
         """What a reader must know of its steps; often nothing."""
         if self.phases is None or not str(self.phases):
-            return note(self.row)
+            return self.row.note
         return self.phases.sentence() or f"of its epochs {self.phases}"
 
     @property

@@ -181,7 +181,7 @@ def train(
             began = time.perf_counter()
         progress.advance()
     layers = {l: tuple(points) for l, points in angles.items()}
-    parts = phases.taken(algorithm.schedule, per_epoch, steps)
+    parts = phases.taken(row, algorithm.schedule, per_epoch, steps)
     return Training(row, architecture, name, steps, "", seconds, warm_up_seconds, tuple(curve), layers, parts)
 
 

@@ -6,6 +6,7 @@ Each `lacks_...` returns what to do about a run that cannot be drawn, a sentence
 from collections.abc import Sequence
 from typing import Any
 
+from ...registry.rows import BACKPROP
 from ..runs import checkpoints
 from ..spec.building import find_row
 from ..spec.experiment import METRICS
@@ -25,7 +26,7 @@ def lacks_metrics(names: Sequence[str], run: Run) -> str | None:
     if any(series.measured(run, name) for name in names):
         return None
     wanted = " and ".join(names)
-    if run.experiment.algorithm == "backprop" and "sign_changes" not in names:
+    if run.experiment.algorithm == BACKPROP.name and "sign_changes" not in names:
         return f"is backpropagation, against which {wanted} are measured: leave it out."
     if set(names) & set(run.experiment.metrics):
         return f"has no {wanted}, which its algorithm or its log so far does not have: leave it out."

@@ -12,6 +12,7 @@ from ...algorithms.sign_symmetry import RULES
 from ...backends import Backend
 from ...models import MODELS
 from ...network import Network
+from ...registry import shapes
 from ...showing.words import unknown
 from ...types import Algorithm, Loss, Optimizer, State
 from .experiment import Experiment, ExperimentError, Table, check_type, plain
@@ -109,6 +110,7 @@ class Built(NamedTuple):
 
     network: Network
     loss: Loss
+    make: Callable[[Network], Algorithm]
     algorithm: Algorithm
     row: registry.Row
     rebuilds: bool  # the targets are the inputs: an autoencoder
@@ -140,7 +142,7 @@ def algorithm_parameters(row: registry.Row) -> dict[str, Any]:
     """The options that a row's algorithm takes, and their defaults."""
     given = ("network", "loss", "optimizer", "inverse_optimizer", "options")
     own = parameters_of(row.make, *given)
-    if row.inverses:
+    if "options" in parameters_of(row.make):
         shared = parameters_of(algorithms.target_propagation.target_propagation, *given)
         own |= {name: shared[name] for name in ("noise", "schedule", "inverse", "initializer", "inverse_initializer")}
     return own
@@ -284,15 +286,21 @@ def build(experiment: Experiment, backend: Backend, shape: Shape) -> Built:
     if row.inverses:
         inverse = make_optimizer("inverse_optimizer", experiment.inverse_optimizer, shape.steps, network)
         check_noise(row, network)
+
+    def make(network: Network) -> Algorithm:
+        return row.build(network, loss, optimizer, inverse)
+
     try:
-        return Built(network, loss, row.build(network, loss, optimizer, inverse), row, rebuilds(experiment.model))
+        return Built(network, loss, make, make(network), row, rebuilds(experiment.model))
     except ValueError as error:
         raise ExperimentError(f'The algorithm "{row.name}" cannot learn on "{experiment.model}": {error}.') from error
 
 
-def first_state(experiment: Experiment, built: Built, backend: Backend) -> State:
-    """The state before the first step: the same each time. Raises ExperimentError."""
+def first_state(experiment: Experiment, built: Built, backend: Backend | None) -> State:
+    """The state before the first step: the same each time. None: its shapes alone. Raises ExperimentError."""
     try:
+        if backend is None:
+            return shapes.kept(built.make, built.network)
         return built.algorithm.init(backend.key(experiment.seed))
     except ValueError as error:
         raise ExperimentError(
@@ -303,7 +311,7 @@ def first_state(experiment: Experiment, built: Built, backend: Backend) -> State
 def check_noise(row: registry.Row, network: Network) -> None:
     """Raise ExperimentError where noise is given by layer, but not for every layer whose inverse is learned."""
     noise = row.options.get("noise")
-    last = network.L - 1 if row.name.startswith("dtp") else network.L
+    last = network.L - 1 if "alpha" in parameters_of(row.make) else network.L
     needed = [l for l in network.weighted if 1 < l <= last]
     if isinstance(noise, dict) and not set(needed) <= set(noise):
         raise ExperimentError(

@@ -7,7 +7,6 @@ from typing import Any
 from ... import registry
 from ...models import MODELS
 from ...showing.words import unknown
-from . import rates
 from .building import (
     LOSSES,
     OPTIMIZERS,
@@ -138,9 +137,9 @@ def dataset_of(model: str) -> str:
 
 
 def default_options(experiment: Experiment, row: registry.Row) -> dict[str, Any]:
-    """The algorithm's options; those of the weight mirror, where none is given, are the demo's."""
+    """The algorithm's options; those that the demo's recipe names, where none is given, are the demo's."""
     given = plain(experiment.algorithm_options)
-    return dict(recipe(row).options) | given if row.module == "weight_mirror" else given
+    return dict(row.recipe().options) | given
 
 
 def default_model_options(experiment: Experiment, row: registry.Row) -> dict[str, Any]:
@@ -158,14 +157,9 @@ def default_model_options(experiment: Experiment, row: registry.Row) -> dict[str
     return given
 
 
-def recipe(row: registry.Row) -> rates.Recipe:
-    """How the demo trains a row."""
-    return rates.FULLY_CONNECTED.get(row.name, rates.DEFAULT_INVERSE if row.inverses else rates.DEFAULT)
-
-
 def default_optimizer(experiment: Experiment, row: registry.Row) -> dict[str, Any]:
     """The optimizer, of which the name or the rate may have been left out: ours, as in the demo."""
-    found = recipe(row)
+    found = row.recipe()
     if experiment.loss != "cross-entropy" or found.adam:
         ours: dict[str, Any] = {"name": "adam", "eta": found.eta if found.adam else 1e-3}
     else:
@@ -179,7 +173,7 @@ def default_inverse_optimizer(experiment: Experiment, row: registry.Row) -> dict
     """The inverses' optimizer; {} for algorithms without inverses."""
     given = plain(experiment.inverse_optimizer)
     return (
-        completed(given, {"name": "adam", "eta": recipe(row).inverse_eta}, "inverse_optimizer")
+        completed(given, {"name": "adam", "eta": row.recipe().inverse_eta}, "inverse_optimizer")
         if row.inverses
         else given
     )

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 from ... import backends
 from ...models import MODELS
+from ...registry import Row
 from ...types import Schedule
 from ..data.augmentation import DataError
-from .building import Shape, build, parameters_of
+from .building import Shape, build, find_row, parameters_of
 from .checking import STEPS, checked
 from .experiment import Experiment, ExperimentError
 
-LEARNING = ("learn", "engaged", "parallel", "forward")  # modes that assign errors, one of which every algorithm has
 CLASSES = 10  # of a network whose schedule alone is asked for
 MANY = 10**6  # steps of which each is asked for
 
@@ -43,8 +43,9 @@ class Phases(NamedTuple):
         )
 
 
-def taken(schedule: Schedule, length: int, steps: int) -> Phases:
-    """The phases of so many steps, in epochs of `length` batches; of very many the first batch speaks for its epoch."""
+def taken(row: Row, schedule: Schedule, length: int, steps: int) -> Phases:
+    """The phases of so many steps of a row, in epochs of `length` batches; of very many the first batch speaks for its
+    epoch."""
     counts = Counter[tuple[str, ...]]()
     for epoch in range(-(-steps // length)):
         there = min(length, steps - epoch * length)
@@ -54,7 +55,7 @@ def taken(schedule: Schedule, length: int, steps: int) -> Phases:
             counts.update(schedule(epoch, i) for i in range(there))
     forward, others = 0, Counter[str]()
     for modes, count in counts.items():
-        if any(mode in LEARNING for mode in modes):
+        if any(map(row.learns, modes)):
             forward += count
         else:
             others[" and ".join(dict.fromkeys(modes))] += count
@@ -78,7 +79,7 @@ def of_run(
     if step > MANY * length:
         return None
     try:
-        return taken(schedule_of(experiment), length, step)
+        return taken(find_row(experiment.algorithm), schedule_of(experiment), length, step)
     except (ExperimentError, DataError):
         return None
 

@@ -6,10 +6,9 @@ import numpy as np
 
 from ... import algorithms, metrics
 from ...backends import Backend
-from ...registry.rows import feedback_weights
+from ...registry.rows import BACKPROP, feedback_weights
 from ...types import Batch, Optimizer, Params, State
 from ..spec.building import Built
-from ..spec.phases import LEARNING
 
 STILL = Optimizer(lambda params, address, kernels: (), lambda grads, memory, params, kernels: (params, memory))
 
@@ -39,9 +38,9 @@ def comparing(built: Built, names: tuple[str, ...]):
     """A function (state, first weights, batch) -> {metric: {layer: array ()}}, which updates nothing."""
     network, row = built.network, built.row._replace(wrappers=())
     mine = row.build(network, built.loss, STILL, STILL if row.inverses else None)
-    step = next(mine.modes[mode] for mode in LEARNING if mode in mine.modes)
+    step = next(step for mode, step in mine.modes.items() if row.learns(mode))
     reference = algorithms.backprop(network, built.loss, STILL).modes["learn"]
-    compares = {"delta_angles", "gradient_ratios"}.intersection(names) and row.name != "backprop"
+    compares = {"delta_angles", "gradient_ratios"}.intersection(names) and row.name != BACKPROP.name
 
     def run(state, start, batch):
         found = {}
@@ -49,7 +48,7 @@ def comparing(built: Built, names: tuple[str, ...]):
             found["matrix_angles"] = metrics.matrix_angles(state.forward.params, feedback_weights(row, network, state))
         if compares:
             info, exact = step(state, batch)[1], reference(state, batch)[1]
-            if "delta_angles" in names and row.module != "backprop":  # BP + Noise walks back with the clean deltas
+            if "delta_angles" in names and row.make is not BACKPROP.make:  # BP + Noise walks back with the clean deltas
                 found["delta_angles"] = metrics.delta_angles(info, exact)
             if "gradient_ratios" in names:
                 found["gradient_ratios"] = metrics.gradient_ratios(exact, info)

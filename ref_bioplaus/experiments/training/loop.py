@@ -234,7 +234,7 @@ class Training:
     def say_what_it_came_to(self) -> None:
         """Where no forward weight has learned, and by what the best checkpoint was chosen."""
         at = self.at
-        unlearned = phases.taken(self.built.algorithm.schedule, self.shape.steps, at.step).sentence()
+        unlearned = phases.taken(self.built.row, self.built.algorithm.schedule, self.shape.steps, at.step).sentence()
         if unlearned:
             self.reporter.note(f"The run in {self.out}: {unlearned}.")
         without = left_out.text(self.records[-1]) if self.records else None
@@ -315,7 +315,7 @@ class Training:
         speed = at.seen / at.seen_seconds if at.seen_seconds else None
         waiting = 100.0 * at.waited / at.seen_seconds if at.seen_seconds else None
         record |= {"images_per_second": speed, "waiting_for_data": waiting, "seconds": at.seconds}
-        return record | {"memory": measuring.peak_memory(self.backend)}
+        return record | {"memory": self.backend.peak_bytes()}
 
     def write(self, record: dict[str, Any]) -> None:
         """Hand a record to everyone who waits for it, and begin the next."""

@@ -7,7 +7,6 @@ import numpy as np
 from array_api_compat import array_namespace, device
 
 from ...backends import Backend
-from ...machine.environment import resident_memory
 from ...network import forward
 from ...types import Array, Batch, Info, State, Step
 from ..spec.building import Built
@@ -71,18 +70,6 @@ def measured(backend: Backend, measure, state: State, batches: Iterable[Batch]) 
         if classes > TOP:
             found["top5_error"] = 100.0 * int(np.count_nonzero(places >= TOP)) / len(places)
     return found
-
-
-def peak_memory(backend: Backend) -> int | None:
-    """The most bytes held so far: on the device where it says so, and otherwise by this process."""
-    found = backend.device
-    if backend.name == "torch" and getattr(found, "type", "cpu") == "cuda":
-        import torch
-
-        return int(torch.cuda.max_memory_allocated(found))
-    if backend.name == "jax" and found.platform != "cpu":
-        return (found.memory_stats() or {}).get("peak_bytes_in_use")
-    return resident_memory(peak=True)
 
 
 def with_targets(batch: Batch, built: Built) -> Batch:

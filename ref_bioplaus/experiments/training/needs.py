@@ -1,16 +1,17 @@
-"""What an experiment will need, in bytes, from geometry alone: nothing is allocated to find out."""
+"""What an experiment will need, in bytes, from shapes alone: nothing is allocated to find out."""
 
 import math
 from typing import NamedTuple
 
 from ...backends import Backend
-from ...machine.memory import free_host_memory, size
+from ...machine.memory import size
 from ...network import Network
-from ..spec.building import Built
+from ...tree import leaves
+from ...types import Tree
+from ..spec.building import Built, first_state
 from ..spec.experiment import Experiment, ExperimentError
 
 BYTES = {"bfloat16": 2, "float32": 4, "float64": 8}
-SLOTS = {"adam": 2, "rmsprop": 3}  # tensors of an optimizer's memory per tensor it moves; sgd: 1 with momentum
 COMPARING = {"delta_angles", "gradient_ratios"}  # metrics for which a step of backpropagation runs beside the own one
 
 
@@ -88,31 +89,22 @@ class Estimate(NamedTuple):
 
 
 def estimate(experiment: Experiment, built: Built, backend: Backend) -> Estimate:
-    """What the experiment's state and one step take, counted from the network's geometry, and a run on this backend."""
-    network, module = built.network, built.row.module
-    weights = {l: math.prod(network[l].linear.weight_shape) for l in network.weighted}
-    parameters = network.parameter_count
-    local = parameters - sum(weights.values())
-    feedback, feedback_weights = feedback_size(experiment, built, weights)
-    memory = optimizer_size(experiment.optimizer, parameters)
-    learned_feedback = 0
-    if module == "kolen_pollack":
-        memory += optimizer_size(experiment.optimizer, feedback)
-        learned_feedback = feedback
-    if built.row.inverses:
-        memory += optimizer_size(experiment.inverse_optimizer, feedback)
-        learned_feedback = feedback
-    for name, options in built.row.wrappers:
-        moved = parameters - (0 if options.get("on") == "all" else local)
-        moved += feedback_weights if module == "kolen_pollack" else 0
-        memory += moved if name in ("align-to-random", "fixed-signs") else 0
-    statistics = sum(2 * math.prod(s) for n, s in network.parameter_shapes.items() if n.endswith("/gamma"))
-    taken = TAKEN.get((backend.name, backend.kernels.name), TAKEN[UNMEASURED]) if on_host(backend) else None
+    """What the experiment's state and one step take, counted from their shapes, and a run on this backend."""
+    network, state = built.network, first_state(experiment, built, None)
+    forward, feedback = state.forward, state.feedback
+    parameters, learned = numbers(forward.params), numbers(feedback.params)
+    taken = None if backend.on_gpu else TAKEN.get((backend.name, backend.kernels.name), TAKEN[UNMEASURED])
     return Estimate(
-        parameters, feedback, memory, statistics, parameters + learned_feedback,
-        experiment.batch * numbers_made(network), BYTES[experiment.dtype], largest_tensor(built, weights),
-        len(network.layers), 2 if COMPARING.intersection(experiment.metrics) else 1, taken,
+        parameters, learned, numbers((forward.memory, feedback.memory)), numbers(state.stats),
+        parameters + (learned if leaves(feedback.memory) else 0), experiment.batch * numbers_made(network),
+        BYTES[experiment.dtype], max(leaf.size for leaf in leaves(state)), len(network.layers),
+        2 if COMPARING.intersection(experiment.metrics) else 1, taken,
     )  # fmt: skip
+
+
+def numbers(tree: Tree) -> int:
+    """How many numbers a tree's arrays hold; counters, keys and norms are left out."""
+    return sum(leaf.size for leaf in leaves(tree) if leaf.ndim and leaf.dtype.kind == "f")
 
 
 def numbers_made(network: Network) -> int:
@@ -122,100 +114,9 @@ def numbers_made(network: Network) -> int:
     return sum(map(math.prod, [network[0].out_shape, *made]))
 
 
-def optimizer_size(options, count: int) -> int:
-    """Numbers in the memory of an optimizer that moves so many; its counters are left out."""
-    slots = SLOTS.get(options["name"], 1 if options.get("momentum") else 0)
-    return slots * count
-
-
-def feedback_size(experiment: Experiment, built: Built, weights: dict[int, int]) -> tuple[int, int]:
-    """Numbers of the feedback path, and those of them that are weights."""
-    network, row = built.network, built.row
-    options, module = row.options, row.module
-    generated = options.get("feedback") == "generated"  # drawn whenever it is needed
-    if module == "direct_feedback_alignment":
-        n = 0 if generated else sum(direct_sizes(built))
-        return n, n
-    if module == "target_propagation":
-        return inverse_size(built)
-    kept = [l for l in network.feedback_layers if not (options.get("symmetric_output") and l == network.weighted[-1])]
-    n = sum(weights[l] for l in kept)
-    if module == "dense_feedback_alignment" and not generated:
-        n += dense_size(network)
-    if module == "sign_symmetry" and options["rule"].__name__ != "initial_magnitude":
-        n = 0
-    return (0, 0) if module == "backprop" else (n, n)
-
-
-def direct_sizes(built: Built) -> list[int]:
-    """Numbers of each of DFA's feedback matrices."""
-    network = built.network
-    reached = [network[l].out_shape for l in network.populations]
-    if built.row.options.get("skips") == "exact":
-        reached = [network[l].in_shape for l in network.feedback_layers]
-    return [network[network.L].out_shape[0] * math.prod(shape) for shape in reached]
-
-
-def largest_tensor(built: Built, weights: dict[int, int]) -> int:
-    """Numbers of the largest weights of the state, DenseFA's and the inverses' left out."""
-    generated = built.row.options.get("feedback") == "generated"
-    direct = built.row.module == "direct_feedback_alignment" and not generated
-    return max([*weights.values(), *(direct_sizes(built) if direct else [])])
-
-
-def dense_size(network: Network) -> int:
-    """Numbers of DenseFA's connections from every layer further up."""
-    return sum(
-        math.prod(network[k].linear.out_shape) * math.prod(network[l].out_shape)
-        for l in network.populations
-        for k in network.downstream(l)
-        if l not in network[k].inputs
-    )
-
-
-def inverse_size(built: Built) -> tuple[int, int]:
-    """Numbers of target propagation's inverses, and those of them that are weights."""
-    from ...inverses import mirrored_inverse
-
-    network = built.network
-    inverse = built.row.options.get("inverse", mirrored_inverse)
-    top = network.L - 1 if built.row.name.startswith("dtp") else network.L
-    layers = [inverse(network, l) for l in network.weighted if 1 < l <= top]
-    weights = sum(math.prod(layer.linear.weight_shape) for layer in layers)
-    local = sum(math.prod(s) for layer in layers for op in layer.local for s in op.parameter_shapes.values())
-    return weights + local, weights
-
-
-# What there is
-
-
-def free_memory(backend: Backend) -> int | None:
-    """Bytes that are free on the backend's device, as far as it says; None where it does not."""
-    device = backend.device
-    if on_host(backend):
-        return free_host_memory()
-    if backend.name == "torch":
-        import torch
-
-        return int(torch.cuda.mem_get_info(device)[0])
-    if backend.name == "cupy":
-        import cupy
-
-        with device:
-            return int(cupy.cuda.runtime.memGetInfo()[0])
-    found = device.memory_stats() or {}
-    return found["bytes_limit"] - found["bytes_in_use"] if "bytes_limit" in found else None
-
-
-def on_host(backend: Backend) -> bool:
-    """Whether the backend computes in the memory in which checkpoints are made."""
-    kind = getattr(backend.device, "type", getattr(backend.device, "platform", "cpu"))
-    return backend.name != "cupy" and kind == "cpu"
-
-
 def check_memory(found: Estimate, backend: Backend, what: str) -> None:
     """Raise ExperimentError, with numbers, where an experiment cannot fit on the device."""
-    free = free_memory(backend)
+    free = backend.free_bytes()
     if free is not None and found.total > free:
         raise ExperimentError(
             f"{what} needs {found.needed} on {backend.device}, which has {size(free)} free: {found}; "

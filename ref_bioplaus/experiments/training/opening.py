@@ -29,7 +29,7 @@ def get_backend(experiment: Experiment, reporter: Reporter) -> Backend:
 
     def get(kernels):
         found = backends.get(experiment.backend, experiment.device, experiment.dtype, experiment.precision, kernels)
-        environment.make_deterministic(found)
+        found.be_deterministic()
         return found
 
     try:

@@ -21,7 +21,6 @@ from ref_bioplaus.backends.numpy_.backend import NumpyBackend
 from ref_bioplaus.experiments.demo import page, pictures, running, work
 from ref_bioplaus.experiments.demo.networks import ARCHITECTURES, BATCH
 from ref_bioplaus.experiments.demo.results import Comparison, Progress, Results, Settings, Training
-from ref_bioplaus.experiments.spec.rates import FULLY_CONNECTED, LOCALLY_CONNECTED
 from tests.helpers.commands import command
 
 FC, LC = ARCHITECTURES
@@ -231,9 +230,8 @@ def test_training_in_float32_repeats_exactly_after_float64_has_been_used(images)
     assert (before.curve, before.angles) == (after.curve, after.angles)
 
 
-def test_recipes_name_rows_that_exist():
-    names = {row.name for row in registry.ROWS}
-    assert set(FULLY_CONNECTED) <= names and set(LOCALLY_CONNECTED) <= names
+def test_recipes_name_networks_that_exist():
+    assert {name for row in registry.ROWS for name in row.recipes} == {a.name for a in ARCHITECTURES}
     assert len(TRAINED) == len(registry.ROWS) + 6
     assert 5000 % BATCH == 0
 
@@ -356,11 +354,9 @@ def test_a_variant_shares_its_colour_dashed():
 
 def test_a_row_without_an_angle_gets_no_picture_of_it():
     without = Training(registry.row("sn"), FC, "numpy", 1, "", 1.0, 0.0, ((0, 90.0), (1, 80.0)))
-    assert pictures.angle_curves([without], ["sn"]) == {}
+    assert pictures.angle_curves([without]) == {}
     nan = ((0, math.nan), (1, math.nan))
-    assert list(pictures.angle_curves([Training(without.row, FC, "numpy", 1, angles={2: nan})], ["sn"])) == [
-        "FA-uSF SN"
-    ]
+    assert list(pictures.angle_curves([Training(without.row, FC, "numpy", 1, angles={2: nan})])) == ["FA-uSF SN"]
 
 
 # Processes

@@ -222,13 +222,13 @@ def test_departures_and_failures_are_said(tmp_path):
 def test_how_many_epochs_taught_the_forward_weights_is_asked_of_every_rows_schedule(row):
     """Three epochs of five batches and two batches more; those that alternate begin with their inverses."""
     alternates = "schedule" in registry.row(row).options
-    found = phases.taken(phases.schedule_of(Experiment(algorithm=row)), 5, 17)
+    found = phases.taken(registry.row(row), phases.schedule_of(Experiment(algorithm=row)), 5, 17)
     assert (found.forward, found.others) == ((1.4, {"inverse": 2.0}) if alternates else (3.4, {}))
     assert str(found) == ("1.4 forward, 2 inverse" if alternates else "")
-    first = phases.taken(phases.schedule_of(Experiment(algorithm=row)), 5, 5)
+    first = phases.taken(registry.row(row), phases.schedule_of(Experiment(algorithm=row)), 5, 5)
     assert first.sentence().startswith("no forward weight has learned (0 forward, 1 inverse)") == alternates
-    assert phases.taken(phases.schedule_of(Experiment(algorithm=row)), 5, 6).sentence() == ""
-    many = phases.taken(phases.schedule_of(Experiment(algorithm=row)), 10**6, 3 * 10**6)
+    assert phases.taken(registry.row(row), phases.schedule_of(Experiment(algorithm=row)), 5, 6).sentence() == ""
+    many = phases.taken(registry.row(row), phases.schedule_of(Experiment(algorithm=row)), 10**6, 3 * 10**6)
     assert (many.forward, many.others) == ((1.0, {"inverse": 2.0}) if alternates else (3.0, {}))
 
 

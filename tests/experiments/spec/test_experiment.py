@@ -40,7 +40,6 @@ from ref_bioplaus.experiments.spec.experiment import (
 from ref_bioplaus.experiments.spec.options import parsed
 from ref_bioplaus.experiments.training import opening
 from ref_bioplaus.experiments.training.reporter import Reporter
-from ref_bioplaus.machine import environment
 from ref_bioplaus.models import MODELS
 from ref_bioplaus.tree import named_leaves
 from tests.conftest import get
@@ -618,9 +617,12 @@ def test_a_gpu_is_asked_for_the_same_bits_every_time(monkeypatch):
     asked = []
     monkeypatch.setattr(torch, "use_deterministic_algorithms", asked.append)
     monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
-    for name, device in (("torch", "cpu"), ("jax", "cuda"), ("torch", "cuda")):
-        assert asked == []
-        environment.make_deterministic(SimpleNamespace(name=name, device=torch.device(device)))
+    backend = get("torch", "float32")
+    backend.be_deterministic()
+    get("jax", "float32").be_deterministic()
+    assert asked == []
+    backend.device = torch.device("cuda")
+    backend.be_deterministic()
     assert asked == [True]
     assert torch.utils.deterministic.fill_uninitialized_memory is False
 

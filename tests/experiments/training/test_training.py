@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from ref_bioplaus.backends import Backend
 from ref_bioplaus.conformance.judging import judge
 from ref_bioplaus.conformance.judging.rounding import PRECISIONS, Rounding
 from ref_bioplaus.experiments.runs import checkpoints, folder, logs
@@ -403,7 +404,7 @@ def test_what_is_refused_before_anything_runs(tmp_path, monkeypatch):
     with pytest.raises(ExperimentError, match="has 1.0 kB free, but the checkpoints need"):
         train(of(), tmp_path / "small", images=data)
     monkeypatch.undo()
-    monkeypatch.setattr(needs, "free_host_memory", lambda: 10**6)
+    monkeypatch.setattr(Backend, "free_bytes", lambda self: 10**6)
     with pytest.raises(
         ExperimentError,
         match=r"needs about \d+\.\d MB on cpu, which has 1.0 MB free: parameters .*; in all about",
@@ -624,11 +625,11 @@ def test_the_estimate_of_a_whole_run_is_about_what_was_measured_where_it_was():
     assert found.total - alone.total == pytest.approx(taken.step * 4 * found.activations, abs=2)
     wide = estimated(batch=1)
     assert wide.total >= taken.base + (1.0 + taken.saving) * wide.state
-    gpu = SimpleNamespace(name="torch", device=SimpleNamespace(type="cuda"), kernels=backend.kernels)
+    gpu = SimpleNamespace(name="torch", on_gpu=True, kernels=backend.kernels)
     there = estimated(gpu, batch=64)
     assert there.total == there.state + 4 * (there.gradients + there.activations)
     assert str(there).endswith(f"; in all at least {memory.size(there.total)}")
-    stranger = SimpleNamespace(name="mine", device="cpu", kernels=backend.kernels)
+    stranger = SimpleNamespace(name="mine", on_gpu=Backend.on_gpu.fget(backend), kernels=backend.kernels)
     assert estimated(stranger).taken == taken
     assert needs.TAKEN.keys() == {(n, k) for n in ("numpy", "torch", "jax") for k in ("native", "portable")}
 

@@ -1,0 +1,1 @@
+"""Tests of ref_bioplaus/registry/."""
