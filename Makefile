@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all kills ownership lint types bench bench-report clean
+.PHONY: demo test test-all test-oldest kills mutation ownership lint types bench bench-report clean
 
 demo: .venv/ready
 	$(BIN)/ref-bioplaus demo
@@ -16,6 +16,15 @@ test: .venv/ready lint types
 test-all: test
 	$(PYTEST) -m slow
 
+# The oldest versions that pyproject.toml permits, on the tests that touch what is not ours, but for those that take long.
+TOUCHING := tests/project/test_oldest.py tests/project/test_security.py tests/library/test_naming.py \
+	tests/library/test_optimizers.py tests/algorithms/test_calling.py tests/backends/test_backends.py \
+	tests/backends/test_torch_graphs.py tests/conformance/test_exchange.py tests/conformance/test_pytest_plugin.py \
+	tests/showing tests/experiments/commands tests/experiments/data tests/experiments/figures tests/experiments/spec
+test-oldest: .venv-oldest/ready
+	REF_BIOPLAUS_OLDEST=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 \
+		.venv-oldest/bin/python -m pytest -n 2 $(TOUCHING) -k "not real and not resnet18 and not left_behind and not in_an_empty"
+
 # A million comparisons of what a caller can still reach around compiled steps: all algorithms, modes and libraries.
 ownership: .venv/ready
 	REF_BIOPLAUS_LOOKS=12500 $(BIN)/python -m pytest -q -s tests/backends/test_ownership.py
@@ -23,6 +32,11 @@ ownership: .venv/ready
 # A run is killed 100 times at random moments, and loses nothing but the steps since its last checkpoint.
 kills: .venv/ready
 	REF_BIOPLAUS_KILLS=100 $(BIN)/python -m pytest -q tests/experiments/training/test_training.py -k sigkill
+
+# Do the tests notice mistakes? Each of tests/mutation/faults.toml is put into a copy of the tree, and they are run on it.
+# MUTATION="--modules-only" leaves out the whole suite; "--against tests/mutation/before.jsonl" compares with what was.
+mutation: .venv/ready
+	$(BIN)/python -m tests.mutation $(MUTATION)
 
 lint: .venv/ready
 	$(BIN)/ruff check .
@@ -45,5 +59,12 @@ bench-report: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e ".[torch,jax,bench,test]"
 	touch $@
 
+.venv-oldest/ready: pyproject.toml .ci/constraints.txt .ci/oldest.py
+	$(PYTHON) -m venv .venv-oldest
+	$(PYTHON) .ci/oldest.py > .venv-oldest/oldest.txt
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt \
+		-c .venv-oldest/oldest.txt -e ".[torch,jax,bench,test]"
+	touch $@
+
 clean:
-	rm -rf .venv build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-oldest build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache

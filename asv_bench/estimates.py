@@ -77,11 +77,11 @@ def measured(run: Run, backend_name: str, kernels: str) -> dict[str, Any]:
 
     backend.wrap(lambda a: a + 1)(backend.asarray(np.ones(3, np.float32)))
     forget_peak()
-    before = resident("VmRSS")
+    before = resident(peak=False)
     with tempfile.TemporaryDirectory() as folder:
         train(experiment, Path(folder) / "run", images=data)
     return {
-        "taken": resident("VmHWM") - before, "said": said.total, "layers": said.layers, "state": said.state,
+        "taken": resident(peak=True) - before, "said": said.total, "layers": said.layers, "state": said.state,
         "step": said.steps * said.itemsize * said.activations,
     }  # fmt: skip
 

@@ -11,8 +11,6 @@ import ctypes
 import gc
 import json
 import os
-import re
-import resource
 import subprocess
 import sys
 import tempfile
@@ -20,6 +18,7 @@ from pathlib import Path
 
 from ref_bioplaus import backends
 from ref_bioplaus.backends import Backend
+from ref_bioplaus.machine.environment import resident_memory
 
 from .native import library, native_forms, native_training, on_gpu
 from .workloads import WORKLOADS, Training, direct
@@ -49,12 +48,12 @@ def peak_bytes(
     return int(json.loads(done.stdout.splitlines()[-1])["bytes"])
 
 
-def resident(which: str) -> int:
-    """Bytes of this process: "VmRSS", what is resident now, or "VmHWM", the most since `forget_peak`."""
-    if sys.platform != "linux":
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    (kilobytes,) = re.findall(rf"{which}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    return int(kilobytes) * 1024
+def resident(peak: bool) -> int:
+    """Bytes of this process that are resident now, or the most since `forget_peak`. Exits where no system says."""
+    found = resident_memory(peak)
+    if found is None:
+        sys.exit("This system does not say how much memory a process has: measure it on Linux or macOS.")
+    return found
 
 
 def forget_peak() -> None:
@@ -75,7 +74,7 @@ def measure(
     backend = backends.get(backend_name, device=device, precision=precision, kernels=kernels)
     is_native = subject.startswith("form: ")
     load(backend, is_native)
-    before = resident("VmRSS")
+    before = resident(peak=False)
     if is_native:
         training = native_training(workload, subject.removeprefix("form: "), backend)
     elif subject in ("stored", "generated"):
@@ -94,7 +93,7 @@ def measure(
     for _ in range(3):
         training()
     training.wait()
-    return gpu_peak(backend, allocator) if on_gpu(backend) else resident("VmHWM") - before
+    return gpu_peak(backend, allocator) if on_gpu(backend) else resident(peak=True) - before
 
 
 def load(backend: Backend, is_native: bool) -> None:

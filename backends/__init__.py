@@ -18,6 +18,7 @@ from importlib.metadata import entry_points
 from ref_bioplaus import naming
 from ref_bioplaus.backends.base import Backend as Backend
 from ref_bioplaus.backends.base import BackendError as BackendError
+from ref_bioplaus.backends.base import NoNativeKernels as NoNativeKernels
 
 BUILT_IN = {
     "numpy": ("numpy", "ref_bioplaus.backends.numpy_.backend:backend"),

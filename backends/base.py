@@ -22,6 +22,10 @@ class BackendError(RuntimeError):
     """A backend that cannot be had as asked for; the message says what to install or choose."""
 
 
+class NoNativeKernels(BackendError):
+    """A backend that has the portable kernels only."""
+
+
 class Backend:
     """An array library on one device, with one dtype for parameters and one precision for float32 products."""
 
@@ -63,8 +67,8 @@ class Backend:
         return {self.name: getattr(self.xp, "__version__", ""), "device": str(self.device)}
 
     def native_kernels(self) -> Kernels:
-        """The library's own forms of the portable kernels. Raises BackendError where there are none."""
-        raise BackendError(f'backend "{self.name}" has no native kernels: choose kernels="portable"')
+        """The library's own forms of the portable kernels. Raises NoNativeKernels where there are none."""
+        raise NoNativeKernels(f'backend "{self.name}" has no native kernels: choose kernels="portable"')
 
     def eager(self, step: Callable) -> Callable:
         """`step` run operation by operation, on this device and in this precision."""

@@ -1,5 +1,6 @@
 """Biologically plausible learning, every algorithm written once against the Python array API."""
 
+import os
 from importlib import import_module
 
 from . import algorithms as algorithms
@@ -34,6 +35,8 @@ from .types import Batch as Batch
 
 __version__ = "0.1.0"
 
+if os.path.isfile(os.path.join(__path__[0], "backends")):  # a link of the checkout that git wrote as a file: on Windows
+    __path__.append(os.path.dirname(__path__[0]))
 
 LATER = ("backends", "conformance", "experiments")
 

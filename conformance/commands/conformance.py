@@ -209,7 +209,7 @@ def left_out(chosen: "Sequence[Check]") -> list[str]:
 def driver(device: str) -> dict[str, str]:
     """{"driver": the NVIDIA driver's version} of a GPU, where the system tells."""
     place = Path("/proc/driver/nvidia/version")
-    if not re.search("cuda|gpu", device.lower()) or not place.is_file():
+    if not re.search("cuda|gpu", device.lower()) or not os.path.isfile(place):
         return {}
     found = re.search(r"\d+\.\d+(\.\d+)?", place.read_text())
     return {"driver": found[0]} if found else {}

@@ -69,7 +69,7 @@ def emit(folder: Path, pattern: str = "*", layout: str = "NHWC", dtype: str = "f
         for vector in vectors:
             arrays = {name: tensor.axes.to(layout, tensor.array) for name, tensor in vector.inputs().items()}
             with to_write(folder / "inputs" / f"{vector.file}.npz") as file:
-                np.savez(file, allow_pickle=False, **arrays)
+                np.savez(file, **arrays)
             rows.append(vector.describe(layout) | {"file": f"{vector.file}.npz"})
         content = {
             "format": FORMAT,

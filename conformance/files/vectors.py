@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from os.path import exists
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -233,7 +234,7 @@ def regenerate(folder: Path = FOLDER, vectors: tuple[Vector, ...] | None = None)
     folder.mkdir(parents=True, exist_ok=True)
     for name, arrays in files.items():
         with to_write(folder / name) as file:
-            np.savez_compressed(file, allow_pickle=False, **arrays)
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
     content["files"] = {name: file_digest(folder / name) for name in sorted(files)}
     write_whole(folder / MANIFEST, (pretty(content) + "\n").encode())
 
@@ -265,7 +266,7 @@ def check(folder: Path = FOLDER, vectors: tuple[Vector, ...] | None = None) -> l
     """
     vectors = chosen() if vectors is None else vectors
     present = {file.name for file in folder.iterdir()} - {MANIFEST, *OTHERS}
-    if not (folder / MANIFEST).exists():
+    if not exists(folder / MANIFEST):
         return [f"{folder / MANIFEST} is missing: write it with `ref-bioplaus conformance regenerate`."]
     try:
         stored = reading.json_of(folder / MANIFEST)

@@ -7,6 +7,7 @@ distribution of the scores of all comparisons, and what a limit would have calle
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from os.path import exists
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,7 @@ def calibrate(names: Iterable[str], architectures: Sequence[str]) -> dict:
 
 if __name__ == "__main__":
     where = Path(sys.argv[1])
-    before = json.loads(where.read_text())["distributions"] if where.exists() else {}
+    before = json.loads(where.read_text("utf-8"))["distributions"] if exists(where) else {}
     result = calibrate(sys.argv[2:], ("FC", "LC", "conv", "square", "ResNet, BN after ReLU", "ResNet, BN before ReLU"))
     result["distributions"] = before | result["distributions"]
     write_whole(where, (json.dumps(result, indent=1) + "\n").encode())

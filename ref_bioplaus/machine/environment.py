@@ -8,6 +8,7 @@ import re
 import sys
 from contextlib import chdir
 from importlib.util import find_spec
+from os.path import exists
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +93,23 @@ def versions(backend: Backend) -> dict[str, str]:
 def processor() -> str:
     """The processor's name."""
     path = Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*:\s*(.+)", path.read_text()) if path.exists() else []
+    names = re.findall(r"model name\s*:\s*(.+)", path.read_text()) if exists(path) else []
     return names[0] if names else platform.processor() or platform.machine() or "unknown"
+
+
+def resident_memory(peak: bool) -> int | None:
+    """The bytes of memory that this process has now, or the most that it has had; outside Linux always the most, and
+    None where the system does not say."""
+    if sys.platform == "linux":
+        status = Path("/proc/self/status").read_text()
+        for kilobytes in re.findall(rf"{'VmHWM' if peak else 'VmRSS'}:\s+(\d+) kB", status):
+            return 1024 * int(kilobytes)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most  # which others count in kilobytes
 
 
 def environment(learning: dict[str, Backend]) -> dict[str, str]:

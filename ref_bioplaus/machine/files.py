@@ -13,21 +13,33 @@ from pathlib import Path
 from typing import BinaryIO
 
 KINDS = {stat.S_IFLNK: "a link", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NOFOLLOW, NONBLOCK = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_NONBLOCK", 0)
+BINARY = getattr(os, "O_BINARY", 0)  # else Windows writes a byte 13 before every 10, and ends a file at a 26
 
 
 class NotOrdinary(OSError):
-    """A link, a pipe or a device where a file is expected; `strerror` says so, after "cannot be written (...)"."""
+    """A folder, a link, a pipe or a device where a file is expected; `strerror` says so, after "cannot be written
+    (...)"."""
 
     def __str__(self) -> str:
         """A sentence."""
-        return f"The file {self.filename} cannot be used ({self.strerror}): put an ordinary file in its place."
+        return f"The file {self.filename} cannot be used ({self.strerror}): put an ordinary file there, or nothing."
+
+
+def remedy(error: OSError) -> str:
+    """For a sentence: what to do where something cannot be written."""
+    if isinstance(error, NotOrdinary):
+        return f"move {error.filename} away"
+    return "make room" if error.errno in FULL else "see that it can be"
 
 
 def check(path: Path, mode: int) -> None:
-    """Raise NotOrdinary for the mode of a thing that is no file; a folder is left to the system's own words."""
+    """Raise NotOrdinary for the mode of a thing that is no file, of a folder in the system's own words."""
     kind = stat.S_IFMT(mode)
-    if kind not in (stat.S_IFREG, stat.S_IFDIR):
+    if kind == stat.S_IFDIR:
+        raise NotOrdinary(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if kind != stat.S_IFREG:
         found = KINDS.get(kind, "a device")
         raise NotOrdinary(errno.EINVAL, f"{path.name} is {found}, not an ordinary file", str(path))
 
@@ -49,7 +61,7 @@ def opened(path: Path, flags: int = 0) -> int:
     shared = check_place(path)
     if shared and not flags & os.O_APPEND:
         os.unlink(path)
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | NOFOLLOW | NONBLOCK | flags, 0o666)
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | BINARY | NOFOLLOW | NONBLOCK | flags, 0o666)
     try:
         check(path, os.fstat(file).st_mode)  # it may have changed since
         if not flags & os.O_APPEND:
@@ -67,10 +79,10 @@ def to_write(path: Path, append: bool = False) -> BinaryIO:
 
 def to_read(path: str | Path) -> BinaryIO:
     """An ordinary file, or a link to one, to read; it waits for nobody. Raises OSError."""
-    file = os.open(path, os.O_RDONLY | NONBLOCK)
+    file = os.open(path, os.O_RDONLY | BINARY | NONBLOCK)
     try:
         check(Path(path), os.fstat(file).st_mode)
-        return os.fdopen(file, "rb")  # raises for a folder
+        return os.fdopen(file, "rb")
     except OSError:
         os.close(file)
         raise
@@ -80,6 +92,11 @@ def content(path: str | Path) -> bytes:
     """What an ordinary file holds. Raises OSError."""
     with to_read(path) as file:
         return file.read()
+
+
+def visible(text: str) -> str:
+    """A text for a page, with what is not UTF-8 in the name of a file as "?"."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def typed(*words: str | Path) -> str:
@@ -109,10 +126,13 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Let a rename in a folder reach the disk, where the system can be asked to."""
+    """Let a rename in a folder reach the disk, where the system and its file system can be asked to."""
     if os.name == "posix":
         directory = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(directory)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise
         finally:
             os.close(directory)

@@ -1,6 +1,7 @@
 """Bytes that memory and disks have, and bytes for a reader."""
 
 import os
+import shutil
 from pathlib import Path
 
 
@@ -31,9 +32,6 @@ def free_host_memory() -> int | None:
         return free
 
 
-def free_disk(folder: Path) -> int | None:
-    """Bytes that may still be written to a folder's disk; None where the system does not say. Raises OSError."""
-    if not hasattr(os, "statvfs"):
-        return None
-    found = os.statvfs(folder)
-    return found.f_bavail * found.f_frsize
+def free_disk(folder: Path) -> int:
+    """Bytes that may still be written to a folder's disk. Raises OSError."""
+    return shutil.disk_usage(folder).free

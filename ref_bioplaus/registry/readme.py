@@ -87,4 +87,4 @@ def rewritten(text: str) -> str:
 
 if __name__ == "__main__":
     path = Path(sys.argv[1])
-    write_whole(path, rewritten(path.read_text()).encode())
+    write_whole(path, rewritten(path.read_text("utf-8")).encode())

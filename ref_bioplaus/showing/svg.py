@@ -17,6 +17,7 @@ ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE, GREY = (
 COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, YELLOW)
 STYLE: Any = {
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a dollar in a field begins no formula
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,

@@ -3,7 +3,20 @@
 import numpy as np
 import pytest
 
-from ref_bioplaus import algorithms, batch_norm, chain, dense, losses, metrics, modifications, tanh
+from ref_bioplaus import (
+    algorithms,
+    batch_norm,
+    bias,
+    chain,
+    conv,
+    dense,
+    global_average_pool,
+    losses,
+    metrics,
+    modifications,
+    relu,
+    tanh,
+)
 from ref_bioplaus.algorithms.sign_symmetry import RULES
 from ref_bioplaus.algorithms.target_propagation import difference_corrected
 from ref_bioplaus.conformance.cases.networks import (
@@ -206,6 +219,20 @@ def test_dfa_sends_the_whole_error_once_to_each_population_and_nothing_down_a_sk
         assert np.allclose(info.delta[l], expected, rtol=1e-12, atol=1e-15), l
     sizes = {l: b.B.shape for l, b in enumerate(state.feedback.params) if b.B is not None}
     assert sizes == {l: (4, *network[l].out_shape) for l in network.populations}
+
+
+def test_dfa_sends_the_outputs_own_error_where_a_pooling_comes_last():
+    """e has an entry for each class, the error below the pooling one for each class and position."""
+    layers = (conv(3, (3, 2)), bias, tanh), (conv(4, 1), bias, relu), global_average_pool
+    network = chain((4, 6, 2), *layers, dtype="float64")
+    dfa = algorithms.direct_feedback_alignment(network, CE, sgd(0.1))
+    state = started(dfa)
+    _, info = step(dfa, state, network)
+    x, y = batch(network)
+    trace, _ = forward(network, state.forward.params, state.stats, x, (KEY, "step", state.t))
+    whole = np.tensordot(losses.softmax(trace.h[3]) - y, state.feedback.params[1].B, axes=1)
+    expected, _ = layer_backward(network[1], state.forward.params[1], trace.cache[1], whole)
+    assert np.allclose(info.delta[1], expected, rtol=1e-12, atol=1e-15)
 
 
 def test_dfa_with_exact_skips_is_what_public_libraries_do():

@@ -209,7 +209,7 @@ def test_what_somebody_sees_of_the_graphs_memory_is_not_written_over(way):
     given = backend.batch(*batch(NETWORK, 6))
     s1, _ = replayed["learn"](s1, given)
     kept = WAYS[way](s1.forward.params[1].W)
-    before = np.array(torch.as_tensor(kept).tolist())
+    before = np.array(kept.tolist())
     for _ in range(2):
         s1, _ = replayed["learn"](s1, given)
     for _ in range(3):
@@ -219,7 +219,7 @@ def test_what_somebody_sees_of_the_graphs_memory_is_not_written_over(way):
     expected, _ = plain["learn"](tree_map(torch.clone, other), given)
     found, _ = replayed["learn"](other, given)
     assert same(found, expected)
-    assert np.array_equal(before, np.array(torch.as_tensor(kept).tolist()))
+    assert np.array_equal(before, np.array(kept.tolist()))
     assert graphs.replays == 1
 
 

@@ -412,6 +412,19 @@ def test_what_reads_a_copy_that_is_updated_later_goes_after_the_update():
     donated(step, torch.arange(6.0), torch.arange(6.0))
 
 
+def test_what_writes_over_something_that_the_update_reads_goes_after_it():
+    """The copy of p moves to the end, and the sum with it: t must not be written to before that."""
+
+    def step(p, x):
+        t = x * 2.0
+        new = p.clone()
+        s = new + t
+        t.add_(1.0)
+        return new, s, t
+
+    donated(step, torch.arange(6.0), torch.ones(6))
+
+
 def test_the_result_of_a_folded_product_is_a_view_although_its_schema_does_not_say_so():
     """Both products are one after folding; tanh must not write over what the first of them shows."""
 

@@ -175,7 +175,7 @@ def raw(entries, compression=zipfile.ZIP_STORED):
     made = io.BytesIO()
     with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(made, "w", compression) as archive:
         for name, content in entries:
-            archive.writestr(name, content)
+            archive.writestr(zipfile.ZipInfo(name), content, compression)  # of no date: names of tests hold these bytes
     return made.getvalue()
 
 

@@ -5,6 +5,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]  # of the checkout
+SOURCES = [
+    p
+    for folder in ("ref_bioplaus", "backends", "conformance")
+    for p in sorted((ROOT / folder).rglob("*.py"))
+    if not {ROOT / "ref_bioplaus" / link for link in ("backends", "conformance")} & {*p.parents}
+]
 COMPILING = "a compiler takes nearly all of its time; its shorter neighbours always run"
 
 

@@ -113,6 +113,7 @@ def test_fans_are_tensorflows():
     assert (convolution.fan_in, convolution.fan_out) == (3 * 5 * 2, 3 * 5 * 8)  # not divided by the stride
     assert (local.fan_in, local.fan_out) == (3 * 5 * 2, 3 * 5 * 8)
     assert (dense(4).build((6,)).fan_in, dense(4).build((6,)).fan_out) == (6, 4)
+    assert (Transpose(convolution).fan_in, Transpose(convolution).fan_out) == (3 * 5 * 8, 3 * 5 * 2)
 
 
 def test_position_mean_counts_the_windows_that_read_a_pixel():

@@ -194,6 +194,8 @@ def test_inverses_of_another_form():
         assert [op.name for op in form(network, 2).local[1:]] == ["relu"]  # what layer 1 has
         assert [op.name for op in form(network, 3).local[1:]] == ["tanh"]
     narrow = chain((6, 5, 2), (conv(3, 3), tanh), (conv(3, 3, padding="valid"), tanh, flatten), (dense(4),))
+    biases = [inverses.mirrored_inverse(n, 2).local[0].b_shape for n in (network, narrow)]
+    assert biases == [(3, 3, 3), (3,)]  # shared over positions where the weights are
     with pytest.raises(ValueError, match='needs a layer padded "same"'):
         inverses.wider_inverse(5)(narrow, 2)
 

@@ -12,7 +12,7 @@ from ref_bioplaus import backends
 from ref_bioplaus.experiments.demo import agreement
 from ref_bioplaus.registry import ROWS
 from tests.conftest import get
-from tests.helpers import ROOT
+from tests.helpers import ROOT, SOURCES
 from tests.helpers.step_cases import CASES, batches, maker
 
 LIBRARY = sorted(
@@ -22,12 +22,6 @@ LIBRARY = sorted(
     if p.name != "__main__.py"
 )
 ALGORITHMS = [p for p in LIBRARY if p.parent.name == "algorithms" and p.name != "__init__.py"]
-SOURCES = [
-    p
-    for folder in ("ref_bioplaus", "backends", "conformance")
-    for p in sorted((ROOT / folder).rglob("*.py"))
-    if not {ROOT / "ref_bioplaus" / link for link in ("backends", "conformance")} & {*p.parents}
-]
 # Imports run downwards only: a module may import what stands on a line above its own, and its own room.
 ORDER = [
     {"tree", "naming"},
@@ -111,6 +105,12 @@ def part(module, names=()):
 def test_nothing_is_differentiated_automatically(path):
     forbidden = r"requires_grad|enable_grad|\bjax\.(grad|vjp|jvp|value_and_grad|jacrev|jacfwd|linearize)|autograd\."
     assert not re.findall(forbidden, path.read_text())
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_whether_a_file_is_there_is_asked_of_os_path(path):
+    """pathlib's own questions raise for a name that is too long for a file system."""
+    assert not re.findall(r"(?<!info)\.(?:exists|is_dir|is_file|is_symlink)\(\)", path.read_text())
 
 
 @pytest.mark.parametrize("path", LIBRARY, ids=name)

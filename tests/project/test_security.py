@@ -188,7 +188,7 @@ def test_a_new_file_is_made_an_old_one_emptied_or_gone_on_with(tmp_path):
             file.write(b"ab")
         assert path.read_bytes() == files.content(path) == expected
     for use in (files.to_write, files.content):
-        with pytest.raises(IsADirectoryError):
+        with pytest.raises(files.NotOrdinary, match="Is a directory"):
             use(tmp_path)
 
 

@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from ...showing.terminal import fail, width
+from ...showing.terminal import fail, new_console
 
 
 def demo(
@@ -23,19 +22,25 @@ def demo(
     quick: Annotated[bool, typer.Option("--quick", help="Each algorithm on one backend only, in turns.")] = False,
     device: Annotated[str | None, typer.Option(help='Of the named backends: "cpu", "cuda", "cuda:1".')] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Batches to learn from, instead of the usual 500.")] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(min=1, help="In which rows run side by side. Default: one a core, at most 4; one on a --device."),
+    ] = None,
 ) -> None:
     """Every algorithm learns real images on every backend, and all backends are compared; makes a page to look at."""
     from ...backends import BackendError
     from ..demo import page, terminal
     from ..demo import running as program
+    from ..demo.processes import usual
     from ..demo.results import Settings
 
     try:
         page.check_writable(out)
     except OSError as error:
         fail(f"The folder {out} cannot be written to ({error.strerror}): name another one with --out.")
-    settings = Settings(tuple(backend or ()), tuple(algorithm or ()), seed, quick, steps, device)
-    console = Console(width=width())
+    beside = processes or (1 if device else usual())
+    settings = Settings(tuple(backend or ()), tuple(algorithm or ()), seed, quick, steps, device, beside)
+    console = new_console()
     try:
         with terminal.Bars(console) as bars:
             results = program.run(settings, bars)

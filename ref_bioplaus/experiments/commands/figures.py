@@ -3,16 +3,13 @@
 Exit codes: 0 done · 2 not understood, or cannot be done as asked.
 """
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from .train import PIPE_WIDTH, say, sentences
+from ...showing.terminal import new_console, new_table, say
+from .train import sentences
 
 Runs = Annotated[list[Path], typer.Argument(help="Folders of runs; those that differ only in their seed are one line.")]
 
@@ -49,7 +46,7 @@ def plot(
         return picture
 
     picture = sentences(work)
-    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    console = new_console()
     say(console, f"The picture is {path}. {picture.caption}")
 
 
@@ -70,12 +67,10 @@ def compare(
         return program.table(found), [program.CAPTION, *program.notes(found)]
 
     (headings, rows), told = sentences(work)
-    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
-    shown = Table(*headings, box=None, pad_edge=False, header_style="bold")
+    console = new_console()
+    shown = new_table(headings, rows)
     for column in shown.columns[1:]:
         column.justify = "right"
-    for row in rows:
-        shown.add_row(*map(Text, row))
     console.print(shown)
     for sentence in told:
         say(console, sentence)

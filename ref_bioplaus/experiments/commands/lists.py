@@ -1,11 +1,8 @@
 """The commands of `list`."""
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from ...showing.terminal import width
+from ...showing.terminal import new_console, new_table
 
 catalogue_app = typer.Typer(no_args_is_help=True, help="What there is: algorithms, models, backends, modifications.")
 
@@ -39,8 +36,4 @@ def show_catalogue(name: str) -> None:
     from ...registry import catalogue
 
     headings, rows = getattr(catalogue, name)()
-    table = Table(*headings, box=None, pad_edge=False, header_style="bold")
-    table.columns[0].no_wrap = True
-    for row in rows:
-        table.add_row(*map(Text, row))
-    Console(width=width()).print(table)
+    new_console().print(new_table(headings, rows))

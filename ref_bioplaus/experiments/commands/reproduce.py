@@ -5,7 +5,6 @@ SIGTERM, with a checkpoint of every run.
 """
 
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
@@ -14,12 +13,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
-from rich.table import Table
 from rich.text import Text
 
-from .train import PIPE_WIDTH, BackendName, DataFolder, Epochs, Settings, given, line, say, sentences
+from ...showing.terminal import bars, complain, new_console, new_table, say
+from .train import BackendName, DataFolder, Epochs, Settings, given, line, sentences
 
 BEST_TRIALS = 6
 EVERY = 60.0  # seconds between the lines of a run where no terminal shows its bar
@@ -47,7 +44,7 @@ def experiments(
     from .. import papers
     from ..many import table as reproduce
 
-    console = Console(width=width())
+    console = new_console()
     if table is None:
         overview = new_table(("table", "column", "dataset", "numbers published", "rows"))
         for found in papers.tables():
@@ -109,7 +106,7 @@ def reproduce(
     from ..many import jobs as runs
     from ..many import table as program
 
-    console = Console(width=width())
+    console = new_console()
     changes = fields(epochs=epochs, data=data, backend=backend, device=device, precision=precision)
 
     def shown() -> None:
@@ -192,7 +189,7 @@ def search(
     """
     from ..many import search as program
 
-    console = Console(width=width())
+    console = new_console()
     changes = fields(epochs=epochs, data=data, backend=backend, device=device, precision=precision)
 
     def begun():
@@ -207,7 +204,7 @@ def search(
     counted = [found for found in lines if found["repeats"] is None]
     best = counted[:BEST_TRIALS]
     results = new_table(("", *(f"trial {found['trial']}" for found in best)))
-    results.add_row("validation", *("not finite" if f["score"] is None else f"{f['score']:.4g}" for f in best))
+    results.add_row("validation", *("none" if f["score"] is None else f"{f['score']:.4g}" for f in best))
     results.add_row("at epoch", *(f"{f['epoch']} of {f['epochs']}" for f in best))
     for path in sorted(chosen.chosen):
         results.add_row(path, *(f"{f['values'][path]:.4g}" if isinstance(f["values"][path], float) else
@@ -223,6 +220,11 @@ def search(
             say(console, f"Trial {found['trial']} has the values of trial {found['repeats']}: they count once.")
         elif found["unlearned"]:
             say(console, f"Trial {found['trial']}: {found['unlearned']}.")
+        elif found["changed"]:
+            say(
+                console,
+                f"Trial {found['trial']} does not count, as its values are not those drawn: {found['changed']}.",
+            )
     for sentence in chosen.computed(found["trial"] for found in best):
         say(console, f"{sentence}.")
     if lines and lines[0]["score"] is not None:
@@ -279,7 +281,7 @@ def finish(outcomes: list, stopped: int | None, console: Console) -> None:
 
     failed = [outcome for outcome in outcomes if outcome.end in (jobs.FAILED, jobs.BUSY)]
     for outcome in failed:
-        Console(stderr=True).print(Text(f"{outcome.job.name}: {outcome.sentence}", style="red"), soft_wrap=True)
+        complain(f"{outcome.job.name}: {outcome.sentence}")
     if stopped:
         say(console, "Stopped, with a checkpoint of every run: the same command goes on from there.")
         raise typer.Exit(128 + stopped)
@@ -326,21 +328,5 @@ def watcher(console: Console, after_each: Callable[[], Any] | None = None):
             if after_each is not None:
                 after_each()
 
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )  # fmt: skip
-    with RichProgress(*columns, console=console, transient=True, disable=not console.is_terminal) as rich:
+    with bars(console) as rich:
         yield Bars()
-
-
-def new_table(headings: Iterable[str]) -> Table:
-    """An empty table in the program's style."""
-    table = Table(*headings, box=None, pad_edge=False, header_style="bold")
-    table.columns[0].no_wrap = True
-    return table
-
-
-def width() -> int | None:
-    """Columns to print in; None: as many as the terminal has."""
-    return None if sys.stdout.isatty() else PIPE_WIDTH

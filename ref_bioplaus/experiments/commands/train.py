@@ -5,21 +5,17 @@ Ctrl-C or SIGTERM, with a checkpoint.
 """
 
 import signal
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
-from rich.text import Text
 
 from ...machine.files import typed
-
-PIPE_WIDTH = 160  # columns, where no terminal says how wide it is
+from ...showing import terminal
+from ...showing.terminal import fail, new_console, say
 
 BackendName = Annotated[str | None, typer.Option(help='The array library, as in `list backends`, or "module:object".')]
 DeviceName = Annotated[str | None, typer.Option(help='"cpu", "cuda", "cuda:1". Default: the library\'s usual one.')]
@@ -37,9 +33,21 @@ Steps = Annotated[int | None, typer.Option(help="Batches after which to stop, wh
 WithTensorBoard = Annotated[
     bool, typer.Option("--tensorboard", help="Write what TensorBoard shows to OUT/tensorboard.")
 ]
+SkipUnreadable = Annotated[
+    int | None, typer.Option(help="So many images at most are left out that cannot be read. Default: 0.")
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="A field of the experiment, as optimizer.eta=0.01; repeatable. Comes last."),
+]
+
+Adjustments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="A number of the optimizer that is another one from here on, as optimizer.eta=0.01, or a field that "
+        "leaves what is learned as it is, as evaluate_every=2; repeatable. The log says from which step on.",
+    ),
 ]
 
 
@@ -64,6 +72,7 @@ def train(
     steps: Steps = None,
     seed: Annotated[int | None, typer.Option(help="Of initial weights, noise and batches.")] = None,
     held_out: Annotated[int | None, typer.Option(help="Training images kept for validation.")] = None,
+    skip_unreadable: SkipUnreadable = None,
     augmentation: Annotated[str | None, typer.Option(help="How training images are cropped and flipped.")] = None,
     setting: Settings = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue what OUT holds, where it holds anything.")] = False,
@@ -74,7 +83,7 @@ def train(
         "algorithm": algorithm, "model": model, "dataset": dataset, "data": None if data is None else str(data),
         "config": config, "backend": backend, "device": device, "dtype": dtype, "precision": precision,
         "kernels": kernels, "batch": batch, "epochs": epochs, "steps": steps, "seed": seed, "held_out": held_out,
-        "augmentation": augmentation,
+        "augmentation": augmentation, "skip_unreadable": skip_unreadable,
     }  # fmt: skip
 
     def work(reporter):
@@ -96,11 +105,13 @@ def resume(
     out: Annotated[Path, typer.Argument(help="The folder of a run.")],
     checkpoint: CheckpointName = None,
     data: DataFolder = None,
+    skip_unreadable: SkipUnreadable = None,
     backend: BackendName = None,
     device: DeviceName = None,
     kernels: Kernels = None,
     epochs: Epochs = None,
     steps: Steps = None,
+    setting: Adjustments = None,
     despite_lost_log: Annotated[
         bool, typer.Option("--despite-lost-log", help="Go on with what is left of a log that was deleted or cut.")
     ] = False,
@@ -108,12 +119,15 @@ def resume(
 ) -> None:
     """Continue a run that was stopped, bit for bit on the same backend and device, or on another one.
 
+    A run whose loss was not finite has named a checkpoint, from which it goes on with a smaller learning rate, by
+    --checkpoint and --set. The checkpoints and the records behind one that is gone back to are deleted.
+
     On GPUs `train` and `resume` ask for deterministic kernels (torch.use_deterministic_algorithms,
     CUBLAS_WORKSPACE_CONFIG, XLA_FLAGS --xla_gpu_deterministic_ops=true; CuPy has only the second).
     """
     changes: dict[str, Any] = {
         "data": None if data is None else str(data), "backend": backend, "device": device, "kernels": kernels,
-        "epochs": epochs, "steps": steps,
+        "epochs": epochs, "steps": steps, "skip_unreadable": skip_unreadable,
     }  # fmt: skip
 
     def work(reporter):
@@ -121,7 +135,7 @@ def resume(
 
         return starting.resume(
             out, checkpoint, reporter=reporter, tensorboard=tensorboard, despite_lost_log=despite_lost_log,
-            **given(changes),
+            settings=setting or (), **given(changes),
         )  # fmt: skip
 
     carry_out(work)
@@ -131,13 +145,17 @@ def evaluate(
     out: Annotated[Path, typer.Argument(help="The folder of a run.")],
     checkpoint: CheckpointName = None,
     data: DataFolder = None,
+    skip_unreadable: SkipUnreadable = None,
     backend: BackendName = None,
     device: DeviceName = None,
 ) -> None:
     """Loss and errors of a checkpoint on every split, as one line of JSON."""
     import json
 
-    changes = {"data": None if data is None else str(data), "backend": backend, "device": device}
+    changes: dict[str, Any] = {
+        "data": None if data is None else str(data), "backend": backend, "device": device,
+        "skip_unreadable": skip_unreadable,
+    }  # fmt: skip
 
     def measure():
         from ..training import starting
@@ -157,7 +175,7 @@ def carry_out(work: Callable) -> None:
     from ...machine.environment import keep_freed_memory
 
     keep_freed_memory()
-    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    console = new_console()
     with bars(console) as reporter:
         run = sentences(lambda: work(reporter))
     last = run.records[-1] if run.records else {}
@@ -187,20 +205,7 @@ def sentences(work: Callable) -> Any:
         fail(str(error), 1)
     except expected as error:
         sentence = str(error)
-        fail(sentence if sentence.endswith((".", "?")) else f"{sentence}.", 2)
-
-
-def fail(sentence: str, code: int) -> NoReturn:
-    """Print one sentence to stderr and stop."""
-    from ...showing.words import one_line
-
-    Console(stderr=True).print(Text(one_line(sentence), style="red"), soft_wrap=True)
-    raise typer.Exit(code)
-
-
-def say(console: Console, sentence: str) -> None:
-    """One line, whatever is in it."""
-    console.print(Text(sentence), soft_wrap=True)
+        fail(sentence if sentence.endswith((".", "?")) else f"{sentence}.")
 
 
 def line(record: dict[str, Any]) -> str:
@@ -210,6 +215,9 @@ def line(record: dict[str, Any]) -> str:
         if record.get(name) is not None:
             unit = " %" if name.endswith("error") else ""
             shown.append(f"{name.replace('_', ' ')} {record[name]:.4g}{unit}")
+    for name in ("train", "validation", "test"):
+        if record.get(f"{name}_skipped"):
+            shown.append(f"{record[f'{name}_skipped']} {name} images left out")
     if record.get("images_per_second"):
         shown.append(f"{record['images_per_second']:,.0f} images/s")
     return ", ".join(shown)
@@ -223,11 +231,7 @@ def bars(console: Console):
         """The run in a terminal."""
 
         def __init__(self) -> None:
-            columns = (
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                TimeRemainingColumn(),
-            )  # fmt: skip
-            self.rich = RichProgress(*columns, console=console, transient=True, disable=not console.is_terminal)
+            self.rich = terminal.bars(console)
             self.task = self.rich.add_task("step")
 
         def __enter__(self):

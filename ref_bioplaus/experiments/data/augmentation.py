@@ -40,6 +40,10 @@ class DataError(RuntimeError):
     """Images that cannot be had as asked for; the message is a sentence that says what to do."""
 
 
+class Unreadable(DataError):
+    """An image that cannot be decoded."""
+
+
 class Augmentation(NamedTuple):
     """A name of the list above, taken apart."""
 

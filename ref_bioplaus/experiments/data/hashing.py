@@ -6,6 +6,7 @@ Nothing can be read from a hash but that two are the same.
 import hashlib
 import os
 from collections.abc import Iterable
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def below(folder: Path) -> Iterable[Path]:
             continue
         met.add((here.st_dev, here.st_ino))
         folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (path for name in names if (path := Path(place) / name).is_file() and not name.startswith("."))
+        yield from (path for name in names if isfile(path := Path(place) / name) and not name.startswith("."))
 
 
 def of_files(files: dict[str, Path]) -> dict[str, Any]:

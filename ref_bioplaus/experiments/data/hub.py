@@ -13,7 +13,8 @@ import numpy as np
 
 from ...machine.files import NotOrdinary
 from . import inside
-from .augmentation import DataError
+from .augmentation import DataError, Unreadable
+from .hub_errors import configurations, first_line, from_the_cache, refusal, sentence
 from .labels import any_label, check_labels, is_text, labels_of, words_of
 
 TESTS = ("test", "validation", "val", "valid", "dev")  # the first one that has labels is the test split
@@ -21,12 +22,7 @@ IMAGES = ("image", "img")  # column names, preferred over others of the same typ
 LABELS = ("label", "labels", "fine_label")
 GREY = ("1", "L", "LA")
 NOT_EIGHT_BITS = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
-NETWORK = {
-    "ConnectionError", "TimeoutError", "TransportError", "LocalEntryNotFoundError", "OfflineModeIsEnabled", "HTTPError",
-    "gaierror",
-}  # fmt: skip
 ORIENTATION = 0x0112  # the EXIF tag
-LICENCE = "accept its terms on https://huggingface.co/datasets/{name} and log in with `hf auth login` (or set HF_TOKEN)"
 
 
 class Source(NamedTuple):
@@ -41,18 +37,32 @@ class Source(NamedTuple):
     def __len__(self) -> int:
         return len(self.table)
 
-    def images(self, rows: np.ndarray, grey: bool | None = None) -> list:
-        """Decoded Pillow images in mode "L" or "RGB". grey: which of them; None: as each one is. Raises DataError."""
-        cells = self.table[[int(row) for row in rows]][self.column]
-        return [self.decoded(cell, int(row), grey) for cell, row in zip(cells, rows, strict=True)]
+    def images(
+        self, rows: np.ndarray, grey: bool | None = None, unreadable: list[tuple[int, str]] | None = None
+    ) -> list:
+        """Decoded Pillow images in mode "L" or "RGB". grey: which of them; None: as each one is.
+
+        unreadable: gets (row, sentence) of each that cannot be decoded, in whose place None stands; None: such an image
+        raises Unreadable. Raises DataError.
+        """
+        cells, images = self.table[[int(row) for row in rows]][self.column], []
+        for cell, row in zip(cells, rows, strict=True):
+            try:
+                images.append(self.decoded(cell, int(row), grey))
+            except Unreadable as error:
+                if unreadable is None:
+                    raise
+                images.append(None)
+                unreadable.append((int(row), str(error)))
+        return images
 
     def decoded(self, cell: dict | None, row: int, grey: bool | None) -> Any:
-        """One image, upright. Raises DataError for bytes that are not an image of 8 bits, and for a path that leads out
-        of the folder."""
+        """One image, upright. Raises Unreadable where the bytes are no image of 8 bits, DataError for a path that leads
+        out of the folder."""
         from PIL import Image, ImageOps, UnidentifiedImageError
 
         if not cell or (cell["bytes"] is None and cell["path"] is None):
-            raise DataError(f"{self.place(row, cell)} has no image: leave the row out.")
+            raise Unreadable(f"{self.place(row, cell)} has no image: leave the row out.")
         try:
             with inside.stream(cell, self.roots) as stream, Image.open(stream, formats=inside.rasters()) as file:
                 mode = file.mode
@@ -65,15 +75,16 @@ class Source(NamedTuple):
                 f"{self.place(row, cell)} cannot be read ({error.strerror}): only ordinary files inside the folder are."
             ) from None
         except UnidentifiedImageError as error:
-            raise DataError(
+            raise Unreadable(
                 f"{self.place(row, cell)} is damaged ({first_line(error)}), or of a format that is not read: expected "
                 f"one of {', '.join(inside.RASTERS)}."
             ) from None
         except Exception as error:  # whatever Pillow's decoders raise
-            raise DataError(
-                f"{self.place(row, cell)} is damaged ({first_line(error)}): load the dataset anew."
+            raise Unreadable(
+                f"{self.place(row, cell)} is damaged ({first_line(error)}): load the dataset anew, or leave such "
+                "images out by skip_unreadable."
             ) from None
-        raise DataError(f'{self.place(row, cell)} has pixels of mode "{mode}": expected 8 bits per channel.')
+        raise Unreadable(f'{self.place(row, cell)} has pixels of mode "{mode}": expected 8 bits per channel.')
 
     def place(self, row: int, cell: dict | None) -> str:
         """Where a row stands, for a sentence that begins with it."""
@@ -148,91 +159,18 @@ def opened(name: str, path: Path | None, config: str | None) -> Any:
     if folder is not None:
         inside.check_folder(folder)
     place = name if path is None else str(path.resolve())
+    refused = refusal() if folder is None else None
     try:
-        builder = datasets.load_dataset_builder(place, config)
-        inside.check_builder(builder, inside.roots_of(folder), name if path is None else str(path))
-        builder.download_and_prepare()
-        return builder.as_dataset()
+        with from_the_cache(refused is not None):
+            builder = datasets.load_dataset_builder(place, config)
+            inside.check_builder(builder, inside.roots_of(folder), name if path is None else str(path))
+            builder.download_and_prepare()
+            return builder.as_dataset()
     except DataError:
         raise
     except Exception as error:  # whatever the hub's client and the file formats raise
         which = configurations(error, place, config, name if path is None else str(path))
-        raise DataError(which or sentence(error, name, path)) from error
-
-
-def configurations(error: Exception, place: str, config: str | None, origin: str) -> str | None:
-    """A sentence on a configuration that has to be chosen, or is none; None for another error."""
-    import datasets
-
-    if not isinstance(error, ValueError) or not re.match(
-        "Config name is missing|BuilderConfig .* not found", str(error)
-    ):
-        return None
-    names = datasets.get_dataset_config_names(place)
-    wrong = f'has no configuration "{config}"' if config else f"has {len(names)} configurations"
-    return f"{origin} {wrong}: choose one of {', '.join(names)} with --config."
-
-
-def sentence(error: Exception, name: str, path: Path | None) -> str:
-    """What went wrong when a dataset was opened, and what to do."""
-    import datasets
-
-    chain: list[BaseException] = []
-    cause: BaseException | None = error
-    while cause is not None and cause not in chain:
-        chain.append(cause)
-        cause = cause.__cause__ or cause.__context__
-    kinds = {kind.__name__ for one in chain for kind in type(one).__mro__}
-    text = " ".join(str(one) for one in chain).lower()
-    refusing = next((one for one in chain if isinstance(one, OSError) and outside(one.filename, path)), None)
-    if path is not None:
-        if kinds & {"EmptyDatasetError", "DataFilesNotFoundError"}:
-            return f"The folder {path} has no images: expected the layout of the Hugging Face hub."
-        broken = None if refusing else broken_file(path)
-        if broken:
-            return f"The file {broken} is damaged ({first_line(chain[-1])}): fetch it again."
-        if refusing:
-            return unusable(refusing)
-        return (
-            f"The folder {path} cannot be read ({first_line(chain[-1])}): expected the layout of the Hugging Face hub."
-        )
-    if "GatedRepoError" in kinds or "gated dataset" in text:
-        return f'The dataset "{name}" is only for those who accepted its terms: {LICENCE.format(name=name)}.'
-    if kinds & {"DatasetNotFoundError", "RepositoryNotFoundError"}:
-        return (
-            f'The Hugging Face hub has no dataset "{name}", or you have no access: check the id, or log in '
-            "with `hf auth login`."
-        )
-    if kinds & NETWORK:
-        offline = (
-            "HF_HUB_OFFLINE forbids the network" if datasets.config.HF_HUB_OFFLINE else "the hub cannot be reached"
-        )
-        return (
-            f'The dataset "{name}" is not in the cache, and {offline}: fetch it once with a network, or name a folder '
-            "that holds it."
-        )
-    if refusing:
-        return unusable(refusing)
-    return f'The dataset "{name}" cannot be loaded ({first_line(chain[-1])}): delete its cache and fetch it again.'
-
-
-def outside(file: Any, path: Path | None) -> bool:
-    """Whether an error's file is none of the folder's: one of the cache."""
-    return isinstance(file, str) and (path is None or not Path(file).resolve().is_relative_to(path.resolve()))
-
-
-def unusable(error: OSError) -> str:
-    """A sentence on a cache that refuses."""
-    return (
-        f"The cache of the Hugging Face hub cannot be used ({error.strerror}: {error.filename}): "
-        "set HF_HOME to another folder."
-    )
-
-
-def first_line(error: BaseException) -> str:
-    """An error in brackets: its kind and the first line of what it says, at most 200 characters."""
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}"[:200].rstrip(" :.")
+        raise DataError(which or sentence(error, name, path, refused)) from error
 
 
 def columns(table: Any, origin: str) -> tuple[str, str, tuple[str, ...]]:
@@ -272,7 +210,7 @@ def shard_of(origin: str, split: str, row: int) -> tuple[str, int] | None:
     import datasets
     import pyarrow.parquet
 
-    if not Path(origin).is_dir():
+    if not isdir(origin):
         return None
     try:
         files = datasets.load_dataset_builder(str(Path(origin).resolve())).config.data_files[split]
@@ -283,16 +221,4 @@ def shard_of(origin: str, split: str, row: int) -> tuple[str, int] | None:
             row -= count
     except (OSError, ValueError, KeyError, TypeError):
         return None  # not of parquet files
-    return None
-
-
-def broken_file(path: Path) -> Path | None:
-    """The first parquet file of a folder that cannot be read."""
-    import pyarrow.parquet
-
-    for file in sorted(path.rglob("*.parquet")):
-        try:
-            pyarrow.parquet.read_table(file)
-        except (OSError, ValueError):
-            return file
     return None

@@ -1,9 +1,11 @@
 """A dataset in hand: splits of images, and how they become batches, in memory or streaming (see loading.py)."""
 
 import hashlib
+import math
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from os.path import isdir
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from . import augmentation as augmentations
 from . import hashing
 from .augmentation import Augmentation, DataError
 from .hub import Source
+from .left_out import LeftOut
 from .streaming import Decoders
 
 
@@ -56,6 +59,7 @@ class Dataset:
     deviation: np.ndarray
     resize_first: bool = False
     workers: int = 0
+    left_out: LeftOut = field(default_factory=LeftOut, repr=False)  # images that cannot be read
     recognised: str | None = None  # the hub's dataset that these images are, by its id or as far as can be told
     on_device: weakref.WeakKeyDictionary = field(default_factory=weakref.WeakKeyDictionary, repr=False)  # by backend
     decoders: Decoders | None = field(default=None, repr=False)
@@ -81,7 +85,7 @@ class Dataset:
         if not sources:
             return hashing.of_arrays(self)
         origin = Path(sources["train"].origin)
-        if origin.is_dir():
+        if isdir(origin):
             return hashing.of_folder(origin)
         cached = [Path(file["filename"]) for source in sources.values() for file in source.table.cache_files]
         return hashing.of_files({path.name: path for path in cached})
@@ -105,8 +109,8 @@ class Dataset:
         flatten: bool = False,
     ) -> Iterator[Batch]:  # fmt: skip
         """The batches of one epoch from number `start` on: x (N, *in_shape), or (N, units) if flattened, and one-hot y
-        (N, classes), in the backend's dtype on its device. Training images, if they are shuffled, are augmented. Raises
-        DataError.
+        (N, classes), in the backend's dtype on its device. N is smaller by the images that are left out (left_out.py).
+        Training images, if they are shuffled, are augmented. Raises DataError.
         """
         if batch < 1 or start < 0:
             raise DataError(f"batch is {batch} and start is {start}, expected at least 1 and 0.")
@@ -129,7 +133,12 @@ class Dataset:
 
         images = pixels.on(backend, "rows" if plain else "flat")
         run = self.making(backend, "rows" if plain else "flat", flatten)
-        for positions in parts:
+        readable = self.left_out.readable(split.source, split.rows)
+        for part in parts:
+            positions = part[readable[part]]
+            if not len(positions):
+                yield self.nothing(backend, flatten)
+                continue
             on_device = backend.asarray(positions.astype(np.int32))
             if plain:
                 yield run(images, labels, *normal, on_device)
@@ -188,18 +197,35 @@ class Dataset:
     ) -> Iterator[Batch]:
         """Batches of images that are decoded as they are needed."""
         normal, run = self.normal(backend), self.making(backend, "images", flatten)
-        for positions, images in zip(parts, self.decoded(split, parts, draw), strict=True):
-            yield run(backend.asarray(images), backend.asarray(split.labels[positions]), *normal)
+        for positions, images in self.decoded(split, parts, draw):
+            if len(positions):
+                yield run(backend.asarray(images), backend.asarray(split.labels[positions]), *normal)
+            else:
+                yield self.nothing(backend, flatten)
 
-    def decoded(self, split: Split, parts: list[np.ndarray], draw: tuple[int, int] | None) -> Iterator[np.ndarray]:
-        """A streaming split's images on the host, uint8 (N, *in_shape), batch by batch. Raises DataError."""
+    def nothing(self, backend: Backend, flatten: bool) -> Batch:
+        """A batch of no image."""
+        shape = (math.prod(self.in_shape),) if flatten else self.in_shape
+        return Batch(*(backend.asarray(np.zeros((0, *of))) for of in (shape, (len(self.classes),))))
+
+    def decoded(
+        self, split: Split, parts: list[np.ndarray], draw: tuple[int, int] | None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """A streaming split's images on the host, uint8 (N, *in_shape), batch by batch, and before them their
+        positions, without those left out. Raises DataError."""
         if self.decoders is None:
             sources = {name: s.source for name in self.splits if (s := getattr(self, name)).source is not None}
             self.decoders = Decoders(sources, self.in_shape, self.workers)
             weakref.finalize(self, self.decoders.executor.shutdown, wait=False, cancel_futures=True)
         rows = [split.rows[positions] for positions in parts]
         grey = self.in_shape[2] == 1
-        return self.decoders.batches(split.name, rows, self.augmentation, draw, grey, self.resize_first, self.in_shape)
+        arguments = (self.augmentation, draw, grey, self.resize_first, self.in_shape, bool(self.left_out.most))
+        for positions, (images, unreadable) in zip(
+            parts, self.decoders.batches(split.name, rows, *arguments), strict=True
+        ):
+            assert split.source is not None
+            self.left_out.add(split.source.split, unreadable)
+            yield positions[~np.isin(split.rows[positions], [row for row, _ in unreadable])], images
 
     def close(self) -> None:
         """End the processes that decode, if there are any; the next batch starts them anew."""

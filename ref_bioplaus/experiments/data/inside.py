@@ -10,6 +10,7 @@ import io
 import os
 import stat
 from collections.abc import Iterable, Iterator
+from os.path import isfile
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlparse
@@ -71,10 +72,10 @@ def described(folder: Path) -> Any:
 
     found: list[Any] = []
     try:
-        if (folder / "README.md").is_file():
+        if isfile(folder / "README.md"):
             found.append(DatasetCard.load(folder / "README.md").data.to_dict())
         for name in METADATA:
-            if (folder / name).is_file():
+            if isfile(folder / name):
                 found.append(yaml.safe_load((folder / name).read_text("utf-8")))
     except Exception:  # whatever the parsers raise: `datasets` meets the same
         return found
@@ -126,7 +127,8 @@ def roots_of(folder: Path | None) -> tuple[str, ...]:
 def within(path: str, roots: tuple[str, ...]) -> bool:
     """Whether a path, its links followed, lies in one of some folders that are no links."""
     real = os.path.realpath(path)
-    return any(os.path.commonpath((real, root)) == root for root in roots)
+    alike = [root for root in roots if os.path.splitdrive(root)[0] == os.path.splitdrive(real)[0]]
+    return any(os.path.commonpath((real, root)) == root for root in alike)
 
 
 def elsewhere(paths: Iterable[str], roots: tuple[str, ...]) -> Iterator[str]:

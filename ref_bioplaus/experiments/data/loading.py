@@ -25,6 +25,7 @@ from . import hub
 from .augmentation import Augmentation, DataError
 from .hub import Found, Source
 from .images import Dataset, Split
+from .left_out import LeftOut
 from .streaming import views
 
 __all__ = ("DataError", "Dataset", "Split", "images_per_second", "load")
@@ -64,14 +65,15 @@ KNOWN = {
 def load(
     name: str, path: str | Path | None = None, held_out: int = 0, augmentation: str = "none",
     normalise: bool = True, stream: bool | None = None, workers: int | None = None,
-    config: str | None = None,
+    config: str | None = None, skip_unreadable: int = 0,
 ) -> Dataset:  # fmt: skip
     """A dataset of the hub, "embedded", or in place of these the one in the folder `path`.
 
     held_out: training images kept for validation, the last ones of a fixed permutation. normalise: to mean 0 and
     deviation 1 over the training images, per channel; False: brightness in [0, 1]. stream: None streams what is larger
     than 1 GiB, or is resized at random. workers: processes that decode a stream; None: one per core, 0: threads.
-    config: one of the dataset's configurations, where it has several. Raises DataError, one sentence.
+    config: one of the dataset's configurations, where it has several. skip_unreadable: how many images may be left out
+    that cannot be read. Raises DataError, one sentence.
     """
     plan = augmentations.parse(augmentation)
     if path is None and name == "embedded":
@@ -79,7 +81,10 @@ def load(
     found = hub.find(name, path, config)
     title = name if path is None else str(path)
     parts = {"train": found.train} if found.test is None else {"train": found.train, "test": found.test}
-    probed = [image for source in parts.values() for image in source.images(spread(len(source), PROBED))]
+    left_out = LeftOut(skip_unreadable)
+    probed = [image for source in parts.values() for image in left_out.images(source, spread(len(source), PROBED))]
+    if not probed:
+        raise DataError(f"None of the images of {title} that were looked at can be read: load the dataset anew.")
     sizes = {image.size[::-1] for image in probed}
     grey = all(image.mode == "L" for image in probed)
     resized = plan.kind in ("resize", "centre-crop")
@@ -102,7 +107,7 @@ def load(
     pixels: dict[str, np.ndarray] = {}
     if not stream:
         kept = plan if resized else augmentations.parse("none")
-        pixels = all_decoded(parts, kept, stored, grey)
+        pixels = all_decoded(parts, kept, stored, grey, left_out)
         grey = pixels["train"].shape[3] == 1
         if resized:
             plan = Augmentation(plan.name, "none", plan.flip, None)
@@ -118,12 +123,12 @@ def load(
         part("validation", validation, "train", found.train_labels) if held_out else None,
         None if found.test is None else part("test", np.arange(len(found.test)), "test", found.test_labels),
         found.classes, (*out, 1 if grey else 3), plan, np.zeros(1), np.ones(1), resize_first,
-        cores() if workers is None else workers,
+        cores() if workers is None else workers, left_out,
     )  # fmt: skip
     if path is None and name in KNOWN:
         data.recognised = name
     elif normalise or name in KNOWN:
-        data.recognised = recognised(found)
+        data.recognised = recognised(found, left_out)
     if normalise:
         data.mean, data.deviation = moments(data, data.recognised)
     else:
@@ -131,14 +136,14 @@ def load(
     return data
 
 
-def recognised(found: Found) -> str | None:
+def recognised(found: Found, left_out: LeftOut) -> str | None:
     """The hub's dataset whose classes' names a folder has and, as names may be mere numbers, whose brightness too."""
     described = (len(found.classes), found.classes[0], found.classes[-1])
     for id, known in KNOWN.items():
         if found.named and known.classes == described:
             if not known.measured:
                 return id
-            images = found.train.images(spread(len(found.train), SAMPLED), grey=len(known.mean) == 1)
+            images = left_out.images(found.train, spread(len(found.train), SAMPLED), grey=len(known.mean) == 1)
             mean, deviation = measured(np.asarray(image).reshape(-1, len(known.mean)) for image in images)
             near = np.abs([mean - known.mean, deviation - known.deviation]) < NEAR
             return id if np.all(near) else None
@@ -192,22 +197,25 @@ def spread(count: int, most: int) -> np.ndarray:
 
 
 def all_decoded(
-    sources: dict[str, Source], plan: Augmentation, shape: tuple[int, int], grey: bool
+    sources: dict[str, Source], plan: Augmentation, shape: tuple[int, int], grey: bool, left_out: LeftOut
 ) -> dict[str, np.ndarray]:
     """All images of some sources, decoded by threads: uint8 (n, *shape, channels), three channels where one of them
-    has colour, or where not `grey`."""
+    has colour, or where not `grey`; 0 in the place of those left out."""
 
     def decode(task):
         source, start = task
         rows = np.arange(start, min(start + CHUNK, len(source)))
-        return views(source, rows, plan, None, None if grey else False, False, shape)
+        return rows, *views(source, rows, plan, None, None if grey else False, False, shape, bool(left_out.most))
 
     tasks = [(split, start) for split, source in sources.items() for start in range(0, len(source), CHUNK)]
     chunks: dict[str, list[np.ndarray]] = {split: [] for split in sources}
     executor = ThreadPoolExecutor(cores())
     try:
         decoded = executor.map(decode, [(sources[split], start) for split, start in tasks])
-        for (split, _), images in zip(tasks, decoded, strict=True):
+        for (split, _), (rows, readable, unreadable) in zip(tasks, decoded, strict=True):
+            left_out.add(sources[split].split, unreadable)
+            images = np.zeros((len(rows), *readable.shape[1:]), np.uint8)
+            images[~np.isin(rows, [row for row, _ in unreadable])] = readable
             chunks[split].append(images)
     finally:
         executor.shutdown(cancel_futures=True)
@@ -231,11 +239,12 @@ def moments(data: Dataset, name: str | None) -> tuple[np.ndarray, np.ndarray]:
         return np.array(known.mean), np.array(known.deviation)
     parts: Iterator[np.ndarray]
     if data.train.pixels is not None:
-        pixels = data.train.pixels
-        parts = (pixels[i : i + CHUNK] for i in range(0, data.train.count, CHUNK))
+        pixels = data.train.pixels[data.left_out.readable(data.train.source, data.train.rows)]
+        parts = (pixels[i : i + CHUNK] for i in range(0, len(pixels), CHUNK))
     else:
         positions = spread(data.train.count, SAMPLED)
-        parts = data.decoded(data.train, [positions[i : i + CHUNK] for i in range(0, len(positions), CHUNK)], None)
+        chunks = [positions[i : i + CHUNK] for i in range(0, len(positions), CHUNK)]
+        parts = (images for _, images in data.decoded(data.train, chunks, None))
     return measured(part.reshape(-1, part.shape[3]) for part in parts)
 
 
@@ -264,5 +273,5 @@ def images_per_second(data: Dataset, batch: int = 64, batches: int = 20) -> floa
     images = data.decoded(data.train, parts, (0, 0))
     next(images)
     began = time.perf_counter()
-    count = sum(len(part) for part in images)
+    count = sum(len(part) for _, part in images)
     return count / (time.perf_counter() - began)

@@ -14,6 +14,7 @@ import math
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -32,21 +33,26 @@ from .hub import Source
 
 PART = 16  # images of one task
 AHEAD = 32  # tasks decoded ahead of the batch in use; more where it takes more to give each worker two
+MOST = {"win32": 61}  # processes that can be waited for at once
 WORKER: dict[str, Any] = {}  # what a worker process was given
 
 
 def views(
     source: Source, rows: np.ndarray, augmentation: Augmentation, draw: tuple[int, int] | None, grey: bool | None,
-    resize_first: bool, shape: tuple[int, ...],
-) -> np.ndarray:  # fmt: skip
-    """Images as the network gets them, uint8 (N, height, width, channels).
+    resize_first: bool, shape: tuple[int, ...], skip: bool,
+) -> tuple[np.ndarray, list[tuple[int, str]]]:  # fmt: skip
+    """Images as the network gets them, uint8 (N, height, width, channels), and (row, sentence) of those left out.
 
-    draw: seed and epoch, None: not augmented. grey: one channel or three; None: one where no image has colour. shape:
-    begins with the height and width expected. Raises DataError for a damaged image, or one of another size.
+    skip: whether those that cannot be decoded are; else they raise Unreadable. draw: seed and epoch, None: not
+    augmented. grey: one channel or three; None: one where no image has colour. shape: begins with the height and width
+    expected. Raises DataError for an image of another size.
     """
     words = None if draw is None else image_words(augmentation, *draw, rows)
-    images = []
-    for i, image in enumerate(source.images(rows, grey)):
+    images: list[np.ndarray] = []
+    unreadable: list[tuple[int, str]] = []
+    for i, image in enumerate(source.images(rows, grey, unreadable if skip else None)):
+        if image is None:
+            continue
         one = view(image, augmentation, None if words is None else words[i], resize_first)
         if one.shape[:2] != shape[:2]:
             raise DataError(
@@ -54,17 +60,21 @@ def views(
                 f"{shape[1]} as others: choose an augmentation that makes sizes equal, as centre-crop-224."
             )
         images.append(one)
-    channels = max(one.shape[2] for one in images)
-    return np.stack([np.broadcast_to(one, (*one.shape[:2], channels)) for one in images])
+    channels = max((one.shape[2] for one in images), default=3 if grey is False else 1)
+    pixels = np.empty((len(images), *shape[:2], channels), np.uint8)
+    for i, one in enumerate(images):
+        pixels[i] = one
+    return pixels, unreadable
 
 
-def work(name: str, slot: int | None, rows: np.ndarray, *arguments) -> np.ndarray | None:
-    """`views` in a worker process, put into a slot of the memory shared with its parent; without a slot, returned."""
-    pixels = views(WORKER["sources"][name], rows, *arguments)
+def work(name: str, slot: int | None, rows: np.ndarray, *arguments) -> tuple[np.ndarray | None, list[tuple[int, str]]]:
+    """`views` in a worker process, the pixels put into a slot of the memory shared with its parent, and returned where
+    there is no slot."""
+    pixels, unreadable = views(WORKER["sources"][name], rows, *arguments)
     if slot is None:
-        return pixels
-    WORKER["slots"][slot, : len(rows)] = pixels
-    return None
+        return pixels, unreadable
+    WORKER["slots"][slot, : len(pixels)] = pixels
+    return None, unreadable
 
 
 def begin(sources: dict[str, Source], memory: Any, shape: tuple[int, int, int]) -> None:
@@ -129,6 +139,7 @@ class Decoders:
 
     def __init__(self, sources: dict[str, Source], shape: tuple[int, int, int], workers: int):
         self.sources = sources
+        workers = min(workers, MOST.get(sys.platform, workers))
         self.ahead = max(AHEAD, 2 * (workers or cores()))
         self.free: list[int] = []  # slots that hold nothing
         self.executor: Executor
@@ -149,14 +160,13 @@ class Decoders:
         slot = self.free.pop() if self.free else None  # none: another epoch, begun and left, holds them
         return Task(self.executor.submit(work, name, slot, rows, *arguments), slot, len(rows))
 
-    def take(self, task: Task) -> np.ndarray:
-        """What a task decoded, once it has. Its slot is free again. Raises DataError."""
-        pixels = task.future.result()
-        if task.slot is None:
-            return pixels
-        pixels = self.slots[task.slot, : task.images].copy()
-        self.free.append(task.slot)
-        return pixels
+    def take(self, task: Task) -> tuple[np.ndarray, list[tuple[int, str]]]:
+        """What a task decoded, once it has, as `views` returns it. Its slot is free again. Raises DataError."""
+        pixels, unreadable = task.future.result()
+        if task.slot is not None:
+            pixels = self.slots[task.slot, : task.images - len(unreadable)].copy()
+            self.free.append(task.slot)
+        return pixels, unreadable
 
     def drop(self, task: Task) -> None:
         """Cancel a task; its slot is free once nobody writes to it."""
@@ -165,19 +175,25 @@ class Decoders:
         if slot is not None:
             task.future.add_done_callback(lambda _: self.free.append(slot))
 
-    def batches(self, name: str, batches: list[np.ndarray], *arguments) -> Iterator[np.ndarray]:
-        """The batches of rows, decoded, in their order. Raises DataError; what was begun by then is cancelled."""
+    def batches(
+        self, name: str, batches: list[np.ndarray], *arguments
+    ) -> Iterator[tuple[np.ndarray, list[tuple[int, str]]]]:
+        """The batches of rows, decoded, in their order, as `views` returns them. Raises DataError; what was begun by
+        then is cancelled."""
         parts = (batch[i : i + PART] for batch in batches for i in range(0, len(batch), PART))
         waiting: deque[Task] = deque()
         try:
             for batch in batches:
                 images: list[np.ndarray] = []
+                unreadable: list[tuple[int, str]] = []
                 for _ in range(0, len(batch), PART):
                     for part in islice(parts, self.ahead - len(waiting)):
                         waiting.append(self.submit(name, part, *arguments))
-                    images.append(self.take(waiting[0]))
+                    pixels, without = self.take(waiting[0])
+                    images.append(pixels)
+                    unreadable += without
                     waiting.popleft()
-                yield np.concatenate(images)
+                yield np.concatenate(images), unreadable
         except BrokenProcessPool:
             raise DataError(
                 "A process that decodes images has died: it had too little memory, or the script that trains lacks "

@@ -18,6 +18,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
+from os.path import exists, isdir
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,13 +37,13 @@ MEASURES = ("test error, %", "time, s", "images per second", "angle to W")
 
 def check_writable(folder: Path) -> None:
     """Raise OSError where the folder cannot be made or the two files cannot be written into it. Makes nothing."""
-    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    if not nearest.is_dir():
+    nearest = next(place for place in (folder, *folder.absolute().parents) if exists(place))
+    if not isdir(nearest):
         raise NotADirectoryError(errno.ENOTDIR, "Not a directory", str(nearest))
     for file in (folder / PAGE, folder / DATA):
         files.check_place(file)
-    for place in (nearest, *(file for file in (folder / PAGE, folder / DATA) if file.exists())):
-        if not os.access(place, os.W_OK) or (place is not nearest and place.is_dir()):
+    for place in (nearest, *(file for file in (folder / PAGE, folder / DATA) if exists(file))):
+        if not os.access(place, os.W_OK) or (place is not nearest and isdir(place)):
             raise PermissionError(errno.EACCES, "Permission denied", str(place))
 
 

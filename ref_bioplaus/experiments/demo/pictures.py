@@ -129,13 +129,13 @@ def canvas(lines: Sequence[Line], width: float = WIDTH) -> tuple[Figure, Axes]:
         axes = figure.add_axes(
             (0.5 / width, (0.42 + legend) / (HEIGHT + legend), 1 - 0.65 / width, (HEIGHT - 0.72) / (HEIGHT + legend))
         )
-    for label, points, colour, dash in lines:
-        steps, values = zip(*points, strict=True)
-        axes.plot(steps, values, dash, color=colour, linewidth=1.6, label=label, solid_capstyle="round")
-    axes.margins(x=0.02)
-    axes.set_xlabel("steps", loc="right", labelpad=0)
-    figure.legend(
-        loc="lower left", bbox_to_anchor=(0.0, 0.0), ncols=2, frameon=False, fontsize=9.5, handlelength=1.6,
-        labelspacing=0.25, columnspacing=1.2, borderpad=0.1,
-    )  # fmt: skip
+        for label, points, colour, dash in lines:
+            steps, values = zip(*points, strict=True)
+            axes.plot(steps, values, dash, color=colour, linewidth=1.6, label=label, solid_capstyle="round")
+        axes.margins(x=0.02)
+        axes.set_xlabel("steps", loc="right", labelpad=0)
+        figure.legend(
+            loc="lower left", bbox_to_anchor=(0.0, 0.0), ncols=2, frameon=False, fontsize=9.5, handlelength=1.6,
+            labelspacing=0.25, columnspacing=1.2, borderpad=0.1,
+        )  # fmt: skip
     return figure, axes

@@ -1,6 +1,7 @@
 """What the demo was asked for, what it found, and who is told while it runs."""
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ... import registry
@@ -22,6 +23,7 @@ class Settings:
     quick: bool = False  # each row on one backend only, in turns
     steps: int | None = None  # None: each architecture's own
     device: str | None = None  # of the named backends
+    processes: int = 1  # in which rows learn and are compared side by side
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,9 @@ class Comparison:
         return self.difference <= agreement.LIMIT
 
 
+Record = Training | Comparison
+
+
 class Progress:
     """Is told what happens while it happens; this one says nothing."""
 
@@ -92,8 +97,8 @@ class Progress:
     def advance(self) -> None:
         """One of its steps is done."""
 
-    def done(self) -> None:
-        """It is done, or has failed."""
+    def done(self, records: Sequence[Record]) -> None:
+        """It is done, with these records."""
 
 
 @dataclass
@@ -106,6 +111,15 @@ class Results:
     left_out: dict[str, str] = field(default_factory=dict)  # {backend: why, a sentence}
     environment: dict[str, str] = field(default_factory=dict)
     interrupted: bool = False
+    seconds: dict[str, float] = field(default_factory=dict)  # {part of the run: on the clock}
+
+    def add(self, records: Iterable[Record]) -> None:
+        """Add what has been finished."""
+        for record in records:
+            if isinstance(record, Training):
+                self.trainings.append(record)
+            else:
+                self.comparisons.append(record)
 
     def learned(self, architecture: Architecture) -> list[Training]:
         """The trainings of one architecture, in the registry's order."""
@@ -113,15 +127,26 @@ class Results:
         mine = [t for t in self.trainings if t.architecture is architecture]
         return sorted(mine, key=lambda t: order[t.row.name])
 
+    def time(self) -> str:
+        """One sentence: where the time went."""
+        work = sum(t.seconds + t.warm_up_seconds for t in self.trainings if not t.failure)
+        first = sum(t.warm_up_seconds for t in self.trainings if not t.failure)
+        parts = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in self.seconds.items())
+        beside = f" in {self.settings.processes} processes" if "processes" in self.environment else ""
+        return (
+            f"Time: {parts}{beside}; of {work:.0f} s spent on learning {first:.0f} s went to the first call of each "
+            "mode, where libraries compile."
+        )
+
     @property
     def worst(self) -> Comparison | None:
         """The comparison with the largest difference, among those that came to one."""
         return max((c for c in self.comparisons if not c.failure), key=lambda c: c.difference, default=None)
 
     @property
-    def failures(self) -> list[Training | Comparison]:
+    def failures(self) -> list[Record]:
         """What raised an error."""
-        records: list[Training | Comparison] = [*self.trainings, *self.comparisons]
+        records: list[Record] = [*self.trainings, *self.comparisons]
         return [record for record in records if record.failure]
 
     @property

@@ -1,15 +1,15 @@
 """The demo in a terminal: progress bars while it runs, tables when it is done."""
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as RichProgress
+from rich.progress import TaskID
 from rich.table import Table
 from rich.text import Text
 
+from ...showing.terminal import bars, new_table, say
 from . import agreement
 from .networks import ARCHITECTURES
 from .page import shown
-from .results import REFERENCE, Comparison, Progress, Results, Training
+from .results import REFERENCE, Comparison, Progress, Record, Results, Training
 
 ENOUGH = 10  # sentences of one kind
 
@@ -18,10 +18,10 @@ class Bars(Progress):
     """Two bars: the stage, and the row at work. Without a terminal, a line for every stage."""
 
     def __init__(self, console: Console):
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self.rich = RichProgress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self.rich = bars(console, remaining=False)
         self.console = console
         self.bars: list[TaskID] = []
+        self.label = ""
 
     def __enter__(self) -> "Bars":
         self.rich.start()
@@ -40,15 +40,27 @@ class Bars(Progress):
 
     def task(self, label, steps):
         """The lower bar begins again."""
+        self.label = label
         self.rich.reset(self.bars[1], total=steps, description=f"  {label}")
 
     def advance(self):
         """One step of the lower bar."""
         self.rich.advance(self.bars[1])
 
-    def done(self):
-        """One step of the upper bar."""
+    def done(self, records):
+        """One step of the upper bar; a line where there is none."""
         self.rich.advance(self.bars[0])
+        if not self.console.is_terminal:
+            say(self.console, f"{self.label}: {', '.join(map(outcome, records))}")
+
+
+def outcome(record: Record) -> str:
+    """A record in a few words."""
+    if record.failure:
+        return "failed"
+    if isinstance(record, Training):
+        return f"{record.error:.1f} % test error after {record.seconds:.1f} s, {record.warm_up_seconds:.1f} s before"
+    return f"{record.backend} {'agrees' if record.agrees else 'DIFFERS'}"
 
 
 def show(results: Results, console: Console) -> None:
@@ -74,11 +86,12 @@ def show(results: Results, console: Console) -> None:
         say(console, f"{len(results.failures) - ENOUGH} more failed; the page names them.", "red")
     for name, why in results.left_out.items():
         say(console, f"{name} did not take part: {why}.")
+    say(console, results.time())
 
 
 def training_table(title: str, trainings: list[Training]) -> Table:
     """A line for every row and backend."""
-    table = Table(title=f"{title}; {trainings[0].steps} steps", title_justify="left", box=None, pad_edge=False)
+    table = new_table(title=f"{title}; {trainings[0].steps} steps")
     table.add_column("algorithm", no_wrap=True)
     table.add_column("backend", overflow="fold")
     for heading in ("test error, %", "time, s", "images/s", "angle to W"):
@@ -93,10 +106,7 @@ def training_table(title: str, trainings: list[Training]) -> Table:
 
 def agreement_table(comparisons: list[Comparison]) -> Table:
     """A line for every backend: how much was compared, and where it differs most."""
-    table = Table(
-        title=f"Agreement with {REFERENCE} after 5 steps in float64; limit {agreement.LIMIT:g}", title_justify="left",
-        box=None, pad_edge=False,
-    )  # fmt: skip
+    table = new_table(title=f"Agreement with {REFERENCE} after 5 steps in float64; limit {agreement.LIMIT:g}")
     table.add_column("backend", overflow="fold")
     for heading in ("compared", "differ", "failed", "largest"):
         table.add_column(heading, justify="right")
@@ -115,12 +125,7 @@ def agreement_table(comparisons: list[Comparison]) -> Table:
     return table
 
 
-def where(record: Training | Comparison) -> str:
+def where(record: Record) -> str:
     """A record's row, network and backend."""
     kind = "comparison" if isinstance(record, Comparison) else "training"
     return f"{record.row.label} ({record.architecture.name}) on {record.backend}, {kind},"
-
-
-def say(console: Console, sentence: str, style: str = "") -> None:
-    """One line, whatever is in it."""
-    console.print(Text(sentence, style=style), soft_wrap=True)

@@ -91,12 +91,7 @@ def time_axis(axes: Axes, over: str, ticks: int | None = None) -> None:
 
 def group_name(group: Group) -> str:
     """Its label, and how many seeds it has where it has several."""
-    return literal(f"{group.label} ({len(group.runs)} seeds)" if len(group.runs) > 1 else group.label)
-
-
-def literal(text: str) -> str:
-    """A text whose dollars begin no formula."""
-    return text.replace("$", r"\$")
+    return f"{group.label} ({len(group.runs)} seeds)" if len(group.runs) > 1 else group.label
 
 
 def dashes(by_name: dict[str, Any]) -> list[Line2D]:

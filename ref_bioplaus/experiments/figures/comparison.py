@@ -1,12 +1,15 @@
 """Runs side by side: a table of their errors and times, and a page with every picture that they have numbers for."""
 
 from collections.abc import Sequence
+from os.path import isdir
 from pathlib import Path
 from typing import Any
 
+from ...machine import files
 from ...machine.files import write_whole
 from ...showing.pages import template
 from ...showing.svg import svg
+from ..data import left_out
 from ..runs import segments
 from ..runs.checkpoints import CheckpointError
 from ..runs.seeds import shown, spread
@@ -84,8 +87,11 @@ def notes(runs: Sequence[Run]) -> list[str]:
         parts = phases.of_run(run.experiment, run.records, run.segments)
         if parts and parts.sentence():
             found.append(f"{run.out}: {parts.sentence()}.")
+        without = left_out.text(run.records[-1]) if run.records else None
+        found += [f"{run.out}: {without}."] if without else []
     return [
         *found,
+        *(run.damage for run in runs if run.damage),
         *(f"{line}." for line in segments.told((str(run.out), run.experiment, run.segments) for run in kept)),
     ]
 
@@ -148,10 +154,10 @@ def as_page(runs: Sequence[Run], data: Any = None) -> str:
 def write(runs: Sequence[Run], out: Path, data: Any = None) -> None:
     """Write the page. Raises ExperimentError where the file cannot be written."""
     text = as_page(runs, data)
-    if out.is_dir():
+    if isdir(out):
         raise ExperimentError(f"The page {out} is a folder: name a file in it.")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(out, text.encode())
+        write_whole(out, files.visible(text).encode())
     except OSError as error:
         raise ExperimentError(f"The page {out} cannot be written ({error.strerror}): name another file.") from error

@@ -22,12 +22,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
+from ...machine import files
 from ...machine.files import write_whole
 from ...showing.svg import COLOURS, STYLE
 from ...showing.words import unknown
+from ..runs import segments
 from ..spec.experiment import ExperimentError
 from . import mosaics, series
-from .axes import DARK, FLOOR, band, bars, dashes, error_axis, group_name, legend, literal, number_axis, time_axis
+from .axes import DARK, FLOOR, band, bars, dashes, error_axis, group_name, legend, number_axis, time_axis
 from .lacking import (  # fmt: skip
     error_name,
     freezing,
@@ -78,13 +80,15 @@ def draw(name: str, runs: Sequence[Run], data: Any = None) -> Picture:
     kept, repeated = series.once(runs)
     with rc_context(STYLE):
         picture = kind.draw(kept, data)
-    return picture._replace(caption=" ".join([picture.caption, *repeated]))
+    changed = [f"{run.out}: {words}." for run in kept if (words := segments.changes_told(run.segments))]
+    told = changed + [run.damage for run in runs if run.damage]
+    return picture._replace(caption=" ".join([picture.caption, *repeated, *told]))
 
 
 def save(picture: Picture, out: Path) -> None:
     """Write a picture with its caption, as SVG or PNG after the file's ending. Raises ExperimentError."""
     check_ending(out)
-    with rc_context(STYLE | {"svg.hashsalt": out.name}):
+    with rc_context(STYLE | {"svg.hashsalt": files.visible(out.name)}):
         figure = with_room_below(picture)
         metadata: dict[str, Any] = {"Date": None, "Creator": None} if out.suffix == ".svg" else {}
         drawn = io.BytesIO()
@@ -112,7 +116,7 @@ def with_room_below(picture: Picture) -> Figure:
     for names in figure.legends:
         names.set_bbox_to_anchor((0.0, room / whole, 1.0, height / whole), figure.transFigure)
     figure.set_size_inches(width, whole)
-    figure.text(0.08 / width, (room - 0.02) / whole, "\n".join(text), va="top", fontsize=8, color=DARK)
+    figure.text(0.08 / width, (room - 0.02) / whole, files.visible("\n".join(text)), va="top", fontsize=8, color=DARK)
     return figure
 
 
@@ -292,7 +296,7 @@ def final_errors(
     few = FixedLocator(places) if len(places) <= NAMED_PLACES else MaxNLocator(integer=integer)
     axes.xaxis.set_major_locator(few)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:.4g}"))
-    handles = [Line2D([], [], color=COLOURS[i % len(COLOURS)], label=literal(g.label)) for i, g in enumerate(groups)]
+    handles = [Line2D([], [], color=COLOURS[i % len(COLOURS)], label=g.label) for i, g in enumerate(groups)]
     handles += dashes({"train": "--", test: "-"})
     legend(figure, handles)
     epochs = sorted({run.records[-1]["epoch"] for run in runs})

@@ -15,7 +15,6 @@ from ..runs import checkpoints
 from ..spec.building import build, first_state
 from ..spec.experiment import ExperimentError
 from ..training.reporter import Reporter
-from .axes import literal
 from .series import Run, grouped
 
 FIRST_WEIGHTS = "forward/params/1/W"
@@ -164,5 +163,5 @@ def names(runs: Sequence[Run]) -> dict[Any, str]:
     for group in grouped(runs):
         for run in group.runs:
             seed = f", seed {run.experiment.seed}" if len(group.runs) > 1 else ""
-            found[run.out] = literal(f"{group.label}{seed}")
+            found[run.out] = f"{group.label}{seed}"
     return found

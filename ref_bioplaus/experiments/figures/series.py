@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from .. import papers
 from ..runs import logs, segments
-from ..runs.logs import records, stored
+from ..runs.logs import stored
 from ..spec.building import find_row
 from ..spec.experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict
 
@@ -27,6 +27,7 @@ class Run(NamedTuple):
     experiment: Experiment
     records: list[dict[str, Any]]
     segments: Sequence[dict[str, Any]] = ()  # what computed which records; none in an older log
+    damage: str = ""  # a sentence, where the last line of the log is left out
 
 
 class Group(NamedTuple):
@@ -46,14 +47,19 @@ class Curve(NamedTuple):
 
 
 def read(out: Path) -> Run:
-    """A run from its folder. Raises ExperimentError where there is none, or where it has measured nothing."""
+    """A run from its folder. Raises ExperimentError where there is none, or where it has measured nothing, and
+    NotOrdinary where a folder or a link is in the place of its files."""
     experiment = stored(out)
     if experiment is None:
         raise ExperimentError(f"{out} has no experiment.toml, so it is no run: name a folder that `train` made.")
-    found = records(out)
-    if not found:
-        raise ExperimentError(f"The run {out} has no evaluation in its log yet: wait for the first one.")
-    return Run(out, experiment, found, logs.segments(out))
+    found = logs.told(out)
+    if not found.records:
+        raise ExperimentError(
+            f"The run {out} has no evaluation in its log yet: wait for the first one."
+            if not found.damage
+            else f"{found.damage[:-1]}, and no evaluation is left: put it back, or go on with the run."
+        )
+    return Run(out, experiment, *found)
 
 
 def identity(experiment: Experiment, without: Sequence[str] = ()) -> dict[str, Any]:
@@ -66,9 +72,9 @@ def identity(experiment: Experiment, without: Sequence[str] = ()) -> dict[str, A
 
 
 def known_by(run: Run, without: Sequence[str] = ()) -> dict[str, Any]:
-    """Its `identity`, with a hash of its images where they have no name that tells."""
-    images = segments.identity(run.segments)
-    return identity(run.experiment, without) | ({"images": images} if images else {})
+    """Its `identity`, with a hash of its images where they have no name that tells, and what changed on its way."""
+    more = {"images": segments.identity(run.segments), "changed": segments.changes_told(run.segments)}
+    return identity(run.experiment, without) | {name: value for name, value in more.items() if value}
 
 
 def once(runs: Iterable[Run]) -> tuple[list[Run], list[str]]:

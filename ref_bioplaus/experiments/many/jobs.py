@@ -26,6 +26,8 @@ from ..spec.experiment import Experiment, ExperimentError, as_dict, from_dict, n
 
 FINISHED, STOPPED, FAILED, BUSY = "finished", "stopped", "failed", "busy"
 WAIT = 0.2  # seconds between looks at signals
+POSIX = os.name == "posix"
+NEW_GROUP = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)  # on Windows, in place of a process group
 PLACE = str(Path(__file__).parents[3])  # of the package
 START = """
 import os, sys
@@ -113,7 +115,7 @@ def forwarded(running: Mapping[int, "Process"], stopped: list[int]) -> Iterator[
     def asked(number, frame):
         stopped.append(number)
         for process in list(running.values()):
-            process.process.terminate()
+            process.stop()
 
     before = {}
     if threading.current_thread() is threading.main_thread():
@@ -122,7 +124,7 @@ def forwarded(running: Mapping[int, "Process"], stopped: list[int]) -> Iterator[
         yield
     finally:
         for process in running.values():
-            process.process.terminate()
+            process.stop()
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -147,7 +149,7 @@ class Process:
         environment = os.environ | (dict.fromkeys(THREADS, str(len(share))) if share else {})
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-c", START, PLACE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env=environment, process_group=0,
+            env=environment, process_group=0, creationflags=NEW_GROUP,
         )  # fmt: skip
         fields = as_dict(job.experiment)
         task = {"experiment": fields, "named": named_code(fields), "out": str(job.out), "cores": share}
@@ -156,6 +158,14 @@ class Process:
             self.process.stdin.write(json.dumps(task) + "\n")
             self.process.stdin.flush()
         threading.Thread(target=self.listen, args=(slot, events), daemon=True).start()
+
+    def stop(self) -> None:
+        """Ask for a stop with a checkpoint; a second time, for one at once."""
+        assert self.process.stdin is not None
+        if POSIX or self.process.stdin.closed:
+            self.process.terminate()
+        else:  # there `terminate` asks nobody, and the process stops when its standard input ends
+            self.process.stdin.close()
 
     def listen(self, slot: int, events: queue.SimpleQueue) -> None:
         """Hand on every event, and None after the last."""
@@ -217,7 +227,10 @@ def stop_with_parent() -> None:
     """Ask this process to stop when its standard input ends."""
     while os.read(sys.stdin.fileno(), 1):
         pass
-    os.kill(os.getpid(), signal.SIGTERM)
+    if POSIX:  # to the process: whichever thread waits for something is woken
+        os.kill(os.getpid(), signal.SIGTERM)
+    else:  # where that would end it at once
+        signal.raise_signal(signal.SIGTERM)
 
 
 def carried_out(experiment: Experiment, out: Path, tell) -> tuple[str, str]:

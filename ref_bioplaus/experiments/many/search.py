@@ -23,6 +23,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
+from os.path import exists, isdir
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,8 +33,9 @@ from ...machine import files
 from ...machine.files import write_whole
 from ...showing.words import unknown
 from .. import papers
-from ..runs.logs import FAILURE, records, segments
-from ..runs.segments import told
+from ..runs import logs
+from ..runs.logs import FAILURE, segments
+from ..runs.segments import changes_told, told
 from ..spec import phases
 from ..spec.checking import checked
 from ..spec.experiment import (
@@ -187,7 +189,7 @@ class Search:
     def check_folder(self) -> None:
         """Raise ExperimentError where the folder has trials of another search, and name the first difference."""
         path = self.out / SEARCH
-        if not path.exists() or not any(self.out.glob("trial-*")):
+        if not exists(path) or not any(self.out.glob("trial-*")):
             return
         try:
             there = dict(papers.flat(dict(json.loads(files.content(path)))))
@@ -236,14 +238,14 @@ class Search:
         """
         lines: list[dict[str, Any]] = []
         trial = 0
-        while trial < self.trials or (self.out / f"trial-{trial:04d}").exists():
+        while trial < self.trials or exists(self.out / f"trial-{trial:04d}"):
             job = self.job(trial)
             if has_ended(job):
                 found = self.line(trial, job)
                 same = (line["trial"] for line in lines if line["values"] == found["values"])
                 lines.append(found | {"repeats": next(same, None)})
             trial += 1
-        if not self.out.is_dir():
+        if not isdir(self.out):
             return []
         text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
         write_whole(self.out / RESULTS, text.encode())
@@ -255,23 +257,28 @@ class Search:
 
     def computed(self, trials: Iterable[int]) -> list[str]:
         """What computed which trials."""
-        jobs = [self.job(trial) for trial in trials]
-        return told((job.name, job.experiment, segments(job.out)) for job in jobs)
+        runs = [(job.name, job.experiment, logs.told(job.out)) for job in map(self.job, trials)]
+        damages = [found.damage.rstrip(".") for _, _, found in runs if found.damage]
+        return told((name, experiment, found.segments) for name, experiment, found in runs) + damages
 
     def line(self, trial: int, job: Job) -> dict[str, Any]:
-        """What a trial came to; its score is None where its loss was not finite."""
-        failed, found = (job.out / FAILURE).exists(), records(job.out)
+        """What a trial came to; its score is None where its loss was not finite, and where it went on with other values
+        than were drawn."""
+        failed, (found, parts, _) = exists(job.out / FAILURE), logs.told(job.out)
+        changed = changes_told([{"step": -1, "experiment": as_dict(job.experiment)}, *parts])
+        counts = not failed and not changed
         measured = [(number, r["epoch"]) for r in found if (number := score(r)) is not None and r["step"] > 0]
-        best = min(measured) if measured and not failed else (None, None)
+        best = min(measured) if measured and counts else (None, None)
         return {
             "trial": trial,
             "values": drawn(self.chosen, self.seed, trial),
             "score": best[0],
             "epoch": best[1],
-            "final": measured[-1][0] if measured and not failed else None,
+            "final": measured[-1][0] if measured and counts else None,
             "epochs": found[-1]["epoch"] if found else 0,
             "failed": failed,
             "unlearned": unlearned(job, found),
+            "changed": changed,
         }
 
 
@@ -290,4 +297,4 @@ def score(record: Mapping[str, Any]) -> float | None:
 
 def has_ended(job: Job) -> bool:
     """Whether a trial is finished, or its loss was not finite."""
-    return (job.out / FAILURE).exists() or is_finished(job)
+    return exists(job.out / FAILURE) or is_finished(job)

@@ -113,11 +113,11 @@ def as_fields(result: Result) -> dict[str, Any]:
 
 def write(report: Report, out: Path) -> tuple[Path, Path]:
     """Write the report as a page and as JSON to OUT, and return their paths."""
-    from ...machine.files import write_whole
+    from ...machine.files import visible, write_whole
 
     name = f"{report.table.name.replace('/', '-')}-{report.column.id}"
     paths = out / f"{name}.md", out / f"{name}.json"
     out.mkdir(parents=True, exist_ok=True)
     for path, text in zip(paths, (as_markdown(report), as_json(report))):
-        write_whole(path, text.encode())
+        write_whole(path, visible(text).encode())
     return paths

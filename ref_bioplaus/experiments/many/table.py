@@ -15,11 +15,14 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from os.path import exists, isdir
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...machine.files import content
+from ...showing.words import one_line
 from .. import papers
+from ..data import left_out
 from ..runs import checkpoints, logs, segments
 from ..runs.folder import check_checkpoint, check_same, check_unedited
 from ..runs.logs import FAILURE, records, stored
@@ -57,6 +60,7 @@ class Result(NamedTuple):
     same_images: bool = True  # as the paper's, as far as is known
     phases: Phases | None = None  # of its epochs
     segments: Sequence[dict[str, Any]] = ()  # what computed it; none in an older log
+    damage: str = ""  # a sentence, where the last line of its log is left out
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ class Report:
         for result in self.results:
             unlearned = result.phases.sentence() if result.phases else ""
             failed = f"failed: {result.failure}" if result.failure else ""
-            for text in filter(None, [*result.departures, unlearned, failed]):
+            for text in filter(None, [*result.departures, unlearned, failed, result.damage]):
                 found.setdefault(text, []).append(f"{result.row} seed {result.seed}")
         notes = [f"{', '.join(runs)}: {text}" for text, runs in found.items()]
         return notes + [text for line in self.lines for text in line.repeated]
@@ -172,7 +176,7 @@ def planned(
     Raises ExperimentError, also for a folder of images that is not there and for a run in `out` that has learned
     otherwise; BackendError, and DataError for images that cannot be read.
     """
-    if changes.get("data") and not Path(changes["data"]).is_dir():
+    if changes.get("data") and not isdir(changes["data"]):
         raise ExperimentError(f"The folder {changes['data']} is not there: name the one that holds the images.")
     chosen = find_table(table)
     by_column, settings = find_column(chosen, column), list(settings)
@@ -267,20 +271,22 @@ def results_of(table: papers.Table, column: papers.Column, row: papers.Row, out:
     """What the runs of a cell came to, in the order of their seeds."""
     theirs = experiment_of(table.name, column.id, row.id)
     place = out / table.name / column.id / row.id
-    there = [path for path in place.glob("seed-*/experiment.toml") if re.fullmatch(r"seed-\d+", path.parent.name)]
-    runs = sorted(there, key=lambda path: int(path.parent.name.partition("-")[2]))
+    there = place.glob("seed-*/experiment.toml") if isdir(place) else ()
+    numbered = [path for path in there if re.fullmatch(r"seed-\d+", path.parent.name)]
+    runs = sorted(numbered, key=lambda path: int(path.parent.name.partition("-")[2]))
     found = []
     for path in runs:
-        mine, rows = stored(path.parent), records(path.parent)
+        mine, (rows, parts, damage) = stored(path.parent), logs.told(path.parent)
         if mine is not None and rows:
             failure = path.with_name(FAILURE)
-            why = content(failure).decode("utf-8") if failure.exists() else ""
-            one, parts = result(table, row, mine, theirs, rows, why), logs.segments(path.parent)
-            other = segments.other_images(parts)
+            why = one_line(content(failure).decode("utf-8", "replace")) if exists(failure) else ""
+            one = result(table, row, mine, theirs, rows, why)
+            told = (segments.other_images(parts), segments.changes_told(parts), left_out.text(rows[-1]))
             found.append(one._replace(
-                departures=(*one.departures, *other_images(path.parent, mine), *([other] if other else [])),
-                folder=path.parent.name, same_images=mine.dataset == theirs.dataset and not other,
-                phases=phases.of_run(mine, rows, parts), segments=parts,
+                departures=(*one.departures, *other_images(path.parent, mine), *filter(None, told)),
+                folder=path.parent.name,
+                same_images=mine.dataset == theirs.dataset and not segments.other_images(parts),
+                phases=phases.of_run(mine, rows, parts), segments=parts, damage=damage,
             ))  # fmt: skip
     return found
 

@@ -1,13 +1,15 @@
 """Checkpoints: safetensors files with a JSON header, which a kill at any moment leaves whole.
 
 A file is written under a temporary name in its own folder, synced, and renamed; then the folder is synced. The two
-newest are kept, and the best. The header's checksum covers the header and every tensor. bfloat16 is stored as float32,
-which holds it exactly.
+newest are kept, the best, and one or two from before the loss may have risen (see sound.py), FILES at most. The
+header's checksum covers the header and every tensor. bfloat16 is stored as float32, which holds it exactly.
 """
 
 import hashlib
 import json
 import os
+from collections.abc import Callable, Collection, Sequence
+from os.path import exists, isdir
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +21,8 @@ from ...machine.files import TEMPORARY, write_whole
 from ...tree import named_leaves, unflatten
 from ...types import State
 
-KEPT = 2
+KEPT = 2  # newest
+FILES = KEPT + 3  # of a run: the best, the one proven, and the one that may be
 BEST = "best.safetensors"
 FORMAT = 1
 ENTRY = "ref_bioplaus"  # of the safetensors metadata
@@ -44,11 +47,21 @@ def name_at(step: int) -> str:
 
 def found(folder: Path) -> list[Path]:
     """A folder's checkpoints, the newest first; the best, which is a copy of one of them, is not among them."""
-    return sorted(folder.glob("step-*.safetensors"), reverse=True)
+    there = folder.glob("step-*.safetensors") if isdir(folder) else ()
+    return sorted((path for path in there if not isdir(path)), reverse=True)
 
 
-def save(folder: Path, step: int, header: dict[str, Any], tensors: dict[str, np.ndarray], best: bool = False) -> Path:
-    """Write a checkpoint, and first the best one where this is it; then delete all others but the newest before it.
+def step_of(path: Path) -> int:
+    """The step in the file name of a checkpoint."""
+    return int("".join(filter(str.isdecimal, path.stem)) or 0)
+
+
+def save(
+    folder: Path, step: int, header: dict[str, Any], tensors: dict[str, np.ndarray], best: bool = False,
+    kept: Callable[[Sequence[int]], Collection[int]] = lambda steps: (),
+) -> Path:  # fmt: skip
+    """Write a checkpoint, and first the best one where this is it; then delete all others but the newest before it, and
+    those that `kept` names of the steps up to it.
 
     In this order a kill between the two leaves a run that goes on from before and finds the same best again. Raises
     CheckpointError where the disk does not take it.
@@ -59,13 +72,15 @@ def save(folder: Path, step: int, header: dict[str, Any], tensors: dict[str, np.
         if best:
             write_whole(folder / BEST, content)
         write_whole(path, content)
-        older = [other for other in found(folder) if other < path][: KEPT - 1]
+        older = [other for other in found(folder) if other < path]
+        steps = kept([step, *map(step_of, older)])
+        keep = [path, *older[: KEPT - 1], *(other for other in older if step_of(other) in steps)]
         for other in found(folder):
-            if other != path and other not in older:
+            if other not in keep:
                 os.unlink(other)
     except OSError as error:
         raise CheckpointError(
-            f"The checkpoint {path} cannot be written ({error.strerror}): make room, then continue with "
+            f"The checkpoint {path} cannot be written ({error.strerror}): {files.remedy(error)}, then continue with "
             f"{files.typed('resume', folder)}."
         ) from error
     return path
@@ -100,7 +115,7 @@ def load(path: Path) -> Checkpoint:
     try:
         content = files.content(path)
     except OSError as error:
-        raise CheckpointError(f"The checkpoint {path} cannot be read ({error.strerror}).") from error
+        raise CheckpointError(f"The checkpoint {path} cannot be read ({error.strerror}): {before(path)}.") from error
     try:
         size = int.from_bytes(content[:8], "little")
         header = json.loads(json.loads(content[8 : 8 + size])["__metadata__"][ENTRY])
@@ -140,8 +155,8 @@ def latest(folder: Path, name: str | None = None) -> Checkpoint:
     """A folder's newest checkpoint, or the one of that file name ("best" for the best). Raises CheckpointError."""
     if name is not None:
         wanted = folder / (BEST if name == "best" else name)
-        if wanted not in (*found(folder), folder / BEST) or not wanted.exists():
-            there = [p.name for p in found(folder)] + ([BEST] if (folder / BEST).exists() else [])
+        if wanted not in (*found(folder), folder / BEST) or not exists(wanted):
+            there = [p.name for p in found(folder)] + ([BEST] if exists(folder / BEST) else [])
             raise CheckpointError(
                 f'The folder {folder} has no checkpoint "{name}": it has {", ".join(there) if there else "none"}.'
             )
@@ -192,7 +207,16 @@ def keep_until(folder: Path, checkpoint: Checkpoint, experiment: dict[str, Any])
             if other > newest:
                 other.unlink()
     except OSError as error:
-        raise CheckpointError(f"The folder {folder} cannot be written to ({error.strerror}): make room.") from error
+        raise CheckpointError(
+            f"The folder {folder} cannot be written to ({error.strerror}): {files.remedy(error)}."
+        ) from error
+
+
+def write_best(checkpoint: Checkpoint) -> None:
+    """Make a checkpoint the best of its folder, where it has none. Raises OSError."""
+    place = checkpoint.path.with_name(BEST)
+    if not exists(place):
+        write_whole(place, encoded(checkpoint.header, checkpoint.tensors))
 
 
 def remove_temporaries(folder: Path) -> None:

@@ -1,16 +1,25 @@
 """A run's folder: for one process alone, with what it may hold and what it must."""
 
-import fcntl
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from os.path import exists
 from pathlib import Path
 
-from ...machine import files, memory
-from ...machine.files import TEMPORARY
+from ...machine import files, locking, memory
+from ...machine.files import TEMPORARY, NotOrdinary
 from ..data.contract import Data
 from ..spec.differences import differences, same, understood
-from ..spec.experiment import NOT_LEARNING, OWN, Experiment, ExperimentError, as_dict, as_toml, from_dict, read
+from ..spec.experiment import (
+    ADJUSTABLE,
+    NOT_LEARNING,
+    OWN,
+    Experiment,
+    ExperimentError,
+    as_dict,
+    as_toml,
+    from_dict,
+    read,
+)
 from . import checkpoints
 from .checkpoints import Checkpoint
 from .logs import EXPERIMENT, FAILURE, LOG, TENSORBOARD
@@ -27,36 +36,50 @@ def alone(out: Path) -> Iterator[None]:
     """A run's folder, made where it is not there, for this process alone; taken away again where it stays empty.
 
     Raises Busy, ExperimentError where the folder cannot be made or read, and NotOrdinary where the run would write to a
-    link.
+    link or a folder.
     """
-    made = not out.exists()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        folder = os.open(out, os.O_RDONLY)
-    except OSError as error:
-        raise ExperimentError(
-            f"The folder {out} cannot be written to ({error.strerror}): name another one with --out."
-        ) from error
-    try:
+    made = not exists(out)
+    with ExitStack() as held:
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            out.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locking.locked(out))
+        except files.NotOrdinary:
+            raise
         except BlockingIOError as error:
             raise Busy(f"Another process is running {out}: wait for it, or name another folder.") from error
-        except OSError:
-            pass  # a file system without locks
-        for name in (EXPERIMENT, LOG):
-            files.check_place(out / name)  # before what is there is read
-        yield
-    finally:
-        os.close(folder)
-        if made:
-            with suppress(OSError):
-                out.rmdir()
+        except OSError as error:
+            raise not_writable(out, error) from error
+        try:
+            for name in (EXPERIMENT, LOG, FAILURE, checkpoints.BEST):
+                files.check_place(out / name)  # before what is there is read
+        except NotOrdinary:
+            raise
+        except OSError as error:  # a name too long for anything in the folder
+            raise not_writable(out, error) from error
+        try:
+            yield
+        finally:
+            held.close()
+            if made:
+                with suppress(OSError):
+                    out.rmdir()
+
+
+def not_writable(out: Path, error: OSError) -> ExperimentError:
+    """What to say of a folder that does not take a run."""
+    return ExperimentError(f"The folder {out} cannot be written to ({error.strerror}): name another one with --out.")
+
+
+def takes_another_way(out: Path, experiment: Experiment, checkpoint: Checkpoint) -> bool:
+    """Whether a run goes on from a checkpoint with other numbers than it had, and its best one is of what it leaves."""
+    now, before = as_dict(experiment), checkpoint.header["experiment"]
+    other = any(now.get(name) != before.get(name) for name in ADJUSTABLE)
+    return other and checkpoints.header_of(out / checkpoints.BEST).get("step", 0) > checkpoint.header["step"]
 
 
 def check_empty(out: Path, begun: bool) -> None:
     """Raise ExperimentError unless a folder is not there yet or empty; begun: it may hold a run without checkpoints."""
-    there = list(out.iterdir())
+    there = [path for path in out.iterdir() if path.name != locking.LOCK]
     others = [path for path in there if path.name not in BEGUN and path.suffix != TEMPORARY]
     if there and not others and not begun:
         raise ExperimentError(
@@ -69,11 +92,13 @@ def check_empty(out: Path, begun: bool) -> None:
         )
 
 
-def check_same(experiment: Experiment, stored: Experiment, out: Path) -> None:
-    """Raise ExperimentError where two experiments do not learn the same."""
+def check_same(experiment: Experiment, stored: Experiment, out: Path, adjusting: bool = False) -> None:
+    """Raise ExperimentError where two experiments do not learn the same; adjusting: but for optimizers' numbers."""
     mine, theirs = as_dict(experiment), as_dict(stored)
     for name in sorted(mine.keys() | theirs.keys()):
         a, b = mine.get(name), theirs.get(name)
+        if adjusting and name in ADJUSTABLE and a and b and a.get("name") == b.get("name"):
+            continue
         moved = name == "modifications" and list(a or ()) != list(b or ())  # each is wrapped around those before it
         if name not in NOT_LEARNING and (a != b or moved):
             raise ExperimentError(
@@ -96,7 +121,7 @@ def check_unedited(out: Path, checkpoint: Checkpoint, experiment: Experiment) ->
     """
     path = out / EXPERIMENT
     files.check_place(path)
-    if not path.exists():
+    if not exists(path):
         return
     headers = [checkpoint.header, *map(checkpoints.header_of, (*checkpoints.found(out), out / checkpoints.BEST))]
     said = [header.get(name) for header in headers for name in ("experiment", "experiment_before")]
@@ -144,22 +169,22 @@ def prepare_folder(out: Path, experiment: Experiment, state: int, checkpoint: Ch
 
     state: its bytes. Raises ExperimentError where there is no room or no right to.
     """
-    needed = (checkpoints.KEPT + 2) * (state + 100_000)
+    needed = (checkpoints.FILES + 1) * (state + 100_000)
     try:
         checkpoints.remove_temporaries(out)
         (out / FAILURE).unlink(missing_ok=True)
         free = memory.free_disk(out)
-        if free is not None and free < needed:
+        if free < needed:
             raise ExperimentError(
                 f"The folder {out} has {memory.size(free)} free, but the checkpoints need "
                 f"{memory.size(needed)}: make room, or name another folder with --out."
             )
-        if checkpoint is None:
+        if checkpoint is None or takes_another_way(out, experiment, checkpoint):
             (out / checkpoints.BEST).unlink(missing_ok=True)
-        else:
+        if checkpoint is not None:
+            if checkpoint.header["progress"].get("best_step") == checkpoint.header["step"]:
+                checkpoints.write_best(checkpoint)
             checkpoints.keep_until(out, checkpoint, as_dict(experiment))
         files.write_whole(out / EXPERIMENT, as_toml(experiment).encode())
     except OSError as error:
-        raise ExperimentError(
-            f"The folder {out} cannot be written to ({error.strerror}): name another one with --out."
-        ) from error
+        raise not_writable(out, error) from error

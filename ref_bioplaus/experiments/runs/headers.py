@@ -1,6 +1,5 @@
 """What the header of a run's checkpoint says, checked before anything is done with it."""
 
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,18 +12,24 @@ from .checkpoints import Checkpoint, CheckpointError
 Kind = tuple[str, Callable[[Any], bool]]  # in words, and whether a value is of it
 
 WHOLE: Kind = ("a whole number from 0 to 2^63 - 1", lambda v: type(v) is int and 0 <= v < 1 << 63)
-FINITE: Kind = ("a finite number", lambda v: type(v) in (int, float) and math.isfinite(v) and abs(v) < 1e300)
+FINITE: Kind = ("a finite number", lambda v: type(v) in (int, float) and abs(v) < 1e300)
 FLAG: Kind = ("true or false", lambda v: type(v) is bool)
 TEXT: Kind = ("a text", lambda v: isinstance(v, str))
 TABLE: Kind = ("a table", lambda v: isinstance(v, dict))
+LIST: Kind = ("a list", lambda v: isinstance(v, list))
 PROGRESS: dict[str, Kind] = (
     dict.fromkeys(("step", "epoch", "position", "wrong", "samples", "seen"), WHOLE)
     | dict.fromkeys(("seconds", "losses", "seen_seconds", "waited", "best"), FINITE)
     | {"best_step": WHOLE, "due": FLAG}
 )
+ROWS: Kind = (
+    "a table of rows",
+    lambda v: isinstance(v, dict) and all(isinstance(rows, list) and all(map(WHOLE[1], rows)) for rows in v.values()),
+)
 NEEDED: dict[str, Kind] = dict.fromkeys(("step", "epoch", "log_size"), WHOLE) | {"experiment": TABLE, "progress": TABLE}
 MORE: dict[str, Kind] = dict.fromkeys(("format", "position", "seed", "images", "records"), WHOLE) | {
-    "labels": TEXT, "best_by": TEXT, "versions": TABLE, "experiment_before": TABLE
+    "labels": TEXT, "best_by": TEXT, "versions": TABLE, "experiment_before": TABLE, "changes": LIST,
+    "left_out": ROWS,
 }  # fmt: skip
 NONE = ("labels", "best", "best_step")  # what may be null
 

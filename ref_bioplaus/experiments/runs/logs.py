@@ -3,19 +3,50 @@
 import json
 import os
 from collections.abc import Iterable, Mapping
+from os.path import exists
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...machine import files
 from ...machine.files import write_whole
-from ..spec.experiment import Experiment, ExperimentError, read
+from ...showing.words import shown
+from ..spec.experiment import METRICS, Experiment, ExperimentError, read
+from .headers import FINITE, FLAG, TABLE, TEXT, WHOLE, Kind
 
 EXPERIMENT = "experiment.toml"
 LOG = "log.jsonl"
 TENSORBOARD = "tensorboard"
 SEGMENT = "segment"  # the key of a line that is no record
-IMAGES = {"dataset", "as_named", "train", "labels", "sha256", "of"}  # what a segment says of its data at least
 FAILURE = "failure.txt"  # of a run that failed: why
+
+
+def or_null(kind: Kind) -> Kind:
+    """A value of a kind, or none."""
+    words, fits = kind
+    return f"{words} or null", lambda v: v is None or fits(v)
+
+
+NUMBER = or_null(FINITE)
+LAYERS: Kind = (
+    "a table of layers' numbers",
+    lambda v: isinstance(v, dict) and all(l.isascii() and l.isdigit() and len(l) < 7 and NUMBER[1](v[l]) for l in v),
+)
+MEASURED = [f"{split}_{what}" for split in ("train", "validation", "test") for what in ("loss", "error", "top5_error")]
+# What a line's readers rely on; a kind that is not null is there. More than this may be in a line.
+RECORD: dict[str, Kind] = (
+    {"step": WHOLE, "epoch": WHOLE, "seconds": FINITE}
+    | dict.fromkeys((*MEASURED, "images_per_second", "waiting_for_data", "memory"), NUMBER)
+    | dict.fromkeys(METRICS, or_null(LAYERS))
+)
+OF_SEGMENT: dict[str, Kind] = (
+    dict.fromkeys(("number", "step", "epoch", "cores"), WHOLE)
+    | dict.fromkeys(("backend", "device", "kernels", "dtype", "precision", "processor"), TEXT)
+    | {"data": TABLE, "versions": TABLE, "experiment": or_null(TABLE), "lost": or_null(WHOLE)}
+)
+OF_DATA: dict[str, Kind] = {
+    "dataset": TEXT, "as_named": or_null(FLAG), "train": WHOLE, "labels": or_null(TEXT), "sha256": or_null(TEXT),
+    "of": TEXT,
+}  # fmt: skip
 
 
 class Log:
@@ -33,7 +64,7 @@ class Log:
     @property
     def there(self) -> int:
         """Bytes of the file; 0 where there is none."""
-        return self.path.stat().st_size if self.path.exists() else 0
+        return self.path.stat().st_size if exists(self.path) else 0
 
     def lines(self) -> list[dict[str, Any]]:
         """Every line to keep, segments and records. Raises ExperimentError for one that is not understood."""
@@ -54,8 +85,8 @@ class Log:
         due: whether the step itself has not been measured. Raises ExperimentError for a line that is not understood.
         """
         end, self.size = 0, 0
-        content = files.content(self.path) if self.path.exists() else b""
-        for line, entry in zip(content.split(b"\n"), read_log(self.path) if content else (), strict=False):
+        for number, line in enumerate(whole_lines(self.path)[0] if exists(self.path) else (), 1):
+            entry = understood(self.path, number, line)
             end += len(line) + 1
             found = entry.get(SEGMENT, entry)
             if found["step"] < step or (found["step"] == step and entry is found and not due):
@@ -116,14 +147,20 @@ def check_line(line: Any) -> None:
     """Raise ValueError for a line that is neither a record nor a segment as its readers expect it."""
     if not isinstance(line, dict):
         raise ValueError("no table")
-    found = line.get(SEGMENT, line)
-    expected: dict[str, type] = {"step": int}
-    if found is not line:
-        expected |= dict.fromkeys(("number", "epoch", "cores"), int) | dict.fromkeys(("data", "versions"), dict)
-        expected |= dict.fromkeys(("backend", "device", "kernels", "dtype", "precision", "processor"), str)
-    wrong = not isinstance(found, dict) or any(type(found.get(name)) is not kind for name, kind in expected.items())
-    if wrong or (found is not line and not found["data"].keys() >= IMAGES):
-        raise ValueError("no record and no segment")
+    if SEGMENT not in line:
+        check_kinds(line, RECORD)
+        return
+    if not isinstance(line[SEGMENT], dict):
+        raise ValueError(f"{SEGMENT} is {shown(line[SEGMENT])}, expected {TABLE[0]}")
+    check_kinds(line[SEGMENT], OF_SEGMENT)
+    check_kinds(line[SEGMENT]["data"], OF_DATA)
+
+
+def check_kinds(found: Mapping[str, Any], kinds: Mapping[str, Kind]) -> None:
+    """Raise ValueError for an entry that is of another kind, or is not there."""
+    for name, (words, fits) in kinds.items():
+        if not fits(found.get(name)):
+            raise ValueError(f"{name} is {shown(found[name]) if name in found else 'missing'}, expected {words}")
 
 
 def segments_of(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -136,37 +173,73 @@ def records_of(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return [line for line in lines if SEGMENT not in line]
 
 
+def whole_lines(path: Path, size: int | None = None) -> tuple[list[bytes], bytes]:
+    """The lines of a log, or of its first bytes, and what is half written behind them. Raises OSError."""
+    *lines, rest = files.content(path)[:size].split(b"\n")
+    return lines, rest
+
+
+def understood(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    """A line of a log. Raises ExperimentError for one that is damaged."""
+    try:
+        found = json.loads(line)
+        check_line(found)
+    except json.JSONDecodeError as error:
+        why = f"{error.msg.lower()}, expected a table in JSON"
+    except (ValueError, RecursionError) as error:  # not UTF-8, thousands of digits, a depth of thousands
+        why = str(error)
+    else:
+        return found
+    raise ExperimentError(f"The log {path} is damaged in line {number} ({why}): mend that line, or delete it.")
+
+
 def read_log(path: Path, size: int | None = None) -> list[dict[str, Any]]:
     """The whole lines of a log, or of its first bytes. Raises ExperimentError for one that is not understood."""
-    found = []
-    for number, line in enumerate(files.content(path)[:size].decode("utf-8", "replace").splitlines(keepends=True), 1):
-        if line.endswith("\n"):  # the last one may be half written
-            try:
-                found.append(json.loads(line))
-                check_line(found[-1])
-            except (ValueError, RecursionError) as error:
-                raise ExperimentError(
-                    f"The log {path} is damaged in line {number}: delete what is wrong there."
-                ) from error
-    return found
+    lines, _ = whole_lines(path, size)
+    return [understood(path, number, line) for number, line in enumerate(lines, 1)]
+
+
+class Told(NamedTuple):
+    """What a run's log tells its readers."""
+
+    records: list[dict[str, Any]]
+    segments: list[dict[str, Any]]  # none in an older one
+    damage: str = ""  # a sentence, where the last line is left out
+
+
+def told(out: Path) -> Told:
+    """What a run's log holds, but for a last line that is damaged or that a kill cut short; nothing of no log.
+
+    Raises ExperimentError for any other line that is not understood.
+    """
+    path, damage = out / LOG, ""
+    if not exists(path):
+        return Told([], [])
+    lines, rest = whole_lines(path)
+    found = [understood(path, number, line) for number, line in enumerate(lines[:-1], 1)]
+    if rest:
+        damage = f"The log {path} ends in half a line, line {len(lines) + 1}, which is left out."
+    if lines:
+        try:
+            found.append(understood(path, len(lines), lines[-1]))
+        except ExperimentError as error:
+            if rest:
+                raise
+            damage = f"{str(error).partition('): ')[0]}), its last, which is left out."
+    return Told(records_of(found), segments_of(found), damage)
 
 
 def stored(out: Path) -> Experiment | None:
     """The experiment of a run's folder, None where there is none. Raises ExperimentError where it cannot be read."""
     path = out / EXPERIMENT
-    return read(path) if path.exists() else None
+    return read(path) if exists(path) else None
 
 
 def records(out: Path) -> list[dict[str, Any]]:
-    """The evaluations in a run's log; a last line that a kill cut short is left out.
-
-    Raises ExperimentError for a line that is not understood.
-    """
-    path = out / LOG
-    return records_of(read_log(path)) if path.exists() else []
+    """The evaluations that `told` finds."""
+    return told(out).records
 
 
 def segments(out: Path) -> list[dict[str, Any]]:
-    """The segments in a run's log; none in an older one. Raises ExperimentError for a line that is not understood."""
-    path = out / LOG
-    return segments_of(read_log(path)) if path.exists() else []
+    """The segments that `told` finds."""
+    return told(out).segments

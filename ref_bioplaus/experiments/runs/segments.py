@@ -9,11 +9,15 @@ A segment's first line in log.jsonl is {"segment": {...}}; the records behind it
                                 where it cannot), train and test (how many), labels (their digest), sha256 of what
     backend, device, kernels, dtype, precision, versions, processor, cores, threads
     lost                        records before it that the log had lost when it began, where it had
+
+A run may go on with other numbers of its optimizers: `changes` tells from which step on which held, of its segments'
+experiments, and so do every later checkpoint's header and all that is drawn or said of the run.
 """
 
 import datetime
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +25,8 @@ from ...backends import Backend
 from ...machine.environment import THREADS, cores, processor, versions
 from ..data import hashing
 from ..data.contract import Data
-from ..spec.experiment import OWN, Experiment, as_dict
+from ..spec.differences import differences
+from ..spec.experiment import ADJUSTABLE, OWN, Experiment, as_dict
 
 SHORT = 12  # letters of a hash, for a reader
 BEST_BY = {
@@ -93,6 +98,27 @@ def shortened(fields: Mapping[str, Any]) -> dict[str, Any]:
 # For readers
 
 
+def changes(segments: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """{step, field, before, now} wherever a run went on with another number of its optimizers. A segment that another
+    one begins in the place of has taught nothing."""
+    both = pairwise([*segments, None])
+    taught = [one for one, after in both if one and (after is None or after["step"] > one["step"])]
+    found = []
+    for one, after in pairwise(part for part in taught if part.get("experiment")):
+        was, now = ({name: part["experiment"].get(name, {}) for name in ADJUSTABLE} for part in (one, after))
+        found += [
+            {"step": after["step"], "field": field, "before": a, "now": b} for field, a, b in differences(was, now)
+        ]
+    return found
+
+
+def changes_told(segments: Sequence[Mapping[str, Any]]) -> str:
+    """`changes` in words; "" where there are none."""
+    return ", ".join(
+        f"{c['field']} is {c['now']} from step {c['step']:,} on, {c['before']} before" for c in changes(segments)
+    )
+
+
 def text(found: Mapping[str, Any]) -> str:
     """What computed a segment, and from which images, in a line."""
     libraries = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
@@ -126,7 +152,8 @@ def history(experiment: Experiment, segments: Sequence[Mapping[str, Any]]) -> st
             parts.append((found, text(found)))
     lost = sum(found.get("lost", 0) for found in segments)
     told = [words if i == 0 else f"from epoch {found['epoch']} on: {words}" for i, (found, words) in enumerate(parts)]
-    return "; ".join(told) + (f"; records lost: {lost}" if lost else "")
+    changed = changes_told(segments)
+    return "; ".join([*told, *([changed] if changed else []), *([f"records lost: {lost}"] if lost else [])])
 
 
 def told(runs: Iterable[tuple[str, Experiment, Sequence[Mapping[str, Any]]]]) -> list[str]:

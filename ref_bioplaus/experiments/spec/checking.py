@@ -29,7 +29,7 @@ STEPS = 10**6  # in an epoch, as long as the data is not there: no two of a sche
 IMAGES = {"shape": list_of(whole(1)), "classes": list_of(text), "mean": list_of(finite), "deviation": list_of(above_0)}
 FIELDS = {  # of an experiment, that are numbers
     **dict.fromkeys(("batch", "epochs", "steps", "evaluate_every"), whole(1)),
-    "held_out": whole(),
+    **dict.fromkeys(("held_out", "skip_unreadable"), whole()),
     "seed": whole(0, 2**63 - 1),
     "checkpoint_every": positive,
 }

@@ -43,6 +43,7 @@ class Experiment:
     normalise: bool = True  # pixels to mean 0 and deviation 1 per channel over the training images; false: 0 to 1
     inputs: Table = field(default_factory=dict)  # {shape, classes, mean, deviation}: what the network gets, see INPUTS
     held_out: int = 0  # training images kept for validation
+    skip_unreadable: int = 0  # images that may be left out as they cannot be read; see left_out.py
     test: bool = True  # whether the test images are measured
     loss: str | None = None  # None: cross-entropy, or squared-error where the targets are the inputs
     optimizer: Table = field(default_factory=dict)  # {name, eta, ...}, by_layer: {layer number or "last": {eta, ...}}
@@ -76,6 +77,7 @@ NOT_LEARNING = (
     "kernels",
     "data",
     "inputs",
+    "skip_unreadable",
     "epochs",
     "steps",
     "evaluate_every",
@@ -84,6 +86,7 @@ NOT_LEARNING = (
     "test",
     "code",
 )
+ADJUSTABLE = ("optimizer", "inverse_optimizer")  # whose numbers a run may go on with others of
 CODE = ("backend",)  # fields that may name code, "module:object"; see naming.py
 
 
@@ -170,7 +173,7 @@ def from_dict(values: Table, named: Iterable[str] = ()) -> Experiment:
 FIELD_TYPES: dict[str, tuple[type, ...]] = (
     dict.fromkeys(("algorithm", "model", "augmentation", "backend", "dtype", "precision", "kernels"), (str,))
     | dict.fromkeys(("dataset", "data", "config", "device", "loss"), (str, type(None)))
-    | dict.fromkeys(("held_out", "batch", "epochs", "seed", "evaluate_every"), (int,))
+    | dict.fromkeys(("held_out", "skip_unreadable", "batch", "epochs", "seed", "evaluate_every"), (int,))
     | dict.fromkeys(("algorithm_options", "model_options", "modifications"), (dict,))
     | dict.fromkeys(("optimizer", "inverse_optimizer", "inputs"), (dict,))
     | dict.fromkeys(("test", "normalise"), (bool,))

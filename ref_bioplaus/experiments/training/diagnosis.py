@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...machine import files
 from ...network import Network
 from ...types import in_order
-from ..runs import checkpoints
+from ..runs import checkpoints, sound
 from ..spec.building import first_state
 
 if TYPE_CHECKING:
@@ -47,10 +48,28 @@ def diagnosis(run: "Training", bad: int) -> str:
                 break
         if position == run.shape.steps:
             epoch, position = epoch + 1, 0
+    back = way_back(run)
     what = f"{place(found, run.built.network)}, at step {step - 1}" if found else "not found again"
     return (
-        f"The loss is not finite after step {bad}; the first tensor that is not: {what}; the last good state is "
-        f"{where}: try a smaller learning rate."
+        f"The loss is not finite after step {bad}; the first tensor that is not: {what}; the last finite state is "
+        f"{where}{back}."
+    )
+
+
+def way_back(run: "Training") -> str:
+    """The end of a sentence: from which checkpoint the run can go on with a smaller learning rate."""
+    steps = [checkpoints.step_of(path) for path in checkpoints.found(run.out)]
+    step = sound.newest(steps, run.proven)
+    if step is None:
+        return ": try a smaller learning rate"
+    eta = run.experiment.optimizer.get("eta")
+    smaller = f"{eta / 10:g}" if isinstance(eta, int | float) else "..."
+    name = checkpoints.name_at(step)
+    words = ("resume", run.out, "--checkpoint", name, "--set", f"optimizer.eta={smaller}")
+    why = "the loss fell or stayed in the epochs learned from it" if step else "it has learned nothing yet"
+    return (
+        f", and the last one from before the loss rose {name}, as {why}: try a smaller learning rate from there, "
+        f"{files.typed(*words)}"
     )
 
 

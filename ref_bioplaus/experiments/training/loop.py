@@ -1,9 +1,10 @@
 """The loop of a run: learn, look at the loss, evaluate, keep checkpoints."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from os.path import exists
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,16 @@ from ...backends import Backend
 from ...machine import environment, files
 from ...tree import tree_map
 from ...types import Array, Batch, State
+from ..data import left_out
 from ..data.contract import Data
-from ..runs import checkpoints, headers, segments
+from ..data.left_out import LeftOut
+from ..runs import checkpoints, headers, segments, sound
 from ..runs.checkpoints import Checkpoint, CheckpointError
 from ..runs.folder import check_checkpoint, labels_of, prepare_folder
 from ..runs.logs import LOG, TENSORBOARD, Log, records_of, reopened, segments_of
 from ..spec import phases
 from ..spec.building import Built, build, first_state
-from ..spec.experiment import Experiment, as_dict
+from ..spec.experiment import Experiment, ExperimentError, as_dict
 from . import comparison, measuring, needs
 from .diagnosis import NotFinite, diagnosis, first_not_finite
 from .interrupt import Interrupt
@@ -127,15 +130,22 @@ class Training:
         first = first_state(experiment, self.built, self.backend)
         self.state = first
         self.at = Progress()
+        self.left_out: LeftOut | None = getattr(self.data, "left_out", None)
+        self.told_of = 0  # of them
         self.last_saved = time.monotonic()
         self.log, self.lost = Log(out / LOG), 0
         if checkpoint is not None:
             self.state = checkpoints.state_of(self.backend, checkpoint, first)
             self.at = Progress(**({"due": False} | checkpoint.header["progress"]))  # older ones do not say
+            if self.left_out is not None:
+                self.left_out.restore(checkpoint.header.get("left_out", {}))
             self.log, self.lost = reopened(out, checkpoint.header, self.at.due, experiment, despite_lost_log)
         lines = self.log.lines()
         self.records, self.segments = records_of(lines), segments_of(lines)
+        self.proven = sound.proven(self.records)
         prepare_folder(out, experiment, self.needs.state, checkpoint)
+        if not exists(out / checkpoints.BEST):
+            self.at.best = self.at.best_step = None
         self.log.cut()  # after checkpoints that know of more lines are gone
         self.tensorboard = (
             TensorBoard(out / TENSORBOARD, self.at.step + 1 if checkpoint else 0) if tensorboard else None
@@ -143,7 +153,7 @@ class Training:
         names = tuple(experiment.metrics)
         start = tree_map(copied, first.forward.params) if "sign_changes" in names else None
         del first  # its feedback weights may be most of what there is
-        self.compare = comparison.Comparison(self.backend, self.built, names, start, next(self.batches(0, 0)))
+        self.compare = comparison.Comparison(self.backend, self.built, names, start, self.first_batch())
 
     def batches(self, epoch: int, start: int) -> Iterator[Batch]:
         """The training batches of an epoch from number `start` on."""
@@ -152,6 +162,13 @@ class Training:
             "train", self.backend, e.batch, e.seed, epoch, start=start, flatten=self.built.flat
         ):
             yield measuring.with_targets(batch, self.built)
+
+    def first_batch(self) -> Batch:
+        """The first training batch that has an image. Raises ExperimentError where none has."""
+        for batch in self.batches(0, 0):
+            if batch.x.shape[0]:
+                return batch
+        raise ExperimentError("None of the training images can be read: name other data.")
 
     def begin_segment(self) -> None:
         """Write down what computes from here on."""
@@ -220,6 +237,9 @@ class Training:
         unlearned = phases.taken(self.built.algorithm.schedule, self.shape.steps, at.step).sentence()
         if unlearned:
             self.reporter.note(f"The run in {self.out}: {unlearned}.")
+        without = left_out.text(self.records[-1]) if self.records else None
+        if without:
+            self.reporter.note(f"The run in {self.out}: {without}.")
         if at.best is not None:
             by = segments.BEST_BY[self.best_by]
             self.reporter.note(f"The best checkpoint is that of step {at.best_step}, by {by}: {at.best:.4g}.")
@@ -238,7 +258,8 @@ class Training:
     def learn(self, batch: Batch) -> None:
         """The schedule's modes on one batch."""
         at = self.at
-        for mode in self.built.algorithm.schedule(at.epoch, at.position):
+        modes = self.built.algorithm.schedule(at.epoch, at.position) if batch.x.shape[0] else ()
+        for mode in modes:
             self.state, info = self.modes[mode](self.state, batch)
             if info.loss is not None:
                 at.pending.append((at.step, info))
@@ -261,7 +282,15 @@ class Training:
             if info.output is not None:
                 at.wrong += int(np.count_nonzero(self.backend.to_numpy(info.output)))
         at.pending.clear()
+        self.say_what_is_left_out()
         self.reporter.progress(at.step, mean)
+
+    def say_what_is_left_out(self) -> None:
+        """A sentence on each image that this process could not read, once."""
+        if self.left_out is not None:
+            for sentence in self.left_out.sentences[self.told_of :]:
+                self.reporter.note(f"Left out, one of {self.left_out.most} at most: {sentence}")
+            self.told_of = len(self.left_out.sentences)
 
     def evaluate(self, interrupt: Interrupt) -> None:
         """Measure, and write a record. A signal leaves it for when the run goes on."""
@@ -280,6 +309,8 @@ class Training:
             batches = ordered(self.data, split, self.backend, self.experiment, self.built)
             found = measuring.measured(self.backend, self.measure, self.state, until(interrupt, batches))
             record |= {f"{split}_{name}": comparison.finite(value) for name, value in found.items()}
+        record |= left_out.counts(self.data, ("train", *measured_splits(self.experiment, self.data)))
+        self.say_what_is_left_out()
         record |= self.compare(self.state)
         speed = at.seen / at.seen_seconds if at.seen_seconds else None
         waiting = 100.0 * at.waited / at.seen_seconds if at.seen_seconds else None
@@ -299,6 +330,7 @@ class Training:
                 "and `resume` will say how many."
             )
         self.records.append(record)
+        self.proven = sound.proven(self.records)
         self.reporter.record(record)
         if self.tensorboard:
             self.tensorboard.add(record)
@@ -312,8 +344,8 @@ class Training:
             write()
         except OSError as error:
             raise CheckpointError(
-                f"The log {self.log.path} cannot be written ({error.strerror}): make room, then continue with "
-                f"{files.typed('resume', self.out)}."
+                f"The log {self.log.path} cannot be written ({error.strerror}): {files.remedy(error)}, then continue "
+                f"with {files.typed('resume', self.out)}."
             ) from error
 
     @property
@@ -333,6 +365,11 @@ class Training:
             self.save(best=True)
 
     # Checkpoints
+
+    def kept(self, steps: Sequence[int]) -> set[int]:
+        """Which of the steps that have a checkpoint keep it, beside the newest two; see sound.py."""
+        until = (self.proven, self.records[-1]["step"]) if self.records else ()
+        return {step for limit in until if (step := sound.newest(steps, limit)) is not None}
 
     def save(self, best: bool = False) -> None:
         """Write a checkpoint of this moment. Raises NotFinite for a state that is not finite."""
@@ -354,6 +391,9 @@ class Training:
             "log_size": self.log.size,
             "records": len(self.records),
             "versions": environment.versions(self.backend),
+            "changes": segments.changes(self.segments),
         }
-        checkpoints.save(self.out, self.at.step, header, tensors, best)
+        if self.left_out is not None and self.left_out.count:
+            header["left_out"] = self.left_out.as_table()
+        checkpoints.save(self.out, self.at.step, header, tensors, best, self.kept)
         self.last_saved = time.monotonic()

@@ -1,12 +1,13 @@
 """What is recorded of a run: errors of a whole split, and how learning differs from backpropagation on one batch."""
 
-import resource
+import math
 from collections.abc import Iterable
 
 import numpy as np
 from array_api_compat import array_namespace, device
 
 from ...backends import Backend
+from ...machine.environment import resident_memory
 from ...network import forward
 from ...types import Array, Batch, Info, State, Step
 from ..spec.building import Built
@@ -55,12 +56,14 @@ def measuring(built: Built):
 def measured(backend: Backend, measure, state: State, batches: Iterable[Batch]) -> dict[str, float]:
     """loss, and for classes the error and top-5 error in percent, over all of a split's batches."""
     losses, ranks, classes = [], [], 0
-    for batch in batches:
+    for batch in (batch for batch in batches if batch.x.shape[0]):
         loss, place = measure(state.forward.params, state.stats, batch.x, batch.y)
         losses.append(loss)
         classes = batch.y.shape[-1]
         if place is not None:
             ranks.append(place)
+    if not losses:
+        return {"loss": math.nan}
     found = {"loss": float(np.mean(np.concatenate([backend.to_numpy(a) for a in losses]), dtype=np.float64))}
     if ranks:
         places = np.concatenate([backend.to_numpy(a) for a in ranks])
@@ -79,7 +82,7 @@ def peak_memory(backend: Backend) -> int | None:
         return int(torch.cuda.max_memory_allocated(found))
     if backend.name == "jax" and found.platform != "cpu":
         return (found.memory_stats() or {}).get("peak_bytes_in_use")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return resident_memory(peak=True)
 
 
 def with_targets(batch: Batch, built: Built) -> Batch:

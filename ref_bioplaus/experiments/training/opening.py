@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ... import backends, naming
-from ...backends import Backend, BackendError
+from ...backends import Backend, NoNativeKernels
 from ...machine import environment
 from ...types import Batch
 from ..data.contract import Data
@@ -34,9 +34,7 @@ def get_backend(experiment: Experiment, reporter: Reporter) -> Backend:
 
     try:
         return get(experiment.kernels)
-    except BackendError as error:
-        if experiment.kernels != "native" or "no native kernels" not in str(error):
-            raise
+    except NoNativeKernels:
         reporter.note(f"{experiment.backend} has no native kernels: the portable ones run instead.")
         return get("portable")
 
@@ -70,6 +68,7 @@ def load_data(experiment: Experiment, reporter: Reporter) -> Data:
     found = loading.load(
         str(experiment.dataset), experiment.data, held_out=experiment.held_out, augmentation=experiment.augmentation,
         normalise=experiment.normalise and bool(as_they_are), config=experiment.config,
+        skip_unreadable=experiment.skip_unreadable,
     )  # fmt: skip
     if len(mean) and not as_they_are:
         check_channels(mean, found)

@@ -6,20 +6,23 @@
 The folder gets experiment.toml, log.jsonl with one line per evaluation, and the checkpoints; before the lines of each
 call stands one that says what computes them (see segments.py). A record's train_loss and train_error are means over the
 batches learned from since the record before, as they were met; waiting_for_data is the share of the time since then, in
-percent, in which a step waited for its batch.
+percent, in which a step waited for its batch. Where images may be left out that cannot be read (see left_out.py),
+train_skipped, validation_skipped and test_skipped count those met so far, and skipped names them all.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from os.path import isdir
 from pathlib import Path
 from typing import Any
 
+from ..data import left_out
 from ..data.contract import Data
 from ..runs import checkpoints, headers, segments
 from ..runs.folder import alone, check_empty, check_same, check_unedited
 from ..spec.building import build, first_state
 from ..spec.checking import checked
-from ..spec.experiment import OWN, Experiment, ExperimentError, as_dict, from_dict, plain
+from ..spec.experiment import OWN, Experiment, ExperimentError, as_dict, from_dict, overridden, plain
 from . import measuring
 from .loop import NotFinite, Run, Training
 from .opening import few, get_backend, load_data, measured_splits, ordered, settled, shape_of
@@ -70,25 +73,30 @@ def resume(
     reporter: Reporter | None = None,
     tensorboard: bool = False,
     despite_lost_log: bool = False,
+    settings: Iterable[str] = (),
     **changes: Any,
 ) -> Run:
     """Continue the run in a folder from its newest checkpoint, or from the one of that file name.
 
     despite_lost_log: go on with what is left of a log.jsonl that was deleted or cut. changes: fields of the experiment
     that are to be others from here on, as backend="jax" or epochs=20; only those that leave what is learned as it is.
-    epochs without steps lifts a limit on steps. Raises as `train` does.
+    epochs without steps lifts a limit on steps. settings: such fields as "evaluate_every=2", and numbers of the
+    optimizers, as "optimizer.eta=0.01", which the log's next segment tells (see segments.py). Going back, the
+    checkpoints of what is left behind are deleted. Raises as `train` does.
     """
     out = Path(out)
-    if not out.is_dir():
+    if not isdir(out):
         checkpoints.latest(out, checkpoint)  # raises
     with alone(out):
         found = headers.latest(out, checkpoint)
         stored = from_dict(found.header["experiment"])
-        given = changes | ({"checkpoint": checkpoint} if checkpoint else {})
+        settings = list(settings)
+        given = changes | ({"checkpoint": checkpoint} if checkpoint else {}) | ({"set": settings} if settings else {})
         if "epochs" in changes:
             changes = {"steps": None} | changes
-        experiment = checked(replace(stored, **changes))
-        check_same(experiment, stored, out)
+        experiment = checked(overridden(replace(stored, **changes), settings))
+        check_same(experiment, stored, out, adjusting=True)
+        experiment = learned_inputs(experiment, found)
         check_unedited(out, found, experiment)
         return Training(experiment, out, found, images, reporter, callback, tensorboard, given, despite_lost_log).run()
 
@@ -139,4 +147,5 @@ def evaluate(
     for split in ("train", *measured_splits(experiment, data)):
         batches = ordered(data, split, backend, experiment, built)
         record |= {f"{split}_{k}": v for k, v in measuring.measured(backend, measure, state, batches).items()}
+    record |= left_out.counts(data, ("train", *measured_splits(experiment, data)))
     return record | segments.description(experiment, backend, data)

@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,16 +23,12 @@ from ref_bioplaus.machine import environment as machine_environment
 from ref_bioplaus.tree import named_leaves
 from tests.conftest import get
 from tests.helpers import ROOT, slow
-from tests.helpers.images import NAMES, SHAPE, encoded, random_images, write
+from tests.helpers.images import NAMES, SHAPE, encoded, labels_for, random_images, write
 
 hf = pytest.importorskip("datasets")
 REAL = Path(os.environ.get("REF_BIOPLAUS_DATA", ROOT.parent / "shared" / "data"))
 pytestmark = pytest.mark.usefixtures("own_cache")
 LIBRARIES = [name for name in ("numpy", "torch", "jax", "array-api-strict") if name in backends.installed()]
-
-
-def labels_for(n):
-    return [i % 3 for i in range(n)]
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +219,9 @@ def test_the_mean_and_deviation_are_those_of_the_training_images(colour, pixels)
 
 def test_images_of_one_brightness_are_not_divided_by_zero(tmp_path):
     folder = write(tmp_path, train=([encoded(np.full((10, 7), 9, np.uint8))], [0]))
-    assert np.all(epoch(loading.load("x", folder))[0][0] == 0)
+    data = loading.load("x", folder)
+    assert np.all(epoch(data)[0][0] == 0)
+    assert (data.mean, data.deviation) == (9 / 255, 1.0)  # other images keep their differences of brightness
 
 
 def test_a_local_copy_is_known_by_its_classes_and_its_brightness(tmp_path):
@@ -279,7 +278,9 @@ def test_orders_differ_between_epochs_seeds_and_splits(colour):
     orders = [data.order("train", seed, number) for seed, number in ((0, 0), (0, 1), (1, 0), (1 << 40, 0))]
     for order in orders:
         np.testing.assert_array_equal(np.sort(order), np.arange(12))
-    assert len({tuple(order) for order in orders}) == 4
+    data.validation = replace(data.train, name="validation")  # as many images
+    orders.append(data.order("validation", 0, 0))
+    assert len({tuple(order) for order in orders}) == 5
     np.testing.assert_array_equal(data.order("train", 0, 1, shuffle=False), np.arange(12))
 
 
@@ -493,6 +494,18 @@ def test_processes_give_the_same_batches_and_end(varied):
     assert len(processes) == 2
     data.close()
     assert not any(p.is_alive() for p in processes)
+
+
+def test_what_was_decoded_does_not_lie_where_the_next_task_writes():
+    decoders = streaming.Decoders({}, (2, 3, 1), 0)
+    decoders.slots = np.ones((1, streaming.PART, 2, 3, 1), np.uint8)
+    done = Future()
+    done.set_result(None)
+    pixels = decoders.take(streaming.Task(done, 0, 5))
+    assert decoders.free == [0]
+    decoders.slots[0] = 0
+    assert np.array_equal(pixels, np.ones((5, 2, 3, 1), np.uint8))
+    decoders.close()
 
 
 def test_prefetching_is_bounded(varied, monkeypatch):
@@ -727,9 +740,9 @@ def test_an_id_of_three_parts_is_refused_unless_it_is_a_folder(colour):
 
 def test_offline_without_a_cache_is_said_so(tmp_path):
     program = (
-        "from ref_bioplaus.experiments import datasets\n"
-        "try: datasets.load('ylecun/mnist')\n"
-        "except datasets.DataError as error: print(error)"
+        "from ref_bioplaus.experiments.data import loading\n"
+        "try: loading.load('ylecun/mnist')\n"
+        "except loading.DataError as error: print(error)"
     )
     environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     environment.pop("HF_DATASETS_CACHE", None)

@@ -187,7 +187,7 @@ def test_no_script_and_no_pickle_of_a_folder_is_run(tmp_path):
     marker = tmp_path / "executed"
     folder = classes(tmp_path / "own")
     (folder / "own.py").write_text(f"open({str(marker)!r}, 'w')\n")
-    assert "cannot be read" in refused(folder)
+    assert "holds the program own.py, which is not run" in refused(folder)
     for kind in ("pandas", "hdf5"):  # the one unpickles, the other's files can name files elsewhere
         builder = type("Builder", (), {"__module__": f"datasets.packaged_modules.{kind}.{kind}"})()
         with pytest.raises(DataError, match=f'holds files of the kind "{kind}", expected images, or one of arrow'):

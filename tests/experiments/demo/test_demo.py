@@ -2,7 +2,14 @@
 
 import json
 import math
+import multiprocessing
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
 
 import array_api_compat.numpy
 import numpy as np
@@ -11,7 +18,7 @@ import pytest
 from ref_bioplaus import backends, embedded, predict, registry
 from ref_bioplaus.backends import BackendError
 from ref_bioplaus.backends.numpy_.backend import NumpyBackend
-from ref_bioplaus.experiments.demo import page, pictures, running
+from ref_bioplaus.experiments.demo import page, pictures, running, work
 from ref_bioplaus.experiments.demo.networks import ARCHITECTURES, BATCH
 from ref_bioplaus.experiments.demo.results import Comparison, Progress, Results, Settings, Training
 from ref_bioplaus.experiments.spec.rates import FULLY_CONNECTED, LOCALLY_CONNECTED
@@ -161,7 +168,7 @@ def test_the_page_needs_nothing_but_itself(quick):
 def test_the_error_is_that_of_the_algorithm_trained_by_hand(images):
     backend = backends.get("numpy")
     row = registry.row("kolen-pollack")
-    found = running.train(row, FC, "numpy", backend, images, 12, 5, Progress())
+    found = work.train(row, FC, "numpy", backend, images, 12, 5, Progress())
     network, loss, algorithm = FC.algorithm(row, backend, (28, 28, 1))
     state = algorithm.init(backend.key(5))
     for (x, y), _ in zip(embedded.batches(images, 100, 0, 5), range(12), strict=False):
@@ -187,14 +194,14 @@ def test_the_angle_of_sign_symmetry_is_that_of_the_weights_it_uses(images, row):
         expected = (1 - info.h[l - 1] ** 2) * (info.delta[l] @ B[l].W)
         np.testing.assert_allclose(info.delta[l - 1], expected, rtol=1e-12, atol=1e-15)
     np.testing.assert_array_equal(np.sign(B[2].W), np.sign(state.forward.params[2].W))
-    _, angles = running.prober(row, network, loss)(state, batch.x)
+    _, angles = work.prober(row, network, loss)(state, batch.x)
     assert set(angles) == {2, 3}
 
 
 @pytest.mark.parametrize(("row", "architecture"), TRAINED, ids=[f"{r.name}-{a.name}" for r, a in TRAINED])
 def test_every_row_clearly_learns(images, row, architecture):
     steps = 200 if architecture is FC else 60
-    found = running.train(row, architecture, "numpy", backends.get("numpy"), images, steps, 0, Progress())
+    found = work.train(row, architecture, "numpy", backends.get("numpy"), images, steps, 0, Progress())
     assert found.curve[0][1] > 80
     assert found.error < (30 if row.module == "backprop" else 50)
 
@@ -210,7 +217,7 @@ def test_every_row_clearly_learns(images, row, architecture):
 )
 def test_what_a_number_stands_for_is_said(images, row, steps, said):
     backend = backends.get("numpy", kernels="portable")
-    found = running.train(registry.row(row), FC, "numpy", backend, images, steps, 0, Progress())
+    found = work.train(registry.row(row), FC, "numpy", backend, images, steps, 0, Progress())
     assert found.note.startswith(said) and bool(found.note) == bool(said)
     assert page.training_data(found)["note"] == found.note
 
@@ -218,9 +225,9 @@ def test_what_a_number_stands_for_is_said(images, row, steps, said):
 def test_training_in_float32_repeats_exactly_after_float64_has_been_used(images):
     pytest.importorskip("jax")
     row = registry.row("feedback-alignment")
-    before = running.train(row, FC, "jax", backends.get("jax"), images, 5, 0, Progress())
+    before = work.train(row, FC, "jax", backends.get("jax"), images, 5, 0, Progress())
     backends.get("jax", dtype="float64")
-    after = running.train(row, FC, "jax", backends.get("jax"), images, 5, 0, Progress())
+    after = work.train(row, FC, "jax", backends.get("jax"), images, 5, 0, Progress())
     assert (before.curve, before.angles) == (after.curve, after.angles)
 
 
@@ -233,10 +240,8 @@ def test_recipes_name_rows_that_exist():
 
 def test_the_agreement_reaches_the_freeze_of_signs():
     row = registry.row("frsf-ei")
-    assert [running.early(options)["start"] for name, options in row.wrappers if name == "fixed-signs"] == [
-        running.FREEZE
-    ]
-    assert running.early({"strength": 1.0}) == {"strength": 1.0}
+    assert [work.early(options)["start"] for name, options in row.wrappers if name == "fixed-signs"] == [work.FREEZE]
+    assert work.early({"strength": 1.0}) == {"strength": 1.0}
 
 
 # What goes wrong
@@ -306,8 +311,8 @@ def test_an_interrupted_run_writes_what_was_finished(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return real(row, *rest)
 
-    real = running.train
-    monkeypatch.setattr(running, "train", train)
+    real = work.train
+    monkeypatch.setattr(work, "train", train)
     arguments = ("--backend", "numpy", "--steps", "1", "--algorithm", "dfa", "--algorithm", "backprop")
     result, data = demo(tmp_path, *arguments, code=130)
     assert result.stdout.splitlines()[-1].startswith("Interrupted")
@@ -356,3 +361,69 @@ def test_a_row_without_an_angle_gets_no_picture_of_it():
     assert list(pictures.angle_curves([Training(without.row, FC, "numpy", 1, angles={2: nan})], ["sn"])) == [
         "FA-uSF SN"
     ]
+
+
+# Processes
+
+SEVERAL = {"backends": ("numpy",), "algorithms": ("backprop", "sn"), "steps": 3}  # 8 tasks
+
+
+def without_times(results):
+    """All records, but for what a clock says."""
+    learned = [replace(t, seconds=0.0, warm_up_seconds=0.0) for t in results.trainings]
+    return learned, results.comparisons
+
+
+def test_processes_find_what_one_finds_in_its_order():
+    told = []
+
+    class Told(Progress):
+        def done(self, records):
+            told.extend(records)
+
+    alone, beside = running.run(Settings(**SEVERAL)), running.run(Settings(**SEVERAL, processes=2), Told())
+    assert without_times(alone) == without_times(beside)
+    assert len(beside.trainings) == 4 and len(told) == len(beside.trainings) + len(beside.comparisons)
+    assert beside.environment["processes"].startswith("2, ") and "processes" not in alone.environment
+    assert re.fullmatch(r"Time: start \d+ s, learning \d+ s, agreement \d+ s in 2 processes; of .*", beside.time())
+
+
+def lost(device=None, dtype="float32", precision="ieee", kernels="portable"):
+    """A backend that takes its process with it, where that process is no test's own."""
+
+    class Lost(NumpyBackend):
+        def compile(self, step, **options):
+            os._exit(7)
+
+    if multiprocessing.parent_process() is None or dtype != "float32":
+        return backends.get("numpy", dtype=dtype)
+    return Lost(array_api_compat.numpy, "cpu", dtype, precision, kernels)
+
+
+def test_a_process_that_dies_is_a_failure_of_its_task_alone():
+    name = "tests.experiments.demo.test_demo:lost"
+    found = running.run(Settings(**SEVERAL | {"backends": (name, "numpy")}, processes=2))
+    assert {t.failure for t in found.trainings if t.backend == name} == {
+        "ChildProcessError: its process ended with exit code 7"
+    }
+    assert len([t for t in found.trainings if t.backend == "numpy" and not t.failure]) == 4
+    assert found.comparisons and not any(c.failure for c in found.comparisons)
+    assert not found.sound and "4 trainings failed" in found.verdict()
+
+
+def test_an_interrupt_ends_all_processes(tmp_path):
+    words = ["demo", "--backend", "numpy", "--steps", "2000", "--processes", "2", "--out", str(tmp_path)]
+    code = f"from ref_bioplaus.__main__ import app\nif __name__ == '__main__': app({words})"
+    demo = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert demo.stdout.readline().startswith("Learning")
+    assert "test error" in demo.stdout.readline()
+    demo.send_signal(signal.SIGINT)
+    printed, complaints = demo.communicate(timeout=120)
+    assert demo.returncode == 130 and printed.splitlines()[-1].startswith("Interrupted"), complaints
+    assert json.loads((tmp_path / "demo.json").read_text())["trainings"]
+    with pytest.raises(ProcessLookupError):  # nobody of its session is left
+        for _ in range(100):
+            os.killpg(demo.pid, 0)
+            time.sleep(0.1)

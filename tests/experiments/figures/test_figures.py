@@ -105,7 +105,12 @@ def test_a_panel_without_lines_says_why(runs):
 
 
 def test_gradient_ratios_go_by_depth(runs):
-    drawn = lines(curves.draw("gradient-ratio", chosen(runs, "fa-0", "fa-1")).figure.axes[0])
+    picture = curves.draw("gradient-ratio", chosen(runs, "fa-0", "fa-1")).figure
+    drawn = lines(picture.axes[0])
+    dash = {line.get_label(): line.get_linestyle() for line in picture.axes[0].get_lines()}
+    named = {line.get_label(): line.get_linestyle() for line in picture.legends[0].get_lines()}
+    for which in ("first", "last"):
+        assert dash[f"FA, {which}"] == named[f"{which} evaluation"]
     for name, record in (("FA, first", 0), ("FA, last", -1)):
         a, b = (runs[run].records[record]["gradient_ratios"] for run in ("fa-0", "fa-1"))
         assert drawn[name] == ([1, 2, 3, 4, 5, 6], [(a[l] + b[l]) / 2 for l in "123456"])
@@ -313,6 +318,14 @@ def test_compare_has_the_logs_numbers_and_its_page_needs_no_other_file(runs, dat
     assert fa["test error"] in result.output
 
 
+def test_what_was_measured_before_learning_is_neither_final_nor_best(runs):
+    first, *later = runs["bp"].records
+    lucky = runs["bp"]._replace(records=[first | {"test_error": 0.0}, *later])
+    assert comparison.lowest(lucky, "test_error") == min(r["test_error"] for r in later) > 0.0
+    assert comparison.lowest(lucky._replace(records=lucky.records[:1]), "test_error") is None
+    assert comparison.final(lucky._replace(records=lucky.records[:1]), "test_error") is None
+
+
 def test_labels_tell_groups_apart(runs):
     assert [group.label for group in series.grouped(chosen(runs, "fa-0", "bp", "fa-1"))] == ["FA", "BP"]
     assert [group.label for group in series.grouped(chosen(runs, "ao-4", "ao-9"))] == [
@@ -334,3 +347,13 @@ def test_fields_of_the_same_last_name_are_told_with_their_whole_path(runs):
         "AO-SDTP, parallel, inverse_optimizer.b1 0.8, optimizer.b1 0.9, eta 0.1",
         "AO-SDTP, parallel, inverse_optimizer.b1 0.6, optimizer.b1 0.7, eta 0.2",
     ]
+
+
+@pytest.mark.parametrize("name", curves.FIGURES)
+def test_a_dollar_is_a_dollar_in_every_figure(name, runs, data, tmp_path):
+    """Also two of them, which begin and end a formula elsewhere."""
+    able = next(run for run in runs.values() if curves.FIGURES[name].lacks(run) is None)
+    odd = able._replace(experiment=replace(able.experiment, dataset=r"a$\b$c"), damage=r"Half of d$\e$f.")
+    curves.save(curves.draw(name, [able, odd], data), tmp_path / "p.svg")
+    drawn = " ".join((tmp_path / "p.svg").read_text().split())
+    assert r"a$\b$c" in drawn and r"d$\e$f" in drawn

@@ -617,8 +617,9 @@ def test_a_row_named_twice_and_a_copied_folder_count_once(tmp_path):
 
 def test_a_damaged_log_is_one_sentence(tmp_path):
     out = written_run(tmp_path, "backprop", 0, [record(1, 9.0, 9.0)])
-    (out / "log.jsonl").write_text('{"step": 0}\n{"step": \n{"step": 2}\n')
-    with pytest.raises(ExperimentError, match=r"log.jsonl is damaged in line 2: delete"):
+    row = json.dumps(record(1, 9.0, 9.0))
+    (out / "log.jsonl").write_text(f'{row}\n{{"step": \n{row}\n')
+    with pytest.raises(ExperimentError, match=r"log.jsonl is damaged in line 2 \(expecting value, expected a table in"):
         reproduce.reported(TABLE, COLUMN, tmp_path, ["bp"])
 
 

@@ -248,6 +248,18 @@ def test_a_trial_whose_loss_is_not_finite_comes_last_and_is_not_run_again(tmp_pa
     assert not (tmp_path / search.BEST).exists()
 
 
+def test_what_a_trial_reached_before_its_loss_was_not_finite_does_not_count(tmp_path):
+    ranges = search.Ranges("ours", 1, (((), of(kind="choice", values=[0.1])),))
+    found = search.Search(BASE, ranges, tmp_path, 1)
+    job = found.job(0)
+    job.out.mkdir()
+    record = {"step": 5, "epoch": 1, "train_loss": 1.0, "validation_error": 20.0}
+    (job.out / logs.LOG).write_text(json.dumps(record) + "\n")
+    assert found.line(0, job)["score"] == 20.0
+    (job.out / logs.FAILURE).write_text("The loss is not finite.")
+    assert (found.line(0, job)["score"], found.line(0, job)["final"]) == (None, None)
+
+
 def test_trials_of_the_same_values_count_once_and_one_that_learned_nothing_says_so(tmp_path):
     ranges = 'trials = 3\n[[range]]\n[range.of]\n"optimizer.eta" = { kind = "choice", values = [0.1] }\n'
     (tmp_path / "ranges.toml").write_text(ranges)

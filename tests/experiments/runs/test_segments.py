@@ -44,6 +44,12 @@ def lines(out):
 # The images: what they are called, and what they were normalised by
 
 
+def test_images_of_another_known_dataset_are_not_those_that_are_named():
+    data = loading.load("embedded")
+    for name, own in (("embedded", True), ("ylecun/mnist", False)):
+        assert segments.images(Experiment(dataset=name), data)["as_named"] is own
+
+
 def test_images_of_ones_own_are_never_called_by_a_datasets_name(tmp_path):
     folder, out = own_folder(tmp_path / "mine"), tmp_path / "run"
     train(Experiment(**TINY, data=str(folder)), out)
@@ -224,7 +230,10 @@ def test_a_line_that_is_neither_record_nor_segment_is_damage(wrong, tmp_path):
     assert not [logs.check_line(line) for line in lines(tmp_path)][3:]
     with (tmp_path / logs.LOG).open("a") as log:
         log.write(f"{wrong}\n")
-    with pytest.raises(ExperimentError, match=r"log.jsonl is damaged in line 4: delete what is wrong there"):
+    assert "log.jsonl is damaged in line 4 (" in series.read(tmp_path).damage  # the last one
+    with (tmp_path / logs.LOG).open("a") as log:
+        log.write(json.dumps(lines(tmp_path)[2]) + "\n")
+    with pytest.raises(ExperimentError, match=r"log.jsonl is damaged in line 4 \(.*\): mend that line, or delete it"):
         series.read(tmp_path)
 
 

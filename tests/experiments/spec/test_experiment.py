@@ -59,6 +59,7 @@ EVERY_FIELD = Experiment(
     normalise=False,
     inputs={"shape": [28, 28, 1], "classes": ["T-shirt", "η"], "mean": [0.0], "deviation": [1.0]},
     held_out=5000,
+    skip_unreadable=7,
     test=False,
     loss="squared-error",
     optimizer={
@@ -264,6 +265,7 @@ def test_the_loss_is_what_the_models_targets_ask_for():
         (["optimizer.momentum=high"], "momentum of optimizer .* is 'high', expected a number"),
         (["optimizer.nesterov=1"], "expected true or false"),
         (["optimizer.nesterov=true", "optimizer.momentum=0"], "needs momentum above 0"),
+        (["optimizer.momentum=1"], 'momentum of optimizer "sgd" is 1, expected a number of at least 0 and below 1'),
         (["optimizer.decay=2"], 'decay of optimizer "sgd" is 2, expected a number of at least 0 and below 1'),
         (["optimizer.eta=-0.1"], "optimizer.eta is -0.1, expected a finite number of at least 0"),
         (["optimizer.eta=nan"], "optimizer.eta is nan, expected a finite"),
@@ -630,9 +632,9 @@ def test_jax_takes_the_flag_that_is_set_for_it(tmp_path):
 
     pytest.importorskip("jax")
     code = (
-        "from ref_bioplaus.experiments import contracts, preparing; "
+        "from ref_bioplaus.experiments.training import opening, reporter; "
         "from ref_bioplaus.experiments.spec.experiment import Experiment; "
-        "b = preparing.get_backend(Experiment(backend='jax'), contracts.Reporter()); print(b.to_numpy(b.key(1)))"
+        "b = opening.get_backend(Experiment(backend='jax'), reporter.Reporter()); print(b.to_numpy(b.key(1)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout == "[0 1]\n", done.stderr

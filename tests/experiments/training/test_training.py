@@ -328,6 +328,18 @@ def test_the_best_is_chosen_by_validation_or_training_images_never_by_test_image
     assert checkpoints.latest(tmp_path, "best").header["epoch"] == errors.index(min(errors))
 
 
+def test_of_equals_the_first_is_the_best(tmp_path):
+    still = {"name": "sgd", "eta": 0.0, "momentum": 0.0}
+    run = train(of(**PLAIN, optimizer=still, epochs=2, held_out=100), tmp_path, images=embedded_data())
+    assert len({r["validation_error"] for r in run.records}) == 1
+    assert checkpoints.latest(tmp_path, "best").header["epoch"] == 0
+
+
+def test_epochs_between_are_not_measured_and_the_last_one_is(tmp_path):
+    run = train(of(**PLAIN, epochs=5, evaluate_every=2), tmp_path, images=embedded_data())
+    assert [r["epoch"] for r in run.records] == [0, 2, 4, 5]
+
+
 def test_data_without_test_images_is_learned_and_evaluated(tmp_path):
     run = train(of(**PLAIN, held_out=100, epochs=1), tmp_path / "run", images=Untested(embedded_data()))
     record = training.evaluate(run.out, images=Untested(embedded_data()))
@@ -525,7 +537,7 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_goes_on(tmp_path):
     experiment = of(checkpoint_every=0.0)
     whole = train(experiment, tmp_path / "whole", images=embedded_data())
     train(experiment, tmp_path / "run", images=Stopping(embedded_data(), 8))
-    newest, before = checkpoints.found(tmp_path / "run")
+    newest, before, *_ = checkpoints.found(tmp_path / "run")
     content = newest.read_bytes()
     newest.write_bytes(content[:-1])
     with pytest.raises(CheckpointError, match=f"before it with `ref-bioplaus resume .* --checkpoint {before.name}`"):
