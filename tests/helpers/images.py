@@ -25,10 +25,6 @@ def random_images(n, shape=SHAPE, channels=3, seed=0):
     )
 
 
-def labels_for(n):
-    return [i % 3 for i in range(n)]
-
-
 def write(folder, column="image", label="label", names=NAMES, shards=1, **splits):
     """A folder in the hub's layout: splits of encoded images and labels: words, where classes have no names."""
     kind = hf.ClassLabel(names=names) if names else hf.Value("string")
@@ -43,3 +39,7 @@ def write(folder, column="image", label="label", names=NAMES, shards=1, **splits
                 folder / "data" / f"{split}-{i:05}-of-{shards:05}.parquet"
             )
     return folder
+
+
+def labels_for(n):
+    return [i % 3 for i in range(n)]

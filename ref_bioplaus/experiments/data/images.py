@@ -109,8 +109,8 @@ class Dataset:
         flatten: bool = False,
     ) -> Iterator[Batch]:  # fmt: skip
         """The batches of one epoch from number `start` on: x (N, *in_shape), or (N, units) if flattened, and one-hot y
-        (N, classes), in the backend's dtype on its device. Training images, if they are shuffled, are augmented. N is
-        smaller by the images that are left out (left_out.py). Raises DataError.
+        (N, classes), in the backend's dtype on its device. N is smaller by the images that are left out (left_out.py).
+        Training images, if they are shuffled, are augmented. Raises DataError.
         """
         if batch < 1 or start < 0:
             raise DataError(f"batch is {batch} and start is {start}, expected at least 1 and 0.")

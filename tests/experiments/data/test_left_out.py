@@ -4,10 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from ref_bioplaus import backends
-from ref_bioplaus.__main__ import app
 from ref_bioplaus.experiments.data import left_out, loading
 from ref_bioplaus.experiments.data.loading import DataError
 from ref_bioplaus.experiments.figures.comparison import notes
@@ -17,8 +15,10 @@ from ref_bioplaus.experiments.spec.experiment import Experiment
 from ref_bioplaus.experiments.training.reporter import Reporter
 from ref_bioplaus.experiments.training.starting import evaluate, resume, train
 from ref_bioplaus.tree import named_leaves
+from tests.helpers.commands import command
 from tests.helpers.images import encoded, labels_for, random_images, write
 
+pytestmark = pytest.mark.usefixtures("own_cache")
 BAD = (3, 8)  # of the training images, one of them the first that is looked at in a batch of its own
 WAYS = [{"stream": False}, {"stream": True, "workers": 0}, {"stream": True, "workers": 1}]
 TIMES = ("images_per_second", "waiting_for_data", "seconds", "memory")
@@ -209,15 +209,12 @@ def test_nothing_is_said_where_nothing_may_be_left_out(tmp_path):
 def test_the_command(folder, tmp_path):
     out = str(tmp_path / "run")
     common = ["--model", "akrout2019/mlp", "--algorithm", "fa", "--data", str(folder), "--batch", "4", "--epochs", "1"]
-    done = CliRunner().invoke(app, ["train", *common, "--out", out, "--set", "model_options.hidden=4"])
-    assert done.exit_code == 2 and "skip_unreadable" in done.output
-    done = CliRunner().invoke(
-        app, ["train", *common, "--out", out, "--skip-unreadable", "3", "--set", "model_options.hidden=4"]
-    )
-    assert done.exit_code == 0, done.output
+    done = command("train", *common, "--out", out, "--set", "model_options.hidden=4", code=2)
+    assert "skip_unreadable" in done.output
+    done = command("train", *common, "--out", out, "--skip-unreadable", "3", "--set", "model_options.hidden=4")
     assert "2 train images left out, 1 test images left out" in done.output
     assert logs.records(tmp_path / "run")[-1]["test_skipped"] == 1
-    done = CliRunner().invoke(app, ["evaluate", out, "--skip-unreadable", "5"])
+    done = command("evaluate", out, "--skip-unreadable", "5")
     assert json.loads(done.output)["train_skipped"] == 2
-    done = CliRunner().invoke(app, ["train", *common, "--out", str(tmp_path / "x"), "--skip-unreadable", "-1"])
-    assert done.exit_code == 2 and "skip_unreadable is -1" in done.output
+    done = command("train", *common, "--out", tmp_path / "x", "--skip-unreadable", "-1", code=2)
+    assert "skip_unreadable is -1" in done.output

@@ -7,9 +7,7 @@ import stat
 from types import SimpleNamespace
 
 import pytest
-from typer.testing import CliRunner
 
-from ref_bioplaus.__main__ import app
 from ref_bioplaus.experiments.figures import comparison, curves, series
 from ref_bioplaus.experiments.many import side_by_side, table
 from ref_bioplaus.experiments.runs import checkpoints, logs
@@ -17,6 +15,7 @@ from ref_bioplaus.experiments.runs.checkpoints import BEST, CheckpointError, nam
 from ref_bioplaus.experiments.spec.experiment import ExperimentError
 from ref_bioplaus.experiments.training.starting import resume, train
 from ref_bioplaus.machine import files
+from tests.helpers.commands import command
 from tests.helpers.embedded_data import embedded_data
 from tests.helpers.runs import PLAIN, assert_same, of
 
@@ -53,8 +52,7 @@ def readers(run):
 
 
 def asked(*words):
-    found = CliRunner().invoke(app, [str(word) for word in words])
-    assert found.exception is None or isinstance(found.exception, SystemExit), (words, found.exception)
+    found = command(*words, code=None)
     return found.exit_code, found.output.replace("\n", " "), found.stderr
 
 

@@ -5,9 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from ref_bioplaus.__main__ import app
 from ref_bioplaus.experiments.figures import comparison, curves, series
 from ref_bioplaus.experiments.many import jobs, search
 from ref_bioplaus.experiments.many import table as reproduce
@@ -17,6 +15,7 @@ from ref_bioplaus.experiments.spec.experiment import ExperimentError, read
 from ref_bioplaus.experiments.training import loop, starting
 from ref_bioplaus.experiments.training.starting import NotFinite, resume, train
 from ref_bioplaus.machine import files
+from tests.helpers.commands import command
 from tests.helpers.embedded_data import embedded_data
 from tests.helpers.runs import PLAIN, Stopping, assert_same, of
 
@@ -77,9 +76,8 @@ def test_a_run_that_diverges_goes_on_from_before_with_a_smaller_rate(tmp_path, m
             resume(tmp_path, name_at(newest), images=embedded_data())
     for module in (loop, starting):
         monkeypatch.setattr(module, "load_data", lambda experiment, reporter: embedded_data())
-    words = ("resume", str(tmp_path), "--checkpoint", name_at(5), "--set", "optimizer.eta=0.01")
-    done = CliRunner().invoke(app, [*words, "--set", "evaluate_every=2"])
-    assert done.exit_code == 0, done.output
+    words = ("resume", tmp_path, "--checkpoint", name_at(5), "--set", "optimizer.eta=0.01")
+    command(*words, "--set", "evaluate_every=2")
     first, *_, second = logs.segments(tmp_path)
     assert first["experiment"]["optimizer"]["eta"] == DOOMED and second["experiment"]["optimizer"]["eta"] == 0.01
     assert (second["step"], second["given"]["set"]) == (5, ["optimizer.eta=0.01", "evaluate_every=2"])
