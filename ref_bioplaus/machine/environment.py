@@ -101,3 +101,15 @@ def environment(learning: dict[str, Backend]) -> dict[str, str]:
 def cores() -> int:
     """The processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def shares(parallel: int, threads: int | None) -> list[list[int]]:
+    """The cores of each of so many processes, apart as long as there are enough; [] for one, which takes what it likes.
+
+    JAX has no other limit on its threads.
+    """
+    if parallel == 1 and threads is None:
+        return [[]]
+    there = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    share = threads or max(1, len(there) // parallel)
+    return [[there[(slot * share + i) % len(there)] for i in range(share)] for slot in range(parallel)]

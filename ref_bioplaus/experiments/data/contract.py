@@ -21,7 +21,7 @@ class Split(Protocol):
 
 
 class Data(Protocol):
-    """What `train` needs of a dataset; experiments.datasets.load returns one.
+    """What `train` needs of a dataset; `experiments.data.loading.load` returns one.
 
     Where it has them, a run records `mean` and `deviation` (per channel, of what the images are normalised by),
     `fingerprint` (what tells the training images from others) and what `digest()` returns (see hashing.py).

@@ -1,6 +1,6 @@
 """Datasets: images and labels that become the same batches on every backend.
 
-    data = datasets.load("ylecun/mnist", held_out=10_000)
+    data = loading.load("ylecun/mnist", held_out=10_000)
     for batch in data.batches("train", backend, 100, seed=0, epoch=3, start=50):   # 50: the batches already seen
 
 `load` takes an id of the Hugging Face hub, "embedded" for the images inside this package, or a folder in the hub's

@@ -8,9 +8,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple, cast
 
-from ...machine.environment import cores
+from ...machine.environment import cores, shares
 from ...showing.words import sentence
-from ..many import jobs
 
 MOST = 4  # each loads every array library, some 0.7 GB
 FEWEST = 8  # tasks that are worth the start of processes
@@ -34,7 +33,7 @@ class Pool:
     """So many processes; they end with the `with` block, and with the process that started them."""
 
     def __init__(self, processes: int):
-        self.workers = [started(share) for share in jobs.cores(processes, None)]
+        self.workers = [started(share) for share in shares(processes, None)]
 
     def __enter__(self) -> "Pool":
         return self

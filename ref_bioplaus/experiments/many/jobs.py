@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from ... import backends
 from ...backends import BackendError
 from ...machine import files
-from ...machine.environment import THREADS, keep_freed_memory
+from ...machine.environment import THREADS, keep_freed_memory, shares
 from ...machine.files import NotOrdinary
 from ..data.loading import DataError
 from ..runs import checkpoints
@@ -89,7 +89,7 @@ def run(
     stopped = [] if stopped is None else stopped
     watcher, waiting, outcomes = watcher or Watcher(), list(jobs), []
     events: queue.SimpleQueue[tuple[int, dict[str, Any] | None]] = queue.SimpleQueue()
-    shares = cores(parallel, threads)
+    each = shares(parallel, threads)
     running: dict[int, Process] = {}
     with forwarded(running, stopped):
         while running or (waiting and not stopped):
@@ -99,7 +99,7 @@ def run(
                 if devices:
                     device = devices[slot % len(devices)]
                     job = job._replace(experiment=replace(job.experiment, device=device))
-                running[slot] = Process(job, slot, shares[slot], events, watcher.begun(job))
+                running[slot] = Process(job, slot, each[slot], events, watcher.begun(job))
             try:
                 slot, event = events.get(timeout=WAIT)
             except queue.Empty:
@@ -131,18 +131,6 @@ def forwarded(running: Mapping[int, "Process"], stopped: list[int]) -> Iterator[
             process.stop()
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def cores(parallel: int, threads: int | None) -> list[list[int]]:
-    """The cores of each of so many jobs, apart as long as there are enough; [] for one job, which takes what it likes.
-
-    JAX has no other limit on its threads.
-    """
-    if parallel == 1 and threads is None:
-        return [[]]
-    there = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
-    share = threads or max(1, len(there) // parallel)
-    return [[there[(slot * share + i) % len(there)] for i in range(share)] for slot in range(parallel)]
 
 
 class Process:

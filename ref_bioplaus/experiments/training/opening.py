@@ -54,7 +54,7 @@ def identified(experiment: Experiment, checkpoint: Checkpoint | None, reporter: 
 def load_data(experiment: Experiment, reporter: Reporter) -> Data:
     """The experiment's dataset, normalised as its inputs say; says so where a folder holds another number of images.
 
-    Raises datasets.DataError, and ExperimentError for images that only whoever began the run can give.
+    Raises DataError, and ExperimentError for images that only whoever began the run can give.
     """
     from ..data import loading
 

@@ -44,7 +44,7 @@ def train(
 
     callback: called with each record. resume: continue what the folder holds, where it holds anything; start, where a
     run in it was killed before its first checkpoint. images: some of your own, instead of the experiment's dataset.
-    Raises ExperimentError (Busy where another process runs it), BackendError, datasets.DataError and CheckpointError,
+    Raises ExperimentError (Busy where another process runs it), BackendError, DataError and CheckpointError,
     each one sentence, before anything runs where it can be known, and NotFinite.
     """
     given, out = given_fields(experiment), Path(out)

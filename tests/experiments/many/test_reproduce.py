@@ -30,6 +30,7 @@ from ref_bioplaus.experiments.spec.building import Shape, build
 from ref_bioplaus.experiments.spec.checking import checked
 from ref_bioplaus.experiments.spec.experiment import Experiment, ExperimentError, as_toml, from_dict
 from ref_bioplaus.experiments.training import starting
+from ref_bioplaus.machine import environment
 from ref_bioplaus.models import MODELS
 from tests.conftest import get
 from tests.helpers import ROOT
@@ -584,11 +585,11 @@ def test_jobs_side_by_side_share_the_devices(tmp_path, monkeypatch):
 
 def test_jobs_get_cores_of_their_own(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {8, 3, 5, 6, 7}, raising=False)
-    assert jobs.cores(1, None) == [[]]
-    assert jobs.cores(2, None) == [[3, 5], [6, 7]]
-    assert jobs.cores(2, 1) == [[3], [5]]
-    assert jobs.cores(7, None) == [[3], [5], [6], [7], [8], [3], [5]]
-    assert jobs.cores(1, 3) == [[3, 5, 6]]
+    assert environment.shares(1, None) == [[]]
+    assert environment.shares(2, None) == [[3, 5], [6, 7]]
+    assert environment.shares(2, 1) == [[3], [5]]
+    assert environment.shares(7, None) == [[3], [5], [6], [7], [8], [3], [5]]
+    assert environment.shares(1, 3) == [[3, 5, 6]]
 
 
 def test_wrong_options_are_one_sentence(tmp_path):
