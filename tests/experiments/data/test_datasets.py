@@ -19,7 +19,6 @@ from ref_bioplaus.experiments.data import augmentation, loading, streaming
 from ref_bioplaus.experiments.data.loading import DataError
 from ref_bioplaus.experiments.spec.experiment import Experiment, read
 from ref_bioplaus.experiments.training.starting import train
-from ref_bioplaus.machine import environment as machine_environment
 from ref_bioplaus.tree import named_leaves
 from tests.conftest import get
 from tests.helpers import ROOT, slow
@@ -513,7 +512,7 @@ def test_prefetching_is_bounded(varied, monkeypatch):
     data = loading.load("x", varied, augmentation="random-resized-crop-9", normalise=False, workers=0)
     data.workers = 0
     monkeypatch.setattr(streaming, "AHEAD", 3)
-    monkeypatch.setattr(machine_environment, "cores", lambda: 1)
+    monkeypatch.setattr(streaming, "cores", lambda: 1)
     submitted = []
     submit = streaming.Decoders.submit
     monkeypatch.setattr(streaming.Decoders, "submit", lambda self, *a: (submitted.append(1), submit(self, *a))[1])
@@ -567,10 +566,10 @@ def test_an_image_of_another_size_met_late_is_named(tmp_path, monkeypatch):
 SCRIPT = """
 import os, signal, sys, time
 from ref_bioplaus import backends
-from ref_bioplaus.experiments import datasets
+from ref_bioplaus.experiments.data import loading
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-    data = datasets.load("x", sys.argv[1], augmentation="random-resized-crop-9", normalise=False, workers=2)
+    data = loading.load("x", sys.argv[1], augmentation="random-resized-crop-9", normalise=False, workers=2)
     batches = data.batches("train", backends.get("numpy"), 2, 0, 0)
     next(batches)
     print(*data.decoders.executor._processes, flush=True)

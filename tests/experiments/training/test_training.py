@@ -20,7 +20,7 @@ from ref_bioplaus.experiments.runs.checkpoints import CheckpointError
 from ref_bioplaus.experiments.spec.building import Shape, build
 from ref_bioplaus.experiments.spec.checking import checked
 from ref_bioplaus.experiments.spec.experiment import ExperimentError, read
-from ref_bioplaus.experiments.training import loop, measuring, needs, opening
+from ref_bioplaus.experiments.training import loop, measuring, needs, opening, tensorboard
 from ref_bioplaus.experiments.training import starting as training
 from ref_bioplaus.experiments.training.starting import NotFinite, resume, train
 from ref_bioplaus.machine import memory
@@ -205,7 +205,7 @@ def test_tensorboard_gets_every_number_and_is_missed_before_a_folder_is_made(tmp
         def flush(self):
             pass
 
-    monkeypatch.setattr(measuring, "import_module", lambda name: SimpleNamespace(SummaryWriter=Writer))
+    monkeypatch.setattr(tensorboard, "import_module", lambda name: SimpleNamespace(SummaryWriter=Writer))
     experiment = of(algorithm="FA")
     train(experiment, tmp_path / "run", images=Stopping(embedded_data(), 7), tensorboard=True)
     run = resume(tmp_path / "run", images=embedded_data(), tensorboard=True)
@@ -218,7 +218,7 @@ def test_tensorboard_gets_every_number_and_is_missed_before_a_folder_is_made(tmp
     def missing(name):
         raise ImportError(name)
 
-    monkeypatch.setattr(measuring, "import_module", missing)
+    monkeypatch.setattr(tensorboard, "import_module", missing)
     with pytest.raises(ImportError, match="TensorBoard's writer is not installed"):
         train(experiment, tmp_path / "other", images=embedded_data(), tensorboard=True)
     assert not (tmp_path / "other").exists()
@@ -403,7 +403,7 @@ def test_what_is_refused_before_anything_runs(tmp_path, monkeypatch):
     with pytest.raises(ExperimentError, match="has 1.0 kB free, but the checkpoints need"):
         train(of(), tmp_path / "small", images=data)
     monkeypatch.undo()
-    monkeypatch.setattr(memory, "free_host_memory", lambda: 10**6)
+    monkeypatch.setattr(needs, "free_host_memory", lambda: 10**6)
     with pytest.raises(
         ExperimentError,
         match=r"needs about \d+\.\d MB on cpu, which has 1.0 MB free: parameters .*; in all about",
