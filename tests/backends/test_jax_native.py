@@ -92,8 +92,8 @@ def test_the_faces_of_dense_synapses(n, dtype):
 
 
 @pytest.mark.parametrize("name", WINDOWS)
-@pytest.mark.parametrize("n", [1, 3])
-def test_the_first_of_equal_maxima_takes_the_error(name, n):
+@pytest.mark.parametrize(("n", "compiled"), [(1, True), slow(1, False), (3, True), (3, False)])
+def test_the_first_of_equal_maxima_takes_the_error(name, n, compiled):
     backend, geometry = backends.get("jax", kernels="native"), WINDOWS[name]
     x = np.rint(drawn(n, *geometry.in_shape))  # many ties, many zeros
     dy = np.rint(4.0 * drawn(n, *geometry.out_size, geometry.in_shape[2]))
@@ -103,10 +103,10 @@ def test_the_first_of_equal_maxima_takes_the_error(name, n):
         return y, backend.kernels.max_pool_backward(cache, dy, geometry)
 
     y, first = kernels.max_pool(x, geometry)
-    for run in (backend.wrap(both), *([backend.eager(both)] if n > 1 else [])):
-        got = [backend.to_numpy(a) for a in run(backend.asarray(x), backend.asarray(dy))]
-        assert np.array_equal(got[0], y)
-        assert np.array_equal(got[1], kernels.max_pool_backward(first, dy, geometry))
+    run = (backend.wrap if compiled else backend.eager)(both)
+    got = [backend.to_numpy(a) for a in run(backend.asarray(x), backend.asarray(dy))]
+    assert np.array_equal(got[0], y)
+    assert np.array_equal(got[1], kernels.max_pool_backward(first, dy, geometry))
 
 
 @pytest.mark.parametrize(("precision", "bits"), [("bf16", 7), ("tf32", 10)])
