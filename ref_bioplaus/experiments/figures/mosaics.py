@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from ...network import forward
 from ...showing.svg import STYLE
 from ..runs import checkpoints
-from ..spec.building import build, first_state
+from ..spec.building import first_state
 from ..spec.experiment import ExperimentError
 from ..training.reporter import Reporter
 from .series import Run, grouped
@@ -144,9 +144,7 @@ def rebuilt(run: Run, data: Any) -> tuple[np.ndarray, np.ndarray]:
 
     dtype = "float32" if run.experiment.dtype == "bfloat16" else run.experiment.dtype
     experiment = replace(run.experiment, backend="numpy", device=None, dtype=dtype, precision="ieee")
-    backend = opening.get_backend(experiment, Reporter())
-    data = data or opening.load_data(experiment, Reporter())
-    built = build(experiment, backend, opening.shape_of(data, experiment))
+    experiment, backend, data, _, built = opening.opened(experiment, data, Reporter(), f"The run in {run.out}")
     checkpoint = checkpoints.latest(run.out)
     state = checkpoints.state_of(backend, checkpoint, first_state(experiment, built, backend))
     split = ("train", *opening.measured_splits(experiment, data))[-1]

@@ -1,34 +1,31 @@
 """The loop of a run: learn, look at the loss, evaluate, keep checkpoints."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from os.path import exists
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 
-from ...backends import Backend
 from ...machine import environment, files
 from ...tree import tree_map
-from ...types import Array, Batch, State
+from ...types import Batch, State
 from ..data import left_out
-from ..data.contract import Data
 from ..data.left_out import LeftOut
 from ..runs import checkpoints, headers, segments, sound
 from ..runs.checkpoints import Checkpoint, CheckpointError
 from ..runs.folder import check_checkpoint, labels_of, prepare_folder
 from ..runs.logs import LOG, TENSORBOARD, Log, records_of, reopened, segments_of
 from ..spec import phases
-from ..spec.building import Built, build, first_state
-from ..spec.experiment import Experiment, ExperimentError, as_dict
+from ..spec.building import first_state
+from ..spec.experiment import ExperimentError, as_dict
 from . import comparison, measuring, needs
 from .diagnosis import NotFinite, diagnosis, first_not_finite
 from .interrupt import Interrupt
-from .opening import get_backend, identified, load_data, measured_splits, ordered, settled, shape_of
+from .opening import Opened, measured_splits, ordered
+from .progress import Left, Progress, Run, Stopwatch, copied, until
 from .reporter import Reporter
 from .tensorboard import TensorBoard
 
@@ -36,124 +33,73 @@ LOOK_EVERY = 0.5  # seconds between looks at the loss, each of which waits for t
 HELD_LOSSES = 1000  # batches whose losses may wait for a look
 
 
-@dataclass
-class Run:
-    """What a run came to. `records` is a list of flat rows but for the metrics per layer, as pandas takes it."""
-
-    experiment: Experiment
-    out: Path
-    records: list[dict[str, Any]]
-    state: State
-    built: Built
-    backend: Backend
-    step: int
-    stopped_by: str | None = None  # the signal's name
-    segments: list[dict[str, Any]] = field(default_factory=list)  # what computed which records, see segments.py
-
-    @property
-    def finished(self) -> bool:
-        """Whether it ran to its end."""
-        return self.stopped_by is None
-
-
-@dataclass
-class Progress:
-    """Where a run is: everything a checkpoint keeps beside the state."""
-
-    step: int = 0  # batches learned from
-    epoch: int = 0
-    position: int = 0  # batches of this epoch learned from
-    seconds: float = 0.0  # spent learning
-    losses: float = 0.0  # sums since the last record
-    wrong: int = 0
-    samples: int = 0
-    seen: int = 0  # samples since the last record, of any mode
-    seen_seconds: float = 0.0
-    waited: float = 0.0  # of them, for batches
-    best: float | None = None
-    best_step: int | None = None
-    due: bool = True  # whether this step is still to be measured
-    pending: list = field(default_factory=list, repr=False)  # (step, Info) not looked at yet
-
-
-def copied(array: Array) -> Array:
-    """An array of its own, which a step that consumes its state leaves alone."""
-    return array_namespace(array).asarray(array, copy=True)
-
-
-class Left(Exception):
-    """A signal came while the run was being measured."""
-
-
-def until(interrupt: Interrupt, batches: Iterator[Batch]) -> Iterator[Batch]:
-    """The batches. Raises Left at a signal."""
-    for batch in batches:
-        if interrupt.name:
-            raise Left
-        yield batch
-
-
 class Training:
     """One run: what it works with, and where it is."""
 
     def __init__(
-        self, experiment, out, checkpoint, data, reporter, callback, tensorboard, given=(), despite_lost_log=False
+        self,
+        opened: Opened,
+        out: Path,
+        checkpoint: Checkpoint | None,
+        reporter: Reporter,
+        callback: Callable[[dict[str, Any]], None] | None = None,
+        tensorboard: bool = False,
+        given: Mapping[str, Any] | None = None,
+        despite_lost_log: bool = False,
     ):
-        self.out: Path = out
-        self.given: dict[str, Any] = dict(given)  # by whoever called
-        self.reporter: Reporter = reporter or Reporter()
-        self.callback = callback
-        self.checkpoint: Checkpoint | None = checkpoint
-        self.backend = get_backend(experiment, self.reporter)
-        experiment = identified(experiment, checkpoint, self.reporter)
-        self.data: Data = data or load_data(experiment, self.reporter)
-        experiment = settled(experiment, self.data, f"The run in {out}" if checkpoint else "The experiment")
-        self.experiment: Experiment = experiment
-        self.shape = shape_of(self.data, experiment)
-        self.total = experiment.epochs * self.shape.steps
-        if experiment.steps is not None:
-            self.total = min(self.total, experiment.steps)
+        """given: by whoever called. Raises what is known before anything is learned, and writes to the folder last."""
+        self.experiment, self.backend, self.data, self.shape, self.built = opened
+        self.out, self.reporter, self.callback, self.given = out, reporter, callback, dict(given or {})
+        experiment, built = self.experiment, self.built
+        steps = experiment.epochs * self.shape.steps
+        self.total = steps if experiment.steps is None else min(steps, experiment.steps)
         check_checkpoint(checkpoint, self.data, experiment, out, self.total)
-        self.built = build(experiment, self.backend, self.shape)
         if checkpoint is not None:
-            headers.check_fit(checkpoint, self.built.network, self.shape.steps)
-        self.needs = needs.estimate(experiment, self.built, self.backend)
+            headers.check_fit(checkpoint, built.network, self.shape.steps)
+        self.needs = needs.estimate(experiment, built, self.backend)
         self.reporter.note(f"{self.needs}.")
         needs.check_memory(self.needs, self.backend, f'"{experiment.algorithm}" on "{experiment.model}"')
         if tensorboard:
             TensorBoard.writer()
         self.modes = {
-            name: self.backend.compile(measuring.counting(step, self.built), donate=True, keep=("loss", "output"))
-            for name, step in self.built.algorithm.modes.items()
+            name: self.backend.compile(measuring.counting(step, built), donate=True, keep=("loss", "output"))
+            for name, step in built.algorithm.modes.items()
         }
-        self.measure = self.backend.wrap(measuring.measuring(self.built))
-        first = first_state(experiment, self.built, self.backend)
-        self.state = first
-        self.at = Progress()
+        self.measure = self.backend.wrap(measuring.measuring(built))
+        self.state = first = first_state(experiment, built, self.backend)
+        self.at, self.log, self.lost = Progress(), Log(out / LOG), 0
         self.left_out: LeftOut | None = getattr(self.data, "left_out", None)
         self.told_of = 0  # of them
-        self.last_saved = time.monotonic()
-        self.log, self.lost = Log(out / LOG), 0
         if checkpoint is not None:
-            self.state = checkpoints.state_of(self.backend, checkpoint, first)
-            self.at = Progress(**({"due": False} | checkpoint.header["progress"]))  # older ones do not say
-            if self.left_out is not None:
-                self.left_out.restore(checkpoint.header.get("left_out", {}))
-            self.log, self.lost = reopened(out, checkpoint.header, self.at.due, experiment, despite_lost_log)
+            self.go_on_from(checkpoint, first, despite_lost_log)
         lines = self.log.lines()
         self.records, self.segments = records_of(lines), segments_of(lines)
         self.proven = sound.proven(self.records)
-        prepare_folder(out, experiment, self.needs.state, checkpoint)
-        if not exists(out / checkpoints.BEST):
-            self.at.best = self.at.best_step = None
-        self.log.cut()  # after checkpoints that know of more lines are gone
+        self.take_folder(checkpoint)
+        self.last_saved = time.monotonic()
         self.tensorboard = (
             TensorBoard(out / TENSORBOARD, self.at.step + 1 if checkpoint else 0) if tensorboard else None
         )
         names = tuple(experiment.metrics)
         start = tree_map(copied, first.forward.params) if "sign_changes" in names else None
         del first  # its feedback weights may be most of what there is
-        self.compare = comparison.Comparison(self.backend, self.built, names, start, self.first_batch())
+        self.compare = comparison.Comparison(self.backend, built, names, start, self.first_batch())
+
+    def go_on_from(self, checkpoint: Checkpoint, first: State, despite_lost_log: bool) -> None:
+        """Be where a checkpoint is."""
+        self.state = checkpoints.state_of(self.backend, checkpoint, first)
+        self.at = Progress(**({"due": False} | checkpoint.header["progress"]))  # older ones do not say
+        if self.left_out is not None:
+            self.left_out.restore(checkpoint.header.get("left_out", {}))
+        self.log, self.lost = reopened(self.out, checkpoint.header, self.at.due, self.experiment, despite_lost_log)
+
+    def take_folder(self, checkpoint: Checkpoint | None) -> None:
+        """Write to the folder for the first time: what is later than the checkpoint goes, the log's lines after
+        checkpoints that know of them."""
+        prepare_folder(self.out, self.experiment, self.needs.state, checkpoint)
+        if not exists(self.out / checkpoints.BEST):
+            self.at.best = self.at.best_step = None
+        self.log.cut()
 
     def batches(self, epoch: int, start: int) -> Iterator[Batch]:
         """The training batches of an epoch from number `start` on."""
@@ -186,7 +132,7 @@ class Training:
 
     def run(self) -> Run:
         """Learn until the end, or until a signal; the last state is in a checkpoint when this returns."""
-        at, stopped = self.at, None
+        at = self.at
         self.reporter.start(self.total, at.step)
         left = at.step < self.total or at.due
         if not left:
@@ -197,31 +143,19 @@ class Training:
             if at.due:
                 self.evaluate(interrupt)
                 self.save()
-                stopped = interrupt.name
-            began = looked = time.perf_counter()
-            while at.step < self.total and not stopped:
-                for batch in self.awaited(self.batches(at.epoch, at.position)):
-                    self.learn(batch)
-                    now = time.perf_counter()
-                    ends = at.position == self.shape.steps or at.step == self.total
-                    due = ends and (at.epoch + 1) % self.experiment.evaluate_every == 0 or at.step == self.total
-                    if now - looked > LOOK_EVERY or len(at.pending) >= HELD_LOSSES or ends or interrupt.name:
-                        self.look()
-                        looked = now = time.perf_counter()
-                        at.seconds += now - began
-                        at.seen_seconds += now - began
-                        if at.position == self.shape.steps:
-                            at.epoch, at.position = at.epoch + 1, 0
-                        if due:
-                            self.evaluate(interrupt)
-                        if time.monotonic() - self.last_saved >= self.experiment.checkpoint_every:
-                            self.save()
-                        began = time.perf_counter()
-                    elif not self.experiment.checkpoint_every:
-                        self.save()
-                    stopped = interrupt.name
-                    if stopped or at.step >= self.total or at.position == 0:
-                        break
+            watch = Stopwatch()
+            for batch in self.coming(interrupt):
+                self.learn(batch)
+                ends = at.position == self.shape.steps or at.step == self.total
+                if ends or interrupt.name or watch.seconds > LOOK_EVERY or len(at.pending) >= HELD_LOSSES:
+                    self.look()
+                    with watch.paused() as seconds:
+                        at.seconds += seconds
+                        at.seen_seconds += seconds
+                        self.pause(interrupt)
+                elif not self.experiment.checkpoint_every:
+                    self.save()
+            stopped = interrupt.name
             if checkpoints.found(self.out)[:1] != [self.out / checkpoints.name_at(at.step)]:
                 self.save()
         if left:
@@ -230,6 +164,26 @@ class Training:
             self.experiment, self.out, self.records, self.state, self.built, self.backend, at.step, stopped,
             self.segments,
         )  # fmt: skip
+
+    def coming(self, interrupt: Interrupt) -> Iterator[Batch]:
+        """The batches from here to the run's end, or to a signal."""
+        at = self.at
+        while at.step < self.total and not interrupt.name:
+            for batch in self.awaited(self.batches(at.epoch, at.position)):
+                yield batch
+                if interrupt.name or at.step >= self.total or at.position == 0:
+                    break
+
+    def pause(self, interrupt: Interrupt) -> None:
+        """Begin the next epoch, evaluate and write a checkpoint, each where it is time to."""
+        at, every = self.at, self.experiment.evaluate_every
+        ends = at.position == self.shape.steps
+        if ends:
+            at.epoch, at.position = at.epoch + 1, 0
+        if ends and at.epoch % every == 0 or at.step == self.total:
+            self.evaluate(interrupt)
+        if time.monotonic() - self.last_saved >= self.experiment.checkpoint_every:
+            self.save()
 
     def say_what_it_came_to(self) -> None:
         """Where no forward weight has learned, and by what the best checkpoint was chosen."""

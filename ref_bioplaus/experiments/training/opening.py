@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,12 +12,35 @@ from ...machine import environment
 from ...types import Batch
 from ..data.contract import Data
 from ..runs.checkpoints import Checkpoint
-from ..spec.building import Built, Shape
+from ..spec.building import Built, Shape, build
 from ..spec.experiment import OWN, Experiment, ExperimentError, as_dict, named_code, plain
 from . import measuring
 from .reporter import Reporter
 
 SHOWN = 12  # classes that a sentence lists
+
+
+class Opened(NamedTuple):
+    """An experiment with all that it needs to run. Nothing has been written anywhere."""
+
+    experiment: Experiment
+    backend: Backend
+    data: Data
+    shape: Shape
+    built: Built
+
+
+def opened(
+    experiment: Experiment, data: Data | None, reporter: Reporter, run: str, checkpoint: Checkpoint | None = None
+) -> Opened:
+    """Get backend and images, and build. data: instead of the experiment's own. run: what a sentence on inputs that do
+    not fit begins with. checkpoint: what is gone on from. Raises what `train` raises before it runs."""
+    backend = get_backend(experiment, reporter)
+    experiment = identified(experiment, checkpoint, reporter)
+    data = data or load_data(experiment, reporter)
+    experiment = settled(experiment, data, run)
+    shape = shape_of(data, experiment)
+    return Opened(experiment, backend, data, shape, build(experiment, backend, shape))
 
 
 def get_backend(experiment: Experiment, reporter: Reporter) -> Backend:

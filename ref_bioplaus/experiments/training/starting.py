@@ -20,12 +20,12 @@ from ..data import left_out
 from ..data.contract import Data
 from ..runs import checkpoints, headers, segments
 from ..runs.folder import alone, check_empty, check_same, check_unedited
-from ..spec.building import build, first_state
+from ..spec.building import first_state
 from ..spec.checking import checked
 from ..spec.experiment import OWN, Experiment, ExperimentError, as_dict, from_dict, overridden, plain
 from . import measuring
 from .loop import NotFinite, Run, Training
-from .opening import few, get_backend, load_data, measured_splits, ordered, settled, shape_of
+from .opening import few, measured_splits, opened, ordered
 from .reporter import Reporter
 
 __all__ = ("Data", "NotFinite", "Reporter", "Run", "evaluate", "resume", "train")
@@ -62,7 +62,7 @@ def train(
         else:
             checkpoint = None
             check_empty(out, resume)
-        return Training(experiment, out, checkpoint, images, reporter, callback, tensorboard, given).run()
+        return begun(experiment, out, checkpoint, images, reporter, callback, tensorboard, given).run()
 
 
 def resume(
@@ -98,7 +98,16 @@ def resume(
         check_same(experiment, stored, out, adjusting=True)
         experiment = learned_inputs(experiment, found)
         check_unedited(out, found, experiment)
-        return Training(experiment, out, found, images, reporter, callback, tensorboard, given, despite_lost_log).run()
+        return begun(experiment, out, found, images, reporter, callback, tensorboard, given, despite_lost_log).run()
+
+
+def begun(
+    experiment: Experiment, out: Path, checkpoint: checkpoints.Checkpoint | None, images: Data | None,
+    reporter: Reporter | None, *more: Any,
+) -> Training:  # fmt: skip
+    """A run that is ready to learn, from a checkpoint where there is one."""
+    reporter, run = reporter or Reporter(), f"The run in {out}" if checkpoint else "The experiment"
+    return Training(opened(experiment, images, reporter, run, checkpoint), out, checkpoint, reporter, *more)
 
 
 def given_fields(experiment: Experiment) -> dict[str, Any]:
@@ -129,11 +138,7 @@ def evaluate(
     found = headers.latest(Path(out), checkpoint)
     experiment = checked(replace(from_dict(found.header["experiment"]), **changes))
     check_unedited(Path(out), found, experiment)
-    backend = get_backend(experiment, Reporter())
-    data = images or load_data(experiment, Reporter())
-    experiment = settled(experiment, data, f"The run in {out}")
-    shape = shape_of(data, experiment)
-    built = build(experiment, backend, shape)
+    experiment, backend, data, shape, built = opened(experiment, images, Reporter(), f"The run in {out}", found)
     headers.check_fit(found, built.network, shape.steps)
     state = checkpoints.state_of(backend, found, first_state(experiment, built, backend))
     measure = backend.wrap(measuring.measuring(built))

@@ -14,7 +14,7 @@ from ref_bioplaus.experiments.figures import comparison, curves, series
 from ref_bioplaus.experiments.runs import checkpoints, logs, segments
 from ref_bioplaus.experiments.spec.building import build, first_state
 from ref_bioplaus.experiments.spec.experiment import OWN, Experiment, ExperimentError, as_dict, as_toml, from_dict, read
-from ref_bioplaus.experiments.training import loop, opening, starting
+from ref_bioplaus.experiments.training import opening
 from ref_bioplaus.experiments.training.starting import evaluate, resume, train
 from ref_bioplaus.machine import files
 from tests.conftest import get
@@ -108,8 +108,7 @@ def test_other_images_are_normalised_by_what_was_learned_with(tmp_path, monkeypa
         used.append(load(experiment, reporter))
         return used[-1]
 
-    for module in (loop, starting):
-        monkeypatch.setattr(module, "load_data", loaded)
+    monkeypatch.setattr(opening, "load_data", loaded)
     evaluate(out, data=str(dark))
     resume(out, data=str(dark), epochs=2)
     for data in used:
@@ -241,8 +240,7 @@ def test_a_line_that_is_neither_record_nor_segment_is_damage(wrong, tmp_path):
 
 
 def test_an_edited_experiment_is_shown_refused_and_kept(tmp_path, monkeypatch):
-    for module in (loop, starting):
-        monkeypatch.setattr(module, "load_data", lambda experiment, reporter: embedded_data())
+    monkeypatch.setattr(opening, "load_data", lambda experiment, reporter: embedded_data())
     out = tmp_path / "run"
     train(of(**PLAIN, epochs=1), out, images=embedded_data())
     path, written = out / logs.EXPERIMENT, (out / logs.EXPERIMENT).read_text()
@@ -346,8 +344,7 @@ def test_a_log_that_lost_lines_in_mid_run_is_told_and_gone_on_with_when_asked(le
 
 
 def test_a_log_that_lost_lines_is_exit_code_2_and_an_option_goes_on(tmp_path, monkeypatch):
-    for module in (loop, starting):
-        monkeypatch.setattr(module, "load_data", lambda experiment, reporter: embedded_data())
+    monkeypatch.setattr(opening, "load_data", lambda experiment, reporter: embedded_data())
     train(of(**PLAIN, epochs=2), tmp_path, images=embedded_data())
     (tmp_path / logs.LOG).unlink()
     refused = command("resume", tmp_path, "--epochs", 3, code=2)

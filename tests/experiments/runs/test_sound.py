@@ -12,7 +12,7 @@ from ref_bioplaus.experiments.many import table as reproduce
 from ref_bioplaus.experiments.runs import checkpoints, headers, logs, segments, sound
 from ref_bioplaus.experiments.runs.checkpoints import name_at
 from ref_bioplaus.experiments.spec.experiment import ExperimentError, read
-from ref_bioplaus.experiments.training import loop, starting
+from ref_bioplaus.experiments.training import opening
 from ref_bioplaus.experiments.training.starting import NotFinite, resume, train
 from ref_bioplaus.machine import files
 from tests.helpers.commands import command
@@ -74,8 +74,7 @@ def test_a_run_that_diverges_goes_on_from_before_with_a_smaller_rate(tmp_path, m
     for newest in steps[:2]:
         with pytest.raises(NotFinite), np.errstate(all="ignore"):
             resume(tmp_path, name_at(newest), images=embedded_data())
-    for module in (loop, starting):
-        monkeypatch.setattr(module, "load_data", lambda experiment, reporter: embedded_data())
+    monkeypatch.setattr(opening, "load_data", lambda experiment, reporter: embedded_data())
     words = ("resume", tmp_path, "--checkpoint", name_at(5), "--set", "optimizer.eta=0.01")
     command(*words, "--set", "evaluate_every=2")
     first, *_, second = logs.segments(tmp_path)

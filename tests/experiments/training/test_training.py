@@ -711,8 +711,7 @@ def test_sigkill_loses_nothing_but_the_steps_since_the_last_checkpoint(tmp_path)
 @pytest.fixture
 def embedded(monkeypatch):
     """The commands train on the embedded images."""
-    for module in (loop, training):
-        monkeypatch.setattr(module, "load_data", lambda experiment, reporter: embedded_data())
+    monkeypatch.setattr(opening, "load_data", lambda experiment, reporter: embedded_data())
 
 
 def test_the_commands_train_resume_and_evaluate(tmp_path, embedded):
@@ -736,8 +735,7 @@ def test_the_data_folder_is_the_one_that_the_command_names(tmp_path, embedded, m
         asked.append(experiment.data)
         return embedded_data()
 
-    for module in (loop, training):
-        monkeypatch.setattr(module, "load_data", load)
+    monkeypatch.setattr(opening, "load_data", load)
     out = tmp_path / "run"
     small = ("--set", "model_options.width=0.03")
     command("train", "--epochs", 1, "--data", "here", "--out", out, *small)

@@ -1,0 +1,91 @@
+"""Where a run is, and what it came to."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from array_api_compat import array_namespace
+
+from ...backends import Backend
+from ...types import Array, Batch, State
+from ..spec.building import Built
+from ..spec.experiment import Experiment
+from .interrupt import Interrupt
+
+
+@dataclass
+class Run:
+    """What a run came to. `records` is a list of flat rows but for the metrics per layer, as pandas takes it."""
+
+    experiment: Experiment
+    out: Path
+    records: list[dict[str, Any]]
+    state: State
+    built: Built
+    backend: Backend
+    step: int
+    stopped_by: str | None = None  # the signal's name
+    segments: list[dict[str, Any]] = field(default_factory=list)  # what computed which records, see segments.py
+
+    @property
+    def finished(self) -> bool:
+        """Whether it ran to its end."""
+        return self.stopped_by is None
+
+
+@dataclass
+class Progress:
+    """Where a run is: everything a checkpoint keeps beside the state."""
+
+    step: int = 0  # batches learned from
+    epoch: int = 0
+    position: int = 0  # batches of this epoch learned from
+    seconds: float = 0.0  # spent learning
+    losses: float = 0.0  # sums since the last record
+    wrong: int = 0
+    samples: int = 0
+    seen: int = 0  # samples since the last record, of any mode
+    seen_seconds: float = 0.0
+    waited: float = 0.0  # of them, for batches
+    best: float | None = None
+    best_step: int | None = None
+    due: bool = True  # whether this step is still to be measured
+    pending: list = field(default_factory=list, repr=False)  # (step, Info) not looked at yet
+
+
+def copied(array: Array) -> Array:
+    """An array of its own, which a step that consumes its state leaves alone."""
+    return array_namespace(array).asarray(array, copy=True)
+
+
+class Left(Exception):
+    """A signal came while the run was being measured."""
+
+
+def until(interrupt: Interrupt, batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The batches. Raises Left at a signal."""
+    for batch in batches:
+        if interrupt.name:
+            raise Left
+        yield batch
+
+
+class Stopwatch:
+    """Seconds spent learning: it stands still while a run is measured and kept."""
+
+    def __init__(self) -> None:
+        self.began = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Since it began, or went on."""
+        return time.perf_counter() - self.began
+
+    @contextmanager
+    def paused(self) -> Iterator[float]:
+        """Stand still within this; the seconds until here."""
+        yield self.seconds
+        self.began = time.perf_counter()
