@@ -7,7 +7,6 @@ import datetime
 import errno
 import os
 import re
-import sys
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -15,12 +14,12 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, NoReturn
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.progress import TextColumn
 from rich.text import Text
 
 from ref_bioplaus.conformance.commands.exchange import exchange_app, path
 from ref_bioplaus.conformance.files.reading import shown
+from ref_bioplaus.showing.terminal import bars, new_console, new_table
 
 if TYPE_CHECKING:
     from ref_bioplaus.backends import Backend
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 LEVELS = (0, 1, 2, 3, 4)
 KERNELS = ("portable", "native")
-PIPE_WIDTH = 160  # columns, where no terminal says how wide it is
 ENOUGH = 20  # sentences of one kind
 
 conformance_app = typer.Typer(no_args_is_help=True, help="Check a backend, or an implementation of your own.")
@@ -89,7 +87,7 @@ def run(
     from ref_bioplaus.conformance.reporting import deviations as known
     from ref_bioplaus.conformance.reporting.report import ASKED, sound, verdict
 
-    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    console = new_console()
     try:
         files = check_files({"--json": json, "--html": html})
         modes = choose(mode, outcomes.MODES, "--mode")
@@ -268,9 +266,7 @@ class Bar:
     """A bar that counts outcomes and names the last; without a terminal, one line."""
 
     def __init__(self, console: Console, name: str, total: int):
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                   TextColumn("{task.fields[at]}", markup=False))  # fmt: skip
-        self.rich = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self.rich = bars(console, TextColumn("{task.fields[at]}", markup=False), remaining=False)
         self.task = self.rich.add_task(name, total=total, at="")
         if not console.is_terminal:
             console.print(Text(f"{name}: {total:,} outcomes"))
@@ -292,7 +288,7 @@ def show(report: "Report", console: Console) -> None:
     from ref_bioplaus.conformance.checks.outcomes import STATES
     from ref_bioplaus.conformance.reporting.report import largest, title
 
-    table = Table(title=f"{title(report)}; limit {report.limit:g}", title_justify="left", box=None, pad_edge=False)
+    table = new_table(title=f"{title(report)}; limit {report.limit:g}")
     for heading in ("level", *STATES, "largest score"):
         table.add_column(heading, justify="right")
     for l in sorted({o.level for o in report.outcomes}):
