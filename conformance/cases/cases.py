@@ -152,7 +152,7 @@ def step_cases(dtype: str = "float64") -> Iterator[Case]:
     """Every algorithm on all of its architectures, modifications and variants on two, every optimizer on one."""
     for r in ROWS:
         architectures = list(CHAINS if r.inverses else GRADIENT)
-        if r.wrappers or any(r.name.startswith(f"{other.name}-") for other in ROWS):
+        if r.wrappers or r.asked.brief:
             windowed = "LC" if any(name == "batch-manhattan" for name, _ in r.wrappers) else "conv"
             architectures = ["FC"] if r.inverses else ["FC", windowed]
         optimizer = "adam" if r.asked.adam else "sgd"

@@ -18,6 +18,7 @@ class Asked(NamedTuple):
     """What the conformance suite and the benchmarks ask of a row."""
 
     variant: bool = False  # of an algorithm for which another row is asked everything: less is asked of it
+    brief: bool = False  # a setting of another row: the suite's cases have it on one or two networks
     adam: bool = False  # the suite's cases learn by Adam, and not by gradient descent with momentum and decay
     smooth: bool = True  # a step is a smooth function of the state: a free run stays near the reference's
     noisy: bool = False  # a step draws numbers for each sample, so that the order of the batch matters
@@ -97,7 +98,7 @@ BM: tuple[str, dict] = ("batch-manhattan", {})
 
 
 def _bp(name, label, paper, equations, *wrappers, recipes=(), variant=True, **options):
-    asked = Asked(variant, adam=True)
+    asked = Asked(variant, brief=variant, adam=True)
     return Row(name, label, "backprop", paper, equations, algorithms.backprop, options, tuple(wrappers),
                recipes=dict(recipes), family="Backpropagation", asked=asked)  # fmt: skip
 
@@ -113,13 +114,13 @@ def _wm(name, label, equations, variant=False, **options):
     return Row(name, label, "weight_mirror", AKROUT, equations, algorithms.weight_mirror, options,
                learning=("engaged",), recipes={"fc": recipe} | ({} if variant else {"lc": recipe}), family=LEARNED,
                note="a mirror step follows every step, inside its time",
-               asked=Asked(variant, adam=True, symmetric=True))  # fmt: skip
+               asked=Asked(variant, brief=variant, adam=True, symmetric=True))  # fmt: skip
 
 
 def _tp(name, label, paper, equations, make, recipes=(), variant=False, auxiliary=False, **options):
     return Row(name, label, "target_propagation", paper, equations, make, options, inverses=True, auxiliary=auxiliary,
                learning=("parallel", "forward"), recipes=dict(recipes), family="Target propagation",
-               asked=Asked(variant, adam=not auxiliary, noisy=True, large=False))  # fmt: skip
+               asked=Asked(variant, "schedule" in options, adam=not auxiliary, noisy=True, large=False))  # fmt: skip
 
 
 ROWS = (

@@ -49,8 +49,10 @@ class Pool:
         something or its process died."""
         waiting, busy = list(enumerate(tasks)), dict[Connection, int]()
         while waiting or busy:
-            for worker in self.workers:
+            for slot, worker in enumerate(self.workers):
                 if waiting and worker.pipe not in busy:
+                    if not worker.process.is_alive():
+                        worker = self.workers[slot] = started(worker.share)
                     busy[worker.pipe], task = waiting.pop(0)
                     worker.pipe.send((function, task))
             for pipe in cast(list[Connection], wait([*busy])):

@@ -120,7 +120,7 @@ def carry_out(
         if pool:
             for i, sent in pool.run(in_process, [(work.settings, task, names) for task in tasks]):
                 progress.task(tasks[i].label, 1)
-                done[i] = received(tasks[i], sent)
+                done[i] = received(tasks[i], sent, work.steps(tasks[i], names))
                 progress.done(done[i])
         else:
             for i, task in enumerate(tasks):

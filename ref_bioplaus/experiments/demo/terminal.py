@@ -59,7 +59,9 @@ def outcome(record: Record) -> str:
     if record.failure:
         return "failed"
     if isinstance(record, Training):
-        return f"{record.error:.1f} % test error after {record.seconds:.1f} s, {record.warm_up_seconds:.1f} s before"
+        return (
+            f"{record.error:.1f} % test error after {record.seconds:.1f} s, first calls {record.warm_up_seconds:.1f} s"
+        )
     return f"{record.backend} {'agrees' if record.agrees else 'DIFFERS'}"
 
 
@@ -106,7 +108,9 @@ def training_table(title: str, trainings: list[Training]) -> Table:
 
 def agreement_table(comparisons: list[Comparison]) -> Table:
     """A line for every backend: how much was compared, and where it differs most."""
-    table = new_table(title=f"Agreement with {REFERENCE} after 5 steps in float64; limit {agreement.LIMIT:g}")
+    table = new_table(
+        title=f"Agreement with {REFERENCE} after 5 steps in float64, portable kernels; limit {agreement.LIMIT:g}"
+    )
     table.add_column("backend", overflow="fold")
     for heading in ("compared", "differ", "failed", "largest"):
         table.add_column(heading, justify="right")

@@ -99,12 +99,12 @@ def in_process(settings: Settings, task: Task, names: Sequence[str]) -> list[dic
     return [{name: getattr(record, name) for name in kept} for record in records]
 
 
-def received(task: Task, sent: list[dict[str, Any]] | ChildProcessError) -> list[Record]:
+def received(task: Task, sent: list[dict[str, Any]] | ChildProcessError, steps: int) -> list[Record]:
     """The records of a task in another process; where the process has failed, one that says so."""
     row, architecture = registry.row(task.row), architecture_named(task.architecture)
     kind: Any = Training if task.backend else Comparison
     if isinstance(sent, ChildProcessError):
-        known = {"backend": task.backend, "steps": 0} if task.backend else {"backend": REFERENCE}
+        known = {"backend": task.backend, "steps": steps} if task.backend else {"backend": REFERENCE}
         return [kind(row, architecture, failure=sentence(sent), **known)]
     return [kind(row, architecture, **values) for values in sent]
 

@@ -124,18 +124,13 @@ def drawn(runs: Sequence[Run], data: Any = None) -> list[dict[str, str]]:
         entry = {"title": kind.title, "svg": "", "width": "", "left_out": left_out}
         try:
             picture = curves.draw(name, able, data)
-        except (CheckpointError, ExperimentError, ImportError, unreadable()) as error:
+        except (CheckpointError, ExperimentError, ImportError, DataError) as error:
             found.append(entry | {"caption": f"Not drawn: {error}", "left_out": ""})
             continue
         width = round(96 * picture.figure.get_size_inches()[0])
         text = svg(picture.figure, kind.title)
         found.append(entry | {"svg": text, "width": str(width), "caption": picture.caption})
     return found
-
-
-def unreadable() -> type[Exception]:
-    """What is raised where a dataset cannot be read."""
-    return DataError
 
 
 def as_page(runs: Sequence[Run], data: Any = None) -> str:

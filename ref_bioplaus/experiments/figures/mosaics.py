@@ -14,6 +14,7 @@ from ...showing.svg import STYLE
 from ..runs import checkpoints
 from ..spec.building import first_state
 from ..spec.experiment import ExperimentError
+from ..training import opening
 from ..training.reporter import Reporter
 from .series import Run, grouped
 
@@ -83,9 +84,7 @@ def image_shape(run: Run, pixels: int, data: Any) -> tuple[int, ...]:
     shape = tuple(run.experiment.inputs.get("shape", ()))
     if math.prod(shape) == pixels:
         return shape
-    from ..training.opening import load_data
-
-    return square(pixels) or tuple(load_data(run.experiment, Reporter()).in_shape)
+    return square(pixels) or tuple(opening.load_data(run.experiment, Reporter()).in_shape)
 
 
 def square(pixels: int) -> tuple[int, int, int] | None:
@@ -139,9 +138,6 @@ def reconstructions(runs: Sequence[Run], data: Any = None) -> Picture:
 
 def rebuilt(run: Run, data: Any) -> tuple[np.ndarray, np.ndarray]:
     """The first images not learned from and the network's outputs, both (n, height, width, channels)."""
-    from ..training import opening
-    from ..training.reporter import Reporter
-
     dtype = "float32" if run.experiment.dtype == "bfloat16" else run.experiment.dtype
     experiment = replace(run.experiment, backend="numpy", device=None, dtype=dtype, precision="ieee")
     experiment, backend, data, _, built = opening.opened(experiment, data, Reporter(), f"The run in {run.out}")

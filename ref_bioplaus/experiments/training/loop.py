@@ -94,8 +94,8 @@ class Training:
         self.log, self.lost = reopened(self.out, checkpoint.header, self.at.due, self.experiment, despite_lost_log)
 
     def take_folder(self, checkpoint: Checkpoint | None) -> None:
-        """Write to the folder for the first time: what is later than the checkpoint goes, the log's lines after
-        checkpoints that know of them."""
+        """Write to the folder for the first time. What is later than the checkpoint goes: first other checkpoints, then
+        the log's lines, of which those would know."""
         prepare_folder(self.out, self.experiment, self.needs.state, checkpoint)
         if not exists(self.out / checkpoints.BEST):
             self.at.best = self.at.best_step = None
@@ -169,10 +169,16 @@ class Training:
         """The batches from here to the run's end, or to a signal."""
         at = self.at
         while at.step < self.total and not interrupt.name:
+            before = at.step
             for batch in self.awaited(self.batches(at.epoch, at.position)):
                 yield batch
                 if interrupt.name or at.step >= self.total or at.position == 0:
                     break
+            if at.step == before:
+                raise ExperimentError(
+                    f"The training images say that an epoch has {self.shape.steps} batches of {self.experiment.batch}, "
+                    f"but give {at.position} in epoch {at.epoch}: mend the data's `steps` or `batches`."
+                )
 
     def pause(self, interrupt: Interrupt) -> None:
         """Begin the next epoch, evaluate and write a checkpoint, each where it is time to."""

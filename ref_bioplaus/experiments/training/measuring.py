@@ -1,4 +1,4 @@
-"""What is recorded of a run: errors of a whole split, and how learning differs from backpropagation on one batch."""
+"""What is measured of a run: loss and errors of the batches learned from and of whole splits."""
 
 import math
 from collections.abc import Iterable

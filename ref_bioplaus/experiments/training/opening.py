@@ -1,4 +1,4 @@
-"""What stands before a run: its folder, its backend and its images."""
+"""What stands before a run: its backend, its images, and the network and algorithm built for them."""
 
 from collections.abc import Iterator
 from dataclasses import replace

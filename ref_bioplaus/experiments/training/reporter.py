@@ -1,4 +1,4 @@
-"""What a run asks of the images it learns from, and tells whoever watches it."""
+"""What a run tells whoever watches it."""
 
 from typing import Any
 

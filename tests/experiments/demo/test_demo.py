@@ -18,7 +18,7 @@ import pytest
 from ref_bioplaus import backends, embedded, predict, registry
 from ref_bioplaus.backends import BackendError
 from ref_bioplaus.backends.numpy_.backend import NumpyBackend
-from ref_bioplaus.experiments.demo import page, pictures, running, work
+from ref_bioplaus.experiments.demo import page, pictures, processes, running, work
 from ref_bioplaus.experiments.demo.networks import ARCHITECTURES, BATCH
 from ref_bioplaus.experiments.demo.results import Comparison, Progress, Results, Settings, Training
 from tests.helpers.commands import command
@@ -405,6 +405,15 @@ def test_a_process_that_dies_is_a_failure_of_its_task_alone():
     assert len([t for t in found.trainings if t.backend == "numpy" and not t.failure]) == 4
     assert found.comparisons and not any(c.failure for c in found.comparisons)
     assert not found.sound and "4 trainings failed" in found.verdict()
+
+
+def test_a_process_that_has_died_between_tasks_is_replaced():
+    with processes.Pool(2) as pool:
+        assert sorted(pool.run(abs, [(-1,), (-2,)])) == [(0, 1), (1, 2)]
+        for worker in pool.workers:
+            worker.process.kill()
+            worker.process.join()
+        assert sorted(pool.run(abs, [(-3,), (-4,)])) == [(0, 3), (1, 4)]
 
 
 def test_an_interrupt_ends_all_processes(tmp_path):

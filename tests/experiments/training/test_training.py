@@ -778,3 +778,18 @@ def test_a_library_that_trains_is_imported_late():
     look = "sorted({'torch', 'jax', 'safetensors', 'tomli_w'} & set(sys.modules))"
     code = f"import sys, ref_bioplaus.__main__; print({look})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_data_that_gives_fewer_batches_than_it_says_is_refused_where_it_ends(tmp_path):
+    data = embedded_data(train=50, test=10)
+
+    class Short:
+        def __getattr__(self, name):
+            return getattr(data, name)
+
+        def batches(self, split, *rest, **options):
+            found = list(data.batches(split, *rest, **options))
+            return iter(found[:-1] if split == "train" else found)
+
+    with pytest.raises(ExperimentError, match="has 5 batches of 10, but give 4 in epoch 0: mend the data's"):
+        train(of(**PLAIN | {"batch": 10, "epochs": 2}), tmp_path / "short", images=Short())
