@@ -11,6 +11,7 @@ PLACES = {
     "train": "training.starting",
     "resume": "training.starting",
     "evaluate": "training.starting",
+    "load": "training.loaded",
 }
 
 

@@ -7,7 +7,7 @@ decoded here, from their bytes, so that a damaged one can be named.
 import re
 from os.path import isdir  # False, too, where a name is too long for a file system
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,7 @@ LABELS = ("label", "labels", "fine_label")
 GREY = ("1", "L", "LA")
 NOT_EIGHT_BITS = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 ORIENTATION = 0x0112  # the EXIF tag
+ANEW = "load the dataset anew, or leave such images out by skip_unreadable"
 
 
 class Source(NamedTuple):
@@ -59,32 +60,19 @@ class Source(NamedTuple):
     def decoded(self, cell: dict | None, row: int, grey: bool | None) -> Any:
         """One image, upright. Raises Unreadable where the bytes are no image of 8 bits, DataError for a path that leads
         out of the folder."""
-        from PIL import Image, ImageOps, UnidentifiedImageError
-
         if not cell or (cell["bytes"] is None and cell["path"] is None):
             raise Unreadable(f"{self.place(row, cell)} has no image: leave the row out.")
         try:
-            with inside.stream(cell, self.roots) as stream, Image.open(stream, formats=inside.rasters()) as file:
-                mode = file.mode
-                if mode not in NOT_EIGHT_BITS:
-                    turned = file.getexif().get(ORIENTATION, 1) != 1
-                    image = ImageOps.exif_transpose(file) if turned else file
-                    return image.convert("L" if (mode in GREY if grey is None else grey) else "RGB")
+            with inside.stream(cell, self.roots) as stream:
+                return decoded(stream, grey)
         except NotOrdinary as error:
             raise DataError(
                 f"{self.place(row, cell)} cannot be read ({error.strerror}): only ordinary files inside the folder are."
             ) from None
-        except UnidentifiedImageError as error:
-            raise Unreadable(
-                f"{self.place(row, cell)} is damaged ({first_line(error)}), or of a format that is not read: expected "
-                f"one of {', '.join(inside.RASTERS)}."
-            ) from None
-        except Exception as error:  # whatever Pillow's decoders raise
-            raise Unreadable(
-                f"{self.place(row, cell)} is damaged ({first_line(error)}): load the dataset anew, or leave such "
-                "images out by skip_unreadable."
-            ) from None
-        raise Unreadable(f'{self.place(row, cell)} has pixels of mode "{mode}": expected 8 bits per channel.')
+        except Undecodable as error:
+            raise Unreadable(f"{self.place(row, cell)} {error.args[0]}: {error.args[1]}.") from None
+        except OSError as error:
+            raise Unreadable(f"{self.place(row, cell)} is damaged ({first_line(error)}): {ANEW}.") from None
 
     def place(self, row: int, cell: dict | None) -> str:
         """Where a row stands, for a sentence that begins with it."""
@@ -92,6 +80,32 @@ class Source(NamedTuple):
         shard = shard_of(self.origin, self.split, row)
         inside = f", row {shard[1]} of {shard[0]}" if shard else f" of {self.origin}"
         return f'The image{name} in row {row} of split "{self.split}"{inside}'
+
+
+class Undecodable(Exception):
+    """Bytes that are no image of 8 bits: (what is wrong with it, what to do), as parts of a sentence."""
+
+
+def decoded(stream: BinaryIO, grey: bool | None) -> Any:
+    """The Pillow image of some bytes, upright, in mode "L" or "RGB". grey: which of them; None: as it is itself.
+
+    Raises Undecodable, whatever Pillow's decoders raise.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(stream, formats=inside.rasters()) as file:
+            mode = file.mode
+            if mode not in NOT_EIGHT_BITS:
+                turned = file.getexif().get(ORIENTATION, 1) != 1
+                image = ImageOps.exif_transpose(file) if turned else file
+                return image.convert("L" if (mode in GREY if grey is None else grey) else "RGB")
+    except UnidentifiedImageError as error:
+        formats = f"expected one of {', '.join(inside.RASTERS)}"
+        raise Undecodable(f"is damaged ({first_line(error)}), or of a format that is not read", formats) from None
+    except Exception as error:
+        raise Undecodable(f"is damaged ({first_line(error)})", ANEW) from None
+    raise Undecodable(f'has pixels of mode "{mode}"', "expected 8 bits per channel")
 
 
 class Found(NamedTuple):

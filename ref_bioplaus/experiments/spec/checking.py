@@ -19,13 +19,16 @@ from .building import (
     wrapped_row,
 )
 from .experiment import INPUTS, METRICS, OWN, Experiment, ExperimentError, as_dict, check_type, from_dict, plain
-from .options import above_0, finite, list_of, parsed, positive, text, whole
+from .options import above_0, finite, flag, list_of, parsed, positive, text, whole
 
 DATASETS = {"mnist": "ylecun/mnist", "cifar": "uoft-cs/cifar10", "imagenet": "ILSVRC/imagenet-1k"}
 CIFAR_MODELS = ("he2016/resnet20",)
 MNIST_MODELS = ("akrout2019/mlp", "bartunov2018/autoencoder")
 STEPS = 10**6  # in an epoch, as long as the data is not there: no two of a schedule's moments fall together
-IMAGES = {"shape": list_of(whole(1)), "classes": list_of(text), "mean": list_of(finite), "deviation": list_of(above_0)}
+IMAGES = {
+    "shape": list_of(whole(1)), "classes": list_of(text), "mean": list_of(finite), "deviation": list_of(above_0),
+    "resized": flag,
+}  # fmt: skip
 FIELDS = {  # of an experiment, that are numbers
     **dict.fromkeys(("batch", "epochs", "steps", "evaluate_every"), whole(1)),
     **dict.fromkeys(("held_out", "skip_unreadable"), whole()),

@@ -13,7 +13,7 @@ A learning rate is a number or a schedule, in epochs or in the optimizer's own u
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ class Experiment:
     config: str | None = None  # of the dataset's configurations, where it has several
     augmentation: str = "none"
     normalise: bool = True  # pixels to mean 0 and deviation 1 per channel over the training images; false: 0 to 1
-    inputs: Table = field(default_factory=dict)  # {shape, classes, mean, deviation}: what the network gets, see INPUTS
+    inputs: Table = field(default_factory=dict)  # {shape, classes, mean, ...}: what the network gets, see INPUTS
     held_out: int = 0  # training images kept for validation
     skip_unreadable: int = 0  # images that may be left out as they cannot be read; see left_out.py
     test: bool = True  # whether the test images are measured
@@ -68,9 +68,10 @@ METRICS = Experiment().metrics
 DEEPEST = 20  # tables within each other; a schedule of schedules for one layer has five
 OWN = "own"  # the dataset of images that are given, in a folder or as arrays, without the name of one
 # The images that a run learned from, for whoever predicts with what it learned: (height, width, channels), the classes'
-# names, and per channel what brightness in [0, 1] is reduced and then divided by. A run fills them in from its data,
-# but for images that do not tell; those that are given are used.
-INPUTS = ("shape", "classes", "mean", "deviation")
+# names, per channel what brightness in [0, 1] is reduced and then divided by, and whether images varied in size and
+# were resized before they were cropped. A run fills them in from its data, but for images that do not tell; those that
+# are given are used.
+INPUTS = ("shape", "classes", "mean", "deviation", "resized")
 NOT_LEARNING = (
     "backend",
     "device",
@@ -168,6 +169,15 @@ def from_dict(values: Table, named: Iterable[str] = ()) -> Experiment:
             text = str(given[name])
             given[name] = text if text in asked else naming.stored(text, f"--{name}", known_code.get(text))
     return Experiment(**given)
+
+
+def changed(experiment: Experiment, changes: Table) -> Experiment:
+    """The experiment with other values in some fields. Raises ExperimentError for a field that there is not."""
+    known = [f.name for f in fields(Experiment)]
+    for name in changes:
+        if name not in known:
+            raise ExperimentError(unknown("field", name, known))
+    return replace(experiment, **changes)
 
 
 FIELD_TYPES: dict[str, tuple[type, ...]] = (

@@ -25,7 +25,7 @@ from . import comparison, measuring, needs
 from .diagnosis import NotFinite, diagnosis, first_not_finite
 from .interrupt import Interrupt
 from .opening import Opened, measured_splits, ordered
-from .progress import Left, Progress, Run, Stopwatch, copied, until
+from .progress import CALLBACK, Left, Progress, Run, Stopwatch, copied, until
 from .reporter import Reporter
 from .tensorboard import TensorBoard
 
@@ -42,7 +42,7 @@ class Training:
         out: Path,
         checkpoint: Checkpoint | None,
         reporter: Reporter,
-        callback: Callable[[dict[str, Any]], None] | None = None,
+        callback: Callable[[dict[str, Any]], Any] | None = None,
         tensorboard: bool = False,
         given: Mapping[str, Any] | None = None,
         despite_lost_log: bool = False,
@@ -256,7 +256,7 @@ class Training:
         """Measure, and write a record. A signal leaves it for when the run goes on."""
         self.at.due = True
         with suppress(Left):
-            self.write(self.measurements(interrupt))
+            self.write(self.measurements(interrupt), interrupt)
 
     def measurements(self, interrupt: Interrupt) -> dict[str, Any]:
         """A record of this step. Raises Left at a signal."""
@@ -277,8 +277,8 @@ class Training:
         record |= {"images_per_second": speed, "waiting_for_data": waiting, "seconds": at.seconds}
         return record | {"memory": self.backend.peak_bytes()}
 
-    def write(self, record: dict[str, Any]) -> None:
-        """Hand a record to everyone who waits for it, and begin the next."""
+    def write(self, record: dict[str, Any], interrupt: Interrupt) -> None:
+        """Hand a record to everyone who waits for it, one of whom may stop the run, and begin the next."""
         at = self.at
         at.losses, at.wrong, at.samples, at.seen, at.seen_seconds, at.waited = 0.0, 0, 0, 0, 0.0, 0.0
         at.due = False
@@ -294,8 +294,8 @@ class Training:
         self.reporter.record(record)
         if self.tensorboard:
             self.tensorboard.add(record)
-        if self.callback:
-            self.callback(record)
+        if self.callback and self.callback(record) is True:
+            interrupt.name = interrupt.name or CALLBACK
         self.keep_best(record)
 
     def kept_on_disk(self, write: Callable[[], None]) -> None:

@@ -25,7 +25,7 @@ class Opened(NamedTuple):
 
     experiment: Experiment
     backend: Backend
-    data: Data
+    data: Any  # a Data, but for what `reopened` gives
     shape: Shape
     built: Built
 
@@ -41,6 +41,17 @@ def opened(
     experiment = settled(experiment, data, run)
     shape = shape_of(data, experiment)
     return Opened(experiment, backend, data, shape, build(experiment, backend, shape))
+
+
+def reopened(experiment: Experiment, checkpoint: Checkpoint) -> Opened:
+    """What a checkpoint needs to be asked, without the data that it learned from: `data` is None. Its inputs say the
+    shape and the classes. Raises BackendError and ExperimentError."""
+    backend = get_backend(experiment, Reporter())
+    experiment = identified(experiment, checkpoint, Reporter())
+    inputs = plain(experiment.inputs)
+    steps = max(-(-checkpoint.header["images"] // experiment.batch), checkpoint.header["progress"]["position"])
+    shape = Shape(tuple(inputs["shape"]), len(inputs["classes"]), steps)
+    return Opened(experiment, backend, None, shape, build(experiment, backend, shape))
 
 
 def get_backend(experiment: Experiment, reporter: Reporter) -> Backend:
@@ -137,7 +148,10 @@ def inputs_of(data: Data) -> dict[str, Any]:
     """The shape and classes of some images, and what they are normalised by where they tell."""
     names = data.classes if not isinstance(data.classes, int) else range(data.classes)
     classes = [str(name).encode("utf-8", "backslashreplace").decode() for name in names]  # as a file can hold them
-    found = {"shape": [int(n) for n in data.in_shape], "classes": classes}
+    found: dict[str, Any] = {"shape": [int(n) for n in data.in_shape], "classes": classes}
+    plan = getattr(data, "augmentation", None)
+    if plan is not None and plan.kind == "crop" and plan.size is not None and data.resize_first:
+        found["resized"] = True
     mean, deviation = getattr(data, "mean", None), getattr(data, "deviation", None)
     if mean is None or deviation is None:
         return found

@@ -15,6 +15,8 @@ from ..spec.building import Built
 from ..spec.experiment import Experiment
 from .interrupt import Interrupt
 
+CALLBACK = "callback"  # what has stopped a run where no signal has
+
 
 @dataclass
 class Run:
@@ -27,7 +29,7 @@ class Run:
     built: Built
     backend: Backend
     step: int
-    stopped_by: str | None = None  # the signal's name
+    stopped_by: str | None = None  # the signal's name, or CALLBACK
     segments: list[dict[str, Any]] = field(default_factory=list)  # what computed which records, see segments.py
 
     @property

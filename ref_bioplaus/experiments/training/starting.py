@@ -16,25 +16,23 @@ from os.path import isdir
 from pathlib import Path
 from typing import Any
 
-from ..data import left_out
 from ..data.contract import Data
-from ..runs import checkpoints, headers, segments
+from ..runs import checkpoints, headers
 from ..runs.folder import alone, check_empty, check_same, check_unedited
-from ..spec.building import first_state
 from ..spec.checking import checked
-from ..spec.experiment import OWN, Experiment, ExperimentError, as_dict, from_dict, overridden, plain
-from . import measuring
+from ..spec.experiment import OWN, Experiment, ExperimentError, as_dict, changed, from_dict, overridden, plain
+from .loaded import Loaded, Prediction, load
 from .loop import NotFinite, Run, Training
-from .opening import few, measured_splits, opened, ordered
+from .opening import few, opened
 from .reporter import Reporter
 
-__all__ = ("Data", "NotFinite", "Reporter", "Run", "evaluate", "resume", "train")
+__all__ = ("Data", "Loaded", "NotFinite", "Prediction", "Reporter", "Run", "evaluate", "load", "resume", "train")
 
 
 def train(
     experiment: Experiment,
     out: str | Path,
-    callback: Callable[[dict[str, Any]], None] | None = None,
+    callback: Callable[[dict[str, Any]], Any] | None = None,
     resume: bool = False,
     images: Data | None = None,
     reporter: Reporter | None = None,
@@ -42,10 +40,11 @@ def train(
 ) -> Run:
     """Run an experiment, its results in the folder `out`.
 
-    callback: called with each record. resume: continue what the folder holds, where it holds anything; start, where a
-    run in it was killed before its first checkpoint. images: some of your own, instead of the experiment's dataset.
-    Raises ExperimentError (Busy where another process runs it), BackendError, DataError and CheckpointError,
-    each one sentence, before anything runs where it can be known, and NotFinite.
+    callback: called with each record; where it returns True the run stops, with a checkpoint to go on from. resume:
+    continue what the folder holds, where it holds anything; start, where a run in it was killed before its first
+    checkpoint. images: some of your own, instead of the experiment's dataset. Raises ExperimentError (Busy where
+    another process runs it), BackendError, DataError and CheckpointError, each one sentence, before anything runs where
+    it can be known, and NotFinite.
     """
     given, out = given_fields(experiment), Path(out)
     if images is not None and experiment.dataset is None:
@@ -68,7 +67,7 @@ def train(
 def resume(
     out: str | Path,
     checkpoint: str | None = None,
-    callback: Callable[[dict[str, Any]], None] | None = None,
+    callback: Callable[[dict[str, Any]], Any] | None = None,
     images: Data | None = None,
     reporter: Reporter | None = None,
     tensorboard: bool = False,
@@ -94,7 +93,7 @@ def resume(
         given = changes | ({"checkpoint": checkpoint} if checkpoint else {}) | ({"set": settings} if settings else {})
         if "epochs" in changes:
             changes = {"steps": None} | changes
-        experiment = checked(overridden(replace(stored, **changes), settings))
+        experiment = checked(overridden(changed(stored, changes), settings))
         check_same(experiment, stored, out, adjusting=True)
         experiment = learned_inputs(experiment, found)
         check_unedited(out, found, experiment)
@@ -135,22 +134,4 @@ def evaluate(
 
     Images are normalised as those that the run learned from. Raises as `train` does.
     """
-    found = headers.latest(Path(out), checkpoint)
-    experiment = checked(replace(from_dict(found.header["experiment"]), **changes))
-    check_unedited(Path(out), found, experiment)
-    experiment, backend, data, shape, built = opened(experiment, images, Reporter(), f"The run in {out}", found)
-    headers.check_fit(found, built.network, shape.steps)
-    state = checkpoints.state_of(backend, found, first_state(experiment, built, backend))
-    measure = backend.wrap(measuring.measuring(built))
-    record: dict[str, Any] = {
-        "checkpoint": found.path.name,
-        "step": found.header["step"],
-        "epoch": found.header["epoch"],
-    }
-    if found.path.name == checkpoints.BEST and "best_by" in found.header:
-        record["best_by"] = found.header["best_by"]
-    for split in ("train", *measured_splits(experiment, data)):
-        batches = ordered(data, split, backend, experiment, built)
-        record |= {f"{split}_{k}": v for k, v in measuring.measured(backend, measure, state, batches).items()}
-    record |= left_out.counts(data, ("train", *measured_splits(experiment, data)))
-    return record | segments.description(experiment, backend, data)
+    return load(out, checkpoint, images, **changes).evaluate(images)

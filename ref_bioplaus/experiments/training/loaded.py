@@ -1,0 +1,169 @@
+"""A trained run in hand: what it makes of images, how well it does, and what it has learned.
+
+    run = experiments.load("runs/kp")                       # or checkpoint="best", backend="torch"
+    run.predict(images).labels                              # uint8 images, as they are in their files
+    run.evaluate()["test_error"]
+
+Nothing of it is written anywhere, and the data that the run learned from is needed for `evaluate` alone: a checkpoint
+says what its network's inputs are and what they are normalised by.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...backends import Backend
+from ...network import Network, forward
+from ...types import State
+from ..data import given, left_out
+from ..data.contract import Data
+from ..runs import checkpoints, headers, logs, segments
+from ..runs.folder import check_unedited
+from ..spec.building import Built, first_state
+from ..spec.checking import checked
+from ..spec.experiment import Experiment, ExperimentError, changed, from_dict, plain
+from . import measuring, opening
+from .opening import Opened, measured_splits, ordered
+from .reporter import Reporter
+
+
+class Prediction(NamedTuple):
+    """What a run makes of N images."""
+
+    output: np.ndarray  # (N, classes): a distribution where the loss is a cross-entropy; of an autoencoder (N, *shape)
+    classes: tuple[str, ...]  # () of an autoencoder
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The number of each image's class, int64 (N,): the first of those with the largest output."""
+        return np.argmax(np.where(np.isnan(self.output), -np.inf, self.output), axis=-1)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The name of each image's class."""
+        return tuple(self.classes[label] for label in self.labels)
+
+    def top(self, count: int = 5) -> list[list[tuple[str, float]]]:
+        """Of each image the `count` classes with the largest outputs, largest first, and these."""
+        order = np.argsort(np.where(np.isnan(self.output), np.inf, -self.output), axis=-1, kind="stable")[:, :count]
+        return [[(self.classes[i], float(row[i])) for i in best] for row, best in zip(self.output, order, strict=True)]
+
+
+class Loaded:
+    """A run's checkpoint on a backend."""
+
+    def __init__(self, out: Path, checkpoint: checkpoints.Checkpoint, opened: Opened):
+        """Raises CheckpointError where the checkpoint does not fit."""
+        self.out, self.experiment, self.backend, self.data = out, opened.experiment, opened.backend, opened.data
+        self.built, self.header, self.checkpoint = opened.built, checkpoint.header, checkpoint.path.name
+        headers.check_fit(checkpoint, opened.built.network, opened.shape.steps)
+        self.state = checkpoints.state_of(
+            self.backend, checkpoint, first_state(self.experiment, self.built, self.backend)
+        )
+        self.measure = self.backend.wrap(measuring.measuring(self.built))
+        self.answer = self.backend.wrap(answering(self.built, opened.shape.classes))
+
+    experiment: Experiment
+    backend: Backend
+    built: Built
+    state: State
+
+    def __repr__(self) -> str:
+        e = self.experiment
+        return (
+            f'<{e.algorithm} on "{e.model}", epoch {self.header["epoch"]}, {self.out / self.checkpoint}, {e.backend}>'
+        )
+
+    @property
+    def network(self) -> Network:
+        """What it learned in."""
+        return self.built.network
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes' names, in the order of the outputs; () of an autoencoder."""
+        return () if self.built.rebuilds else tuple(self.experiment.inputs["classes"])
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """A flat row for each evaluation, as pandas.DataFrame takes it: "matrix_angles.2" is layer 2's. Raises
+        ExperimentError for a log that is not understood."""
+        return [flat(record) for record in logs.records(self.out)]
+
+    @np.errstate(all="ignore")
+    def predict(self, images: Any) -> Prediction:
+        """What the run makes of one or several images, as its data set gives them (see data/given.py): it resizes or
+        crops and normalises them as its own in a test. Raises DataError, and ExperimentError where the run does not say
+        what it was normalised by."""
+        inputs = plain(self.experiment.inputs)
+        lacking = [name for name in ("mean", "deviation") if name not in inputs]
+        if lacking:
+            raise ExperimentError(
+                f"The run in {self.out} learned from data that did not say what images were normalised by, so they "
+                f"cannot be here: load it with inputs = {{mean = [...], deviation = [...]}}, a number per channel."
+            )
+        data = given.dataset(images, inputs, self.experiment.augmentation)
+        batch, params, stats = self.experiment.batch, self.state.forward.params, self.state.stats
+        batches = data.batches("test", self.backend, batch, 0, 0, shuffle=False, flatten=self.built.flat)
+        outputs = [self.backend.to_numpy(self.answer(params, stats, batch.x)) for batch in batches]
+        output = np.concatenate(outputs)
+        return Prediction(output.reshape(-1, *inputs["shape"]) if self.built.rebuilds else output, self.classes)
+
+    def evaluate(self, images: Data | None = None) -> dict[str, Any]:
+        """The loss and errors on every split of the run's own data, or of `images`, normalised as the run's own.
+
+        Raises DataError and ExperimentError.
+        """
+        run = f"The run in {self.out}"
+        data = images or self.data or opening.load_data(self.experiment, Reporter())
+        experiment = opening.settled(self.experiment, data, run)
+        record: dict[str, Any] = {
+            "checkpoint": self.checkpoint, "step": self.header["step"], "epoch": self.header["epoch"],
+        }  # fmt: skip
+        if self.checkpoint == checkpoints.BEST and "best_by" in self.header:
+            record["best_by"] = self.header["best_by"]
+        splits = ("train", *measured_splits(experiment, data))
+        for split in splits:
+            batches = ordered(data, split, self.backend, experiment, self.built)
+            found = measuring.measured(self.backend, self.measure, self.state, batches)
+            record |= {f"{split}_{name}": value for name, value in found.items()}
+        record |= left_out.counts(data, splits)
+        return record | segments.description(experiment, self.backend, data)
+
+
+def load(out: str | Path, checkpoint: str | None = None, images: Data | None = None, **changes: Any) -> Loaded:
+    """The newest checkpoint of a run's folder, or the one of that file name ("best" for the best).
+
+    images: in place of the run's data, for `evaluate`. changes: fields that leave what is learned as it is, as
+    backend="torch" or data="a/folder". A checkpoint of an older version, which does not say what its inputs are, is
+    told by its data. Raises CheckpointError, ExperimentError, BackendError and DataError, each one sentence.
+    """
+    out = Path(out)
+    found = headers.latest(out, checkpoint)
+    experiment = checked(changed(from_dict(found.header["experiment"]), changes))
+    check_unedited(out, found, experiment)
+    known = {"shape", "classes"} <= set(experiment.inputs) and "images" in found.header
+    if images is not None or not known:
+        return Loaded(out, found, opening.opened(experiment, images, Reporter(), f"The run in {out}", found))
+    return Loaded(out, found, opening.reopened(experiment, found))
+
+
+def answering(built: Built, classes: int):
+    """A function (forward parameters, statistics, x) -> the network's output in test mode, (N, classes)."""
+
+    def run(params, stats, x):
+        trace, _ = forward(built.network, params, stats, x, train=False)
+        output = built.loss.output(trace.h[-1])
+        return output if built.rebuilds else output[:, :classes]
+
+    return run
+
+
+def flat(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record whose tables are columns of their own."""
+    found: dict[str, Any] = {}
+    for name, value in record.items():
+        found |= {f"{name}.{key}": v for key, v in value.items()} if isinstance(value, dict) else {name: value}
+    return found
