@@ -150,7 +150,7 @@ def inputs_of(data: Data) -> dict[str, Any]:
     classes = [str(name).encode("utf-8", "backslashreplace").decode() for name in names]  # as a file can hold them
     found: dict[str, Any] = {"shape": [int(n) for n in data.in_shape], "classes": classes}
     plan = getattr(data, "augmentation", None)
-    if plan is not None and plan.kind == "crop" and plan.size is not None and data.resize_first:
+    if getattr(data, "resize_first", False) and plan is not None and plan.kind == "crop" and plan.size is not None:
         found["resized"] = True
     mean, deviation = getattr(data, "mean", None), getattr(data, "deviation", None)
     if mean is None or deviation is None:
