@@ -1,5 +1,11 @@
 """What is done to the captured calls of a step before they are run, none of which changes a number.
 
+A pass stays while it buys 3 % somewhere (one left out at a time, on two cores of an AMD EPYC with AVX-512, steps of
+small and of 1024-unit MLPs, a convolutional net and ResNet-18): write_in_place 11 to 26 % on the MLPs, called_directly
+4 to 10 % on the small one, compute_constants and sign_without_mask 5 % of sign-symmetry's steps; keep_what_is_read 3 to
+5 % of these; update_last 3 % of ResNet-18's, and memory, as without it no update is written in place.
+mask_without_index is there for GPUs.
+
 Calls whose results nobody reads go; the same call of the same tensors is made once; calls of constants are made when
 the step is captured; what updates the state moves behind everything else; a copy is dropped where the original is
 donated and nothing reads it any more; a result takes the place of an operand that has had its last reader. Who may
@@ -59,7 +65,6 @@ def improve(module: torch.fx.GraphModule, donated: set) -> None:
     """All of it, on a module that make_fx returned; donated: the inputs that may be written to."""
     graph = module.graph
     keep_what_is_read(graph)
-    turn_back(graph)
     mask_without_index(graph)
     compute_once(graph)
     compute_constants(module)
@@ -107,14 +112,6 @@ def compute_once(graph) -> None:
             graph.erase_node(node)
         else:
             seen[arguments] = node
-
-
-def turn_back(graph) -> None:
-    """A matrix transposed twice is the matrix."""
-    for node in list(graph.nodes):
-        if node.target is aten.t.default and node.args[0].target is aten.t.default:
-            node.replace_all_uses_with(node.args[0].args[0])
-            graph.erase_node(node)
 
 
 def mask_without_index(graph) -> None:
