@@ -2,23 +2,18 @@
 
 import hashlib
 import json
-import os
-import re
 from typing import Any
 
 import numpy as np
 
 from ref_bioplaus.backends import Backend
-from ref_bioplaus.machine.environment import environment, processor
-
-SPEED = re.compile(r"(OMP|OPENBLAS|MKL|KMP|GOMP|XLA|JAX|TORCH|CUDA|CUPY|MALLOC|ONEDNN|DNNL|ATEN)_\w+|LD_PRELOAD")
+from ref_bioplaus.machine.environment import cores, environment, processor, settings
 
 
 def machine(learning: dict[str, Backend]) -> dict[str, str]:
     """What decides about speed, {name: text}: versions, processor, threads, BLAS and its environment variables."""
     found = environment(learning)
-    found |= {"processor": processor(), "cores allowed": str(len(os.sched_getaffinity(0)) if hasattr(
-        os, "sched_getaffinity") else os.cpu_count())}  # fmt: skip
+    found |= {"processor": processor(), "cores allowed": str(cores())}
     built: Any = np.show_config(mode="dicts")
     blas = built["Build Dependencies"]["blas"]
     found["numpy's BLAS"] = f"{blas.get('name')} {blas.get('version')}"
@@ -36,7 +31,7 @@ def machine(learning: dict[str, Backend]) -> dict[str, str]:
 
         found["torch's threads"] = str(torch.get_num_threads())
         found["torch's parallel info"] = " ".join(torch.__config__.parallel_info().split())
-    return found | {name: value for name, value in sorted(os.environ.items()) if SPEED.fullmatch(name)}
+    return found | settings()  # threadpoolctl sets one when it is imported
 
 
 def environment_record(machine: dict[str, str]) -> dict[str, Any]:

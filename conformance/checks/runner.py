@@ -11,6 +11,7 @@ from ref_bioplaus import __version__
 from ref_bioplaus.conformance.checks.outcomes import Check, Finding, Outcome, Report, Subject
 from ref_bioplaus.conformance.judging import judge
 from ref_bioplaus.conformance.judging.judge import sentence
+from ref_bioplaus.machine.environment import settings
 
 
 def run(
@@ -85,11 +86,10 @@ def settle(outcome: Outcome, finding: Finding) -> None:
 
 def environment() -> dict[str, str]:
     """The machine, and the settings that change what libraries compute."""
-    variables = ("OMP_NUM_THREADS", "OPENBLAS_CORETYPE", "MKL_CBWR", "NVIDIA_TF32_OVERRIDE", "CUPY_TF32", "XLA_FLAGS")
     return {
         "python": platform.python_version(),
         "numpy": np.__version__,
         "system": platform.system(),
         "machine": platform.machine(),
         "cores": str(os.cpu_count()),
-    } | {name: os.environ[name] for name in variables if name in os.environ}
+    } | settings()

@@ -20,7 +20,10 @@ KEEP = ((-4, 0), (-1, 2**31 - 1))  # malloc.h: no M_MMAP_MAX for arrays of their
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 SAFE_PATH = "PYTHONSAFEPATH"  # as python -P
 XLA_DETERMINISTIC = "xla_gpu_deterministic_ops"
-OTHERS = ("OPENBLAS_CORETYPE", "XLA_FLAGS")  # these change speed as well
+# Variables by which the libraries are set: how fast they are, and some of what they compute.
+SETTINGS = re.compile(
+    r"(OMP|OPENBLAS|MKL|KMP|GOMP|XLA|JAX|TORCH|CUDA|NVIDIA|CUPY|MALLOC|ONEDNN|DNNL|ATEN)_\w+|LD_PRELOAD"
+)
 
 
 def restart_with_one_thread_per_library() -> None:
@@ -95,7 +98,12 @@ def environment(learning: dict[str, Backend]) -> dict[str, str]:
     for name, backend in learning.items():
         versions = ", ".join(f"{k} {v}" for k, v in backend.versions().items())
         found[f"backend {name}"] = f"{versions}; {backend.dtype}, {backend.precision}, {backend.kernels.name} kernels"
-    return found | {name: os.environ[name] for name in (*THREADS, *OTHERS) if name in os.environ}
+    return found | settings()
+
+
+def settings() -> dict[str, str]:
+    """The variables of the environment by which the libraries are set, {name: value}."""
+    return {name: value for name, value in sorted(os.environ.items()) if SETTINGS.fullmatch(name)}
 
 
 def cores() -> int:

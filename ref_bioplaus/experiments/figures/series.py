@@ -15,6 +15,7 @@ from .. import papers
 from ..runs import logs, segments
 from ..runs.logs import stored
 from ..spec.building import find_row
+from ..spec.differences import free_of
 from ..spec.experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict
 
 SHOWN_FIRST = ("model", "dataset")  # in a label, where any two groups differ in them
@@ -64,9 +65,7 @@ def read(out: Path) -> Run:
 
 def identity(experiment: Experiment, without: Sequence[str] = ()) -> dict[str, Any]:
     """{dotted path: value} of what is learned and on which backend, but for the seed and the paths in `without`."""
-    free = {"seed", *NOT_LEARNING} - {"backend"}
-    if "start_share" in experiment.modifications.get("fixed-signs", {}):
-        free.remove("epochs")  # signs are fixed after a share of them
+    free = free_of(experiment, {"seed", *NOT_LEARNING} - {"backend"})
     found = dict(papers.flat(as_dict(experiment)))
     return {name: v for name, v in found.items() if name.partition(".")[0] not in free and name not in without}
 

@@ -32,12 +32,12 @@ import numpy as np
 from ...machine import files
 from ...machine.files import write_whole
 from ...showing.words import unknown
-from .. import papers
 from ..runs import logs
 from ..runs.logs import FAILURE, segments
 from ..runs.segments import changes_told, told
 from ..spec import phases
 from ..spec.checking import checked
+from ..spec.differences import differences
 from ..spec.experiment import (
     NOT_LEARNING,
     Experiment,
@@ -192,16 +192,15 @@ class Search:
         if not exists(path) or not any(self.out.glob("trial-*")):
             return
         try:
-            there = dict(papers.flat(dict(json.loads(files.content(path)))))
+            there = dict(json.loads(files.content(path)))
+            different = list(differences(there, self.searched()))
         except (ValueError, TypeError) as error:
             raise ExperimentError(f"The file {path} is damaged: name another folder with --out.") from error
-        here = dict(papers.flat(self.searched()))
-        for name in sorted(here.keys() | there.keys()):
-            if there.get(name) != here.get(name):
-                raise ExperimentError(
-                    f"The search in {self.out} has {name} = {there.get(name)!r}, not {here.get(name)!r}: "
-                    "leave it as it is, or name another folder."
-                )
+        for name, theirs, mine in different:
+            raise ExperimentError(
+                f"The search in {self.out} has {name} = {theirs!r}, not {mine!r}: leave it as it is, or name another "
+                "folder."
+            )
 
     def write_folder(self) -> None:
         """Write down what is searched. Raises ExperimentError where the folder cannot be written to."""

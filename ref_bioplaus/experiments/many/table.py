@@ -30,6 +30,7 @@ from ..runs.logs import FAILURE, records, stored
 from ..runs.seeds import Spread, spread
 from ..spec import phases
 from ..spec.checking import checked
+from ..spec.differences import differences, free_of
 from ..spec.experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict, from_dict, overridden
 from ..spec.phases import Phases
 from .jobs import Job, check_backends
@@ -315,15 +316,10 @@ def other_images(out: Path, mine: Experiment) -> list[str]:
 
 def departures(mine: Experiment, theirs: Experiment) -> list[str]:
     """In what an experiment learns otherwise than the paper's."""
-    here, there = (dict(papers.flat(as_dict(e))) for e in (mine, theirs))
-    own = set(OWN)
-    if "start_share" in mine.modifications.get("fixed-signs", {}):
-        own.remove("epochs")  # signs are fixed after a share of them
-    names = sorted(name for name in here.keys() | there.keys() if name.partition(".")[0] not in own)
     return [
-        f"{name} is {here.get(name, 'not given')}, the paper's experiment has {there.get(name, 'none')}"
-        for name in names
-        if here.get(name) != there.get(name)
+        f"{name} is {'not given' if here is None else here}, the paper's experiment has "
+        f"{'none' if there is None else there}"
+        for name, here, there in differences(as_dict(mine), as_dict(theirs), free_of(mine, OWN))
     ]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from ...machine import files, locking, memory
 from ...machine.files import TEMPORARY, NotOrdinary
 from ..data.contract import Data
-from ..spec.differences import differences, same, understood
+from ..spec.differences import differences, same, takes_a_share, understood
 from ..spec.experiment import (
     ADJUSTABLE,
     NOT_LEARNING,
@@ -98,8 +98,7 @@ def check_same(experiment: Experiment, stored: Experiment, out: Path, adjusting:
             raise ExperimentError(
                 f"The run in {out} has {name} = {b!r}, not {a!r}: leave it as it is, or start in another folder."
             )
-    shared = any("start_share" in options for options in stored.modifications.values())
-    if shared and experiment.epochs != stored.epochs:
+    if takes_a_share(stored) and experiment.epochs != stored.epochs:
         raise ExperimentError(
             f"The run in {out} fixes signs after a share of its {stored.epochs} epochs, so it cannot become one of "
             f"{experiment.epochs}: leave epochs as it is, or start in another folder."
