@@ -27,7 +27,18 @@ from ..training.reporter import Reporter
 
 BackendName = Annotated[str | None, typer.Option(help='The array library, as in `list backends`, or "module:object".')]
 DeviceName = Annotated[str | None, typer.Option(help='"cpu", "cuda", "cuda:1". Default: the library\'s usual one.')]
-DataFolder = Annotated[Path | None, typer.Option(help="A folder with the images, in the layout of Hugging Face's hub.")]
+DataFolder = Annotated[
+    Path | None,
+    typer.Option(
+        help="A folder with the images, in the layout of Hugging Face's hub, or of arrays x_train.npy, y_train.npy, "
+        "x_test.npy and y_test.npy, or one .npz of these."
+    ),
+]
+Config = Annotated[str | None, typer.Option(help="A configuration of the dataset, where it has several.")]
+ImageColumn = Annotated[str | None, typer.Option(help="The dataset's column of images, where it has several.")]
+LabelColumn = Annotated[str | None, typer.Option(help="The dataset's column of class labels, or of real numbers.")]
+TrainSplit = Annotated[str | None, typer.Option(help='The dataset\'s training split, where it is not "train".')]
+TestSplit = Annotated[str | None, typer.Option(help='The dataset\'s test split. Default: "test", or "validation".')]
 CheckpointName = Annotated[
     str | None,
     typer.Option(
@@ -69,7 +80,11 @@ def train(
         typer.Option(help='An id of Hugging Face\'s hub, or "embedded". Default: what the model is made for.'),
     ] = None,
     data: DataFolder = None,
-    config: Annotated[str | None, typer.Option(help="A configuration of the dataset, where it has several.")] = None,
+    config: Config = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    train_split: TrainSplit = None,
+    test_split: TestSplit = None,
     backend: BackendName = None,
     device: DeviceName = None,
     dtype: Annotated[str | None, typer.Option(help='"float32", "float64" or "bfloat16".')] = None,
@@ -93,12 +108,17 @@ def train(
         "kernels": kernels, "batch": batch, "epochs": epochs, "steps": steps, "seed": seed, "held_out": held_out,
         "augmentation": augmentation, "skip_unreadable": skip_unreadable,
     }  # fmt: skip
+    layout = given(
+        {"image_column": image_column, "label_column": label_column, "train_split": train_split,
+         "test_split": test_split}
+    )  # fmt: skip
 
     def work(reporter):
         from dataclasses import replace
 
         chosen = Experiment() if experiment is None else read(experiment)
-        chosen = overridden(replace(chosen, **given(named)), setting or ())
+        chosen = replace(chosen, **given(named), layout=dict(chosen.layout) | layout)
+        chosen = overridden(chosen, setting or ())
         if experiment is None and algorithm is None and chosen.algorithm == Experiment().algorithm:
             reporter.note("No --algorithm is named, so this is backpropagation: see `ref-bioplaus list algorithms`.")
         return starting.train(chosen, out, resume=resume, reporter=reporter, tensorboard=tensorboard)

@@ -40,6 +40,12 @@ class DataError(RuntimeError):
     """Images that cannot be had as asked for; the message is a sentence that says what to do."""
 
 
+class Varied(DataError):
+    """Images whose sizes vary, which are not made equal; `size`: the least height and width."""
+
+    size = (0, 0)
+
+
 class Unreadable(DataError):
     """An image that cannot be decoded."""
 
@@ -137,6 +143,16 @@ def gather(
     if border and words is not None:
         pixel = np.where((y >= 0) & (y < height) & (x >= 0) & (x < width), pixel, zero)
     return pixel.astype(np.int32)
+
+
+def of_arrays(augmentation: Augmentation, images: np.ndarray, words: np.ndarray | None) -> np.ndarray:
+    """Images (N, height, width, channels), cropped and mirrored on the host as `gather` says."""
+    count, height, width, channels = images.shape
+    if not count or (augmentation.size is None and (words is None or augmentation.name == "none")):
+        return images
+    index = gather(augmentation, (height, width), np.arange(count), words, count * height * width)
+    flat = np.concatenate([images.reshape(-1, channels), np.zeros((1, channels), images.dtype)])
+    return flat[index]
 
 
 def flipped(words: np.ndarray) -> np.ndarray:

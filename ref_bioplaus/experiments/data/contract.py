@@ -23,18 +23,20 @@ class Split(Protocol):
 class Data(Protocol):
     """What `train` needs of a dataset; `experiments.data.loading.load` returns one.
 
-    Where it has them, a run records `mean` and `deviation` (per channel, of what the images are normalised by),
-    `fingerprint` (what tells the training images from others) and what `digest()` returns (see hashing.py).
+    Where `classes` is empty, targets are real-valued, `outputs` of them, or without that the inputs. Where it has them,
+    a run records `scale` (of what, see images.py), `mean` and `deviation` (per channel, of what the images are
+    normalised by), `fingerprint` (what tells the training images from others) and what `digest()` returns (see
+    hashing.py).
     """
 
     @property
     def in_shape(self) -> tuple[int, ...]:
-        """(height, width, channels)"""
+        """(height, width, channels), or (units,) of vectors."""
         ...
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Their names."""
+        """Their names; none where no classes are learned."""
         ...
 
     @property

@@ -5,6 +5,7 @@ decoded here, from their bytes, so that a damaged one can be named.
 """
 
 import re
+from collections.abc import Mapping
 from os.path import isdir  # False, too, where a name is too long for a file system
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -20,6 +21,8 @@ from .labels import any_label, check_labels, is_text, labels_of, words_of
 TESTS = ("test", "validation", "val", "valid", "dev")  # the first one that has labels is the test split
 IMAGES = ("image", "img")  # column names, preferred over others of the same type
 LABELS = ("label", "labels", "fine_label")
+KINDS = "u?int|(large_)?string"  # dtypes of labels
+LAYOUT = ("image_column", "label_column", "train_split", "test_split")  # what may be said of a dataset's tables
 GREY = ("1", "L", "LA")
 NOT_EIGHT_BITS = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 ORIENTATION = 0x0112  # the EXIF tag
@@ -119,26 +122,44 @@ class Found(NamedTuple):
     named: bool  # whether the dataset itself names its classes
 
 
-def find(name: str, path: str | Path | None = None, config: str | None = None) -> Found:
-    """The splits of a dataset, by the hub's id or in a folder; config: one of its configurations, where it has several.
+def find(
+    name: str, path: str | Path | None = None, config: str | None = None, layout: Mapping[str, str] | None = None
+) -> Found:
+    """The splits of a dataset, by the hub's id or in a folder; config: one of its configurations, where it has several;
+    layout: see LAYOUT.
 
     Labels are numbers, or words: the classes are then the words of the training images, in order. A split for measuring
     none of whose images has a label is passed over. Raises DataError, one sentence.
     """
     splits = opened(name, None if path is None else Path(path), config)
-    origin = name if path is None else str(path)
-    roots = inside.roots_of(folder_of(name, path))
-    if "train" not in splits:
-        raise DataError(f'{origin} has no split "train", only {", ".join(splits)}: rename one in its README.')
-    column, label, classes = columns(splits["train"], origin)
-    if is_text(splits["train"], label):
-        classes = words_of(splits["train"], label, origin)
-    labels = labels_of(splits["train"], label, origin, "train", classes)
+    return found(splits, name if path is None else str(path), inside.roots_of(folder_of(name, path)), layout or {})
+
+
+def found(splits: Any, origin: str, roots: tuple[str, ...], layout: Mapping[str, str] | None = None) -> Found:
+    """The training and test images of tables by split. roots: folders in which files of theirs may lie.
+
+    A column of real numbers is taken for targets only where `layout` names it: such labels are floats (n, 1), and there
+    are no classes. Raises DataError.
+    """
+    layout = layout or {}
+    train, tests = layout.get("train_split", "train"), [layout["test_split"]] if "test_split" in layout else []
+    for name, option in ((train, "--train-split"), *((name, "--test-split") for name in tests)):
+        if name not in splits:
+            raise DataError(
+                f'{origin} has no split "{name}", only {", ".join(splits)}: choose one with {option}, or rename one in '
+                "its README."
+            )
+    column, label, classes = columns(splits[train], origin, layout)
+    if is_text(splits[train], label):
+        classes = words_of(splits[train], label, origin)
+    labels = labels_of(splits[train], label, origin, train, classes)
     named = bool(classes)
-    classes = classes or tuple(map(str, range(int(labels.max(initial=0)) + 1)))
-    check_labels(labels, classes, origin, "train")
-    source = Source(encoded(splits["train"], column), column, origin, "train", roots)
-    for split in (name for name in TESTS if name in splits and len(splits[name])):
+    if labels.ndim == 1:
+        classes = classes or tuple(map(str, range(int(labels.max(initial=0)) + 1)))
+    check_labels(labels, classes, origin, train)
+    source = Source(encoded(splits[train], column), column, origin, train, roots)
+    usual = [name for name in TESTS if name in splits and name != train and len(splits[name])]
+    for split in tests or usual:
         if {column, label} <= set(splits[split].column_names) and any_label(splits[split], label):
             test_labels = labels_of(splits[split], label, origin, split, classes)
             if np.any(test_labels != -1):  # the hub's -1: not made public
@@ -187,27 +208,45 @@ def opened(name: str, path: Path | None, config: str | None) -> Any:
         raise DataError(which or sentence(error, name, path, refused)) from error
 
 
-def columns(table: Any, origin: str) -> tuple[str, str, tuple[str, ...]]:
+def columns(table: Any, origin: str, layout: Mapping[str, str]) -> tuple[str, str, tuple[str, ...]]:
     """The columns of images and of class labels, and the classes' names where they are given. Raises DataError."""
     import datasets
 
     features = table.features
+    for name, option in (
+        (layout.get("image_column"), "--image-column"),
+        (layout.get("label_column"), "--label-column"),
+    ):
+        if name is not None and name not in features:
+            raise DataError(f'{origin} has no column "{name}", only {", ".join(features)}: choose one with {option}.')
 
-    def first(kind, preferred):
+    def first(kind, preferred, what, option):
         names = [name for name, feature in features.items() if isinstance(feature, kind)]
-        return next((name for name in (*preferred, *names) if name in names), None)
+        usual = [name for name in preferred if name in names]
+        if not usual and len(names) > 1:
+            raise DataError(
+                f"{origin} has {len(names)} columns of {what}, {', '.join(names)}: choose one with {option}."
+            )
+        return next(iter(usual or names), None)
 
-    image = first(datasets.Image, IMAGES)
-    if image is None:
-        raise DataError(f"{origin} has no column of images, only {', '.join(features)}: choose a dataset of images.")
-    label = first(datasets.ClassLabel, LABELS)
-    if label is not None:
-        return image, label, tuple(features[label].names)
-    label = next((n for n in LABELS if re.match("u?int|(large_)?string", getattr(features.get(n), "dtype", ""))), None)
-    if label is None:
+    image = layout.get("image_column") or first(datasets.Image, IMAGES, "images", "--image-column")
+    if image is None or not isinstance(features[image], datasets.Image):
+        which = f'no images in its column "{image}"' if image else "no column of images"
         raise DataError(
-            f'{origin} has no class label for an image, only {", ".join(features)}: expected a column "label" of '
-            "numbers or words."
+            f"{origin} has {which}, only {', '.join(features)}: choose a dataset of images, or a column of them with "
+            "--image-column."
+        )
+    label = layout.get("label_column") or first(datasets.ClassLabel, LABELS, "class labels", "--label-column")
+    if label is not None and isinstance(features[label], datasets.ClassLabel):
+        return image, label, tuple(features[label].names)
+    asked = LABELS if label is None else (label,)
+    kinds = KINDS if label is None else KINDS + "|float|double"
+    label = next((n for n in asked if re.match(kinds, str(getattr(features.get(n), "dtype", "")))), None)
+    if label is None:
+        which = f'label for an image in its column "{asked[0]}"' if len(asked) == 1 else "class label for an image"
+        raise DataError(
+            f'{origin} has no {which}, only {", ".join(features)}: expected a column "label" of numbers or words, or '
+            "one that --label-column names."
         )
     return image, label, ()
 

@@ -1,4 +1,8 @@
-"""A dataset in hand: splits of images, and how they become batches, in memory or streaming (see loading.py)."""
+"""A dataset in hand: splits of images or vectors, and how they become batches.
+
+They are in memory, streaming (see loading.py), or in an array too large for that, of which a batch is taken when it is
+needed. Batches are the same, to the bit.
+"""
 
 import hashlib
 import math
@@ -22,6 +26,9 @@ from .hub import Source
 from .left_out import LeftOut
 from .streaming import Decoders
 
+SAMPLED = 1000  # images, evenly spread, that stand for all where all would take long
+PIXELS, VALUES = "pixels", "values"  # scales: of brightness in [0, 1], 255 of it in uint8; of numbers as they are
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
@@ -29,9 +36,10 @@ class Split:
 
     name: str
     rows: np.ndarray  # which images of the source, int64 (count,): a name for each, of which its augmentation is made
-    labels: np.ndarray  # int32 (count,)
-    pixels: np.ndarray | None = None  # uint8 (count, height, width, channels); None: they stream
+    labels: np.ndarray  # int32 (count,) of classes, or real-valued targets, floats (count, outputs): 0 for the inputs
+    pixels: np.ndarray | None = None  # uint8 or floats (count, height, width, channels); None: they are not in memory
     source: Source | None = None
+    apart: np.ndarray | None = None  # (n, height, width, channels): `rows` of it are the images, taken when needed
 
     @property
     def count(self) -> int:
@@ -41,6 +49,13 @@ class Split:
     def steps(self, batch: int) -> int:
         """Batches in an epoch; the last one may be smaller."""
         return -(-self.count // batch)
+
+    def host(self, positions: np.ndarray) -> np.ndarray:
+        """Images in an array on the host, (N, height, width, channels)."""
+        if self.apart is not None:
+            return numbers(np.asarray(self.apart[self.rows[positions]]))
+        assert self.pixels is not None
+        return self.pixels[positions]
 
 
 @dataclass(eq=False)
@@ -53,14 +68,15 @@ class Dataset:
     validation: Split | None
     test: Split | None
     classes: tuple[str, ...]
-    in_shape: tuple[int, int, int]  # of what the network gets, (height, width, channels)
+    in_shape: tuple[int, ...]  # of what the network gets, (height, width, channels), or (units,) of vectors
     augmentation: Augmentation
-    mean: np.ndarray  # per channel, of brightness in [0, 1]
+    mean: np.ndarray  # per channel, of brightness in [0, 1] or of values as they are, see `scale`
     deviation: np.ndarray
     resize_first: bool = False
     workers: int = 0
     left_out: LeftOut = field(default_factory=LeftOut, repr=False)  # images that cannot be read
     recognised: str | None = None  # the hub's dataset that these images are, by its id or as far as can be told
+    scale: str = PIXELS
     on_device: weakref.WeakKeyDictionary = field(default_factory=weakref.WeakKeyDictionary, repr=False)  # by backend
     decoders: Decoders | None = field(default=None, repr=False)
 
@@ -72,12 +88,34 @@ class Dataset:
     @property
     def streams(self) -> bool:
         """Whether images are decoded whenever they are needed."""
-        return self.train.pixels is None
+        return self.train.pixels is None and self.train.apart is None
+
+    @property
+    def targets(self) -> str:
+        """What is learned: "classes", real-valued "values", or the "inputs" themselves."""
+        if self.train.labels.ndim == 1:
+            return "classes"
+        return "values" if self.train.labels.shape[1] else "inputs"
+
+    @property
+    def outputs(self) -> int | None:
+        """How many real-valued targets a sample has; None where there are others."""
+        return self.train.labels.shape[1] if self.targets == "values" else None
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """`in_shape`, of vectors as images of one pixel."""
+        h, w, channels = self.in_shape if len(self.in_shape) == 3 else (1, 1, *self.in_shape)
+        return h, w, channels
 
     @property
     def fingerprint(self) -> str:
-        """What tells the training images from others: a digest of their labels in order."""
-        return hashlib.sha256(self.train.labels.astype("<i4").tobytes()).hexdigest()
+        """What tells the training images from others: a digest of their targets in order, or of inputs where these are
+        the targets."""
+        if self.targets == "inputs":
+            return hashlib.sha256(self.train.host(spread(self.train.count, SAMPLED)).tobytes()).hexdigest()
+        kind = "<i4" if self.targets == "classes" else "<f8"
+        return hashlib.sha256(self.train.labels.astype(kind).tobytes()).hexdigest()
 
     def digest(self) -> dict[str, Any]:
         """The hash of the files that the images are from, or of the arrays where they are from none."""
@@ -108,9 +146,9 @@ class Dataset:
         self, split: str, backend: Backend, batch: int, seed: int, epoch: int, start: int = 0, shuffle: bool = True,
         flatten: bool = False,
     ) -> Iterator[Batch]:  # fmt: skip
-        """The batches of one epoch from number `start` on: x (N, *in_shape), or (N, units) if flattened, and one-hot y
-        (N, classes), in the backend's dtype on its device. N is smaller by the images that are left out (left_out.py).
-        Training images, if they are shuffled, are augmented. Raises DataError.
+        """The batches of one epoch from number `start` on: x (N, *in_shape), or (N, units) if flattened, and y, one-hot
+        (N, classes) or (N, outputs), in the backend's dtype on its device. N is smaller by the images that are left out
+        (left_out.py). Training images, if they are shuffled, are augmented. Raises DataError.
         """
         if batch < 1 or start < 0:
             raise DataError(f"batch is {batch} and start is {start}, expected at least 1 and 0.")
@@ -118,6 +156,8 @@ class Dataset:
         order = self.order(split, seed, epoch, shuffle)
         draw = (seed, epoch) if shuffle and split == "train" else None
         parts = [order[i * batch : (i + 1) * batch] for i in range(start, chosen.steps(batch))]
+        if chosen.apart is not None:
+            return self.from_host(chosen, backend, parts, draw, flatten)
         if chosen.pixels is None:
             return self.streamed(chosen, backend, parts, draw, flatten)
         return self.in_memory(chosen, backend, parts, draw, flatten)
@@ -129,7 +169,7 @@ class Dataset:
         assert split.pixels is not None
         pixels, labels, normal = self.device_arrays(backend, split)
         shape = split.pixels.shape[1:3]
-        plain = shape == self.in_shape[:2] and (draw is None or self.augmentation.name == "none")
+        plain = shape == self.image_shape[:2] and (draw is None or self.augmentation.name == "none")
 
         images = pixels.on(backend, "rows" if plain else "flat")
         run = self.making(backend, "rows" if plain else "flat", flatten)
@@ -139,14 +179,24 @@ class Dataset:
             if not len(positions):
                 yield self.nothing(backend, flatten)
                 continue
-            on_device = backend.asarray(positions.astype(np.int32))
+            chosen = backend.asarray(positions.astype(np.int32))
             if plain:
-                yield run(images, labels, *normal, on_device)
+                yield run(images, labels, *normal, chosen)
                 continue
             words = None if draw is None else augmentations.image_words(self.augmentation, *draw, split.rows[positions])
             zero = split.count * shape[0] * shape[1]
             index = augmentations.gather(self.augmentation, shape, positions, words, zero)
-            yield run(images, labels, *normal, on_device, backend.asarray(index))
+            yield run(images, labels, *normal, chosen, backend.asarray(index))
+
+    def from_host(
+        self, split: Split, backend: Backend, parts: list[np.ndarray], draw: tuple[int, int] | None, flatten: bool
+    ) -> Iterator[Batch]:
+        """Batches of images that are taken from an array on the host, or on disk, as they are needed."""
+        normal, run = self.normal(backend), self.making(backend, "images", flatten)
+        for positions in parts:
+            words = None if draw is None else augmentations.image_words(self.augmentation, *draw, split.rows[positions])
+            images = augmentations.of_arrays(self.augmentation, split.host(positions), words)
+            yield run(on_device(backend, images), backend.asarray(split.labels[positions]), *normal)
 
     def device_arrays(self, backend: Backend, split: Split) -> tuple["Forms", Array, tuple[Array, Array]]:
         """A split's pixels and labels, and what normalises them, on the device: sent once."""
@@ -157,16 +207,17 @@ class Dataset:
         return kept[split.name]
 
     def normal(self, backend: Backend) -> tuple[Array, Array]:
-        """What is taken from uint8 pixels and what they are then multiplied by, (channels,), in float64 or float32."""
-        wide = "float64" if backend.dtype == "float64" else "float32"
-        centre, factor = 255 * self.mean, 1 / (255 * self.deviation)
+        """What is taken from pixels and what they are then multiplied by, (channels,), in float64 or float32."""
+        wide, unit = wide_of(backend), 255 if self.scale == PIXELS else 1
+        centre, factor = unit * self.mean, 1 / (unit * self.deviation)
         return backend.asarray(centre.astype(wide), wide), backend.asarray(factor.astype(wide), wide)
 
     def making(self, backend: Backend, form: str, flatten: bool) -> Callable[..., Batch]:
         """The function that makes a batch on the device, the same one at every call: of stored "rows" or "flat" pixels,
         or of "images" just sent there. Compiled, where the backend compiles; no sum follows a product, which it could
         then round but once."""
-        channels, classes, shape = self.in_shape[2], len(self.classes), (-1,) if flatten else self.in_shape
+        channels, shape = self.in_shape[-1], (math.prod(self.in_shape),) if flatten else self.in_shape
+        classes = len(self.classes) if self.targets == "classes" else None
 
         def finished(images, labels, centre, factor):
             xp = array_namespace(images)
@@ -174,7 +225,8 @@ class Dataset:
             count = labels.shape[0]
             x = xp.astype(xp.reshape(images, (count, -1, channels)), factor.dtype)
             x = xp.astype((x - centre) * factor, dtype, copy=False)
-            return Batch(xp.reshape(x, (count, *shape)), losses.one_hot(labels, classes, dtype))
+            y = xp.astype(labels, dtype) if classes is None else losses.one_hot(labels, classes, dtype)
+            return Batch(xp.reshape(x, (count, *shape)), y)
 
         def of_rows(pixels, labels, centre, factor, positions):
             xp = array_namespace(pixels)
@@ -206,7 +258,8 @@ class Dataset:
     def nothing(self, backend: Backend, flatten: bool) -> Batch:
         """A batch of no image."""
         shape = (math.prod(self.in_shape),) if flatten else self.in_shape
-        return Batch(*(backend.asarray(np.zeros((0, *of))) for of in (shape, (len(self.classes),))))
+        width = len(self.classes) if self.targets == "classes" else self.train.labels.shape[1]
+        return Batch(*(backend.asarray(np.zeros((0, *of))) for of in (shape, (width,))))
 
     def decoded(
         self, split: Split, parts: list[np.ndarray], draw: tuple[int, int] | None
@@ -215,10 +268,10 @@ class Dataset:
         positions, without those left out. Raises DataError."""
         if self.decoders is None:
             sources = {name: s.source for name in self.splits if (s := getattr(self, name)).source is not None}
-            self.decoders = Decoders(sources, self.in_shape, self.workers)
+            self.decoders = Decoders(sources, self.image_shape, self.workers)
             weakref.finalize(self, self.decoders.executor.shutdown, wait=False, cancel_futures=True)
         rows = [split.rows[positions] for positions in parts]
-        grey = self.in_shape[2] == 1
+        grey = self.in_shape[-1] == 1
         arguments = (self.augmentation, draw, grey, self.resize_first, self.in_shape, bool(self.left_out.most))
         for positions, (images, unreadable) in zip(
             parts, self.decoders.batches(split.name, rows, *arguments), strict=True
@@ -248,6 +301,28 @@ class Forms(dict):
             pixels = self.pixels
             if form == "flat":
                 channels = pixels.shape[3]
-                pixels = np.concatenate([pixels.reshape(-1, channels), np.zeros((1, channels), np.uint8)])
-            self[form] = backend.asarray(pixels)
+                pixels = np.concatenate([pixels.reshape(-1, channels), np.zeros((1, channels), pixels.dtype)])
+            self[form] = on_device(backend, pixels)
         return self[form]
+
+
+def numbers(images: np.ndarray) -> np.ndarray:
+    """Images as they are kept: uint8 as it is, other numbers as float32, or as float64 where that may lose some."""
+    if images.dtype == np.uint8:
+        return images
+    return images.astype(np.float32 if np.can_cast(images.dtype, np.float32) else np.float64, copy=False)
+
+
+def wide_of(backend: Backend) -> str:
+    """The dtype in which inputs are normalised: float64, or float32 for what is shorter."""
+    return "float64" if backend.dtype == "float64" else "float32"
+
+
+def on_device(backend: Backend, images: np.ndarray) -> Array:
+    """Images on a device: uint8 as it is, other numbers in the dtype in which they are normalised."""
+    return backend.asarray(images, None if images.dtype == np.uint8 else wide_of(backend))
+
+
+def spread(count: int, most: int) -> np.ndarray:
+    """At most so many of 0 to count - 1, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))

@@ -10,7 +10,7 @@ their names: augmentation.py.
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +22,9 @@ from ... import embedded
 from ...machine.environment import cores
 from . import augmentation as augmentations
 from . import hub
-from .augmentation import Augmentation, DataError
+from .augmentation import Augmentation, DataError, Varied
 from .hub import Found, Source
-from .images import Dataset, Split
+from .images import SAMPLED, Dataset, Split, spread
 from .left_out import LeftOut
 from .streaming import views
 
@@ -33,7 +33,6 @@ __all__ = ("DataError", "Dataset", "Split", "images_per_second", "load")
 EMBEDDED = "embedded"  # the name of the images inside this package
 IN_MEMORY = 1 << 30  # bytes: larger sets stream
 PROBED = 100  # images, evenly spread, whose size and colour are looked at before the rest is decoded
-SAMPLED = 1000  # images, evenly spread, that give a streamed set its mean and deviation, or tell whose images they are
 NEAR = 0.02  # between the mean and deviation of a folder's images and those of the dataset whose classes it has
 CHUNK = 500  # images that a thread decodes at a time
 
@@ -65,21 +64,36 @@ KNOWN = {
 def load(
     name: str, path: str | Path | None = None, held_out: int = 0, augmentation: str = "none",
     normalise: bool = True, stream: bool | None = None, workers: int | None = None,
-    config: str | None = None, skip_unreadable: int = 0,
+    config: str | None = None, skip_unreadable: int = 0, layout: Mapping[str, str] | None = None,
 ) -> Dataset:  # fmt: skip
     """A dataset of the hub, "embedded", or in place of these the one in the folder `path`.
 
     held_out: training images kept for validation, the last ones of a fixed permutation. normalise: to mean 0 and
     deviation 1 over the training images, per channel; False: brightness in [0, 1]. stream: None streams what is larger
     than 1 GiB, or is resized at random. workers: processes that decode a stream; None: one per core, 0: threads.
-    config: one of the dataset's configurations, where it has several. skip_unreadable: how many images may be left out
+    config: one of the dataset's configurations, where it has several. layout: which of its columns and splits are what,
+    see hub.LAYOUT. skip_unreadable: how many images may be left out
     that cannot be read. Raises DataError, one sentence.
     """
     plan = augmentations.parse(augmentation)
     if path is None and name == "embedded":
         return embedded_images(plan, held_out, normalise)
-    found = hub.find(name, path, config)
+    found = hub.find(name, path, config, layout)
     title = name if path is None else str(path)
+    known = name if path is None and name in KNOWN else None
+    return of_found(
+        found, title, held_out, augmentation, normalise, stream, workers, skip_unreadable, known, name in KNOWN
+    )
+
+
+def of_found(
+    found: Found, title: str, held_out: int = 0, augmentation: str = "none", normalise: bool = True,
+    stream: bool | None = None, workers: int | None = None, skip_unreadable: int = 0, known: str | None = None,
+    asked: bool = False,
+) -> Dataset:  # fmt: skip
+    """The dataset of encoded images and their labels. known: which of the hub's it is; asked: whether it is to be told
+    from its images though they are not normalised. Else as `load`."""
+    plan = augmentations.parse(augmentation)
     parts = {"train": found.train} if found.test is None else {"train": found.train, "test": found.test}
     left_out = LeftOut(skip_unreadable)
     probed = [image for source in parts.values() for image in left_out.images(source, spread(len(source), PROBED))]
@@ -89,10 +103,12 @@ def load(
     grey = all(image.mode == "L" for image in probed)
     resized = plan.kind in ("resize", "centre-crop")
     if not resized and plan.size is None and len(sizes) > 1:
-        raise DataError(
+        error = Varied(
             f"The images of {title} vary in size, from {min(sizes)} to {max(sizes)}: choose an augmentation that makes "
             "sizes equal, as centre-crop-224."
         )
+        error.size = min(h for h, _ in sizes), min(w for _, w in sizes)
+        raise error
     resize_first = len(sizes) > 1 or not augmentations.covers(plan, next(iter(sizes)))
     at_random = plan.kind == "random-resized-crop" or (plan.kind == "crop" and plan.size is not None and resize_first)
     out = plan.size or next(iter(sizes))
@@ -125,9 +141,9 @@ def load(
         found.classes, (*out, 1 if grey else 3), plan, np.zeros(1), np.ones(1), resize_first,
         cores() if workers is None else workers, left_out,
     )  # fmt: skip
-    if path is None and name in KNOWN:
-        data.recognised = name
-    elif normalise or name in KNOWN:
+    if known is not None:
+        data.recognised = known
+    elif normalise or asked:
         data.recognised = recognised(found, left_out)
     if normalise:
         data.mean, data.deviation = moments(data, data.recognised)
@@ -138,9 +154,11 @@ def load(
 
 def recognised(found: Found, left_out: LeftOut) -> str | None:
     """The hub's dataset whose classes' names a folder has and, as names may be mere numbers, whose brightness too."""
+    if not found.named:
+        return None
     described = (len(found.classes), found.classes[0], found.classes[-1])
     for id, known in KNOWN.items():
-        if found.named and known.classes == described:
+        if known.classes == described:
             if not known.measured:
                 return id
             images = left_out.images(found.train, spread(len(found.train), SAMPLED), grey=len(known.mean) == 1)
@@ -191,11 +209,6 @@ def held(count: int, held_out: int, name: str) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(order[: count - held_out]), np.sort(order[count - held_out :])
 
 
-def spread(count: int, most: int) -> np.ndarray:
-    """At most so many of 0 to count - 1, evenly spread."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
-
-
 def all_decoded(
     sources: dict[str, Source], plan: Augmentation, shape: tuple[int, int], grey: bool, left_out: LeftOut
 ) -> dict[str, np.ndarray]:
@@ -228,14 +241,14 @@ def all_decoded(
 
 def unit(data: Dataset) -> tuple[np.ndarray, np.ndarray]:
     """Mean 0 and deviation 1: brightness in [0, 1] as it is."""
-    return np.zeros(data.in_shape[2]), np.ones(data.in_shape[2])
+    return np.zeros(data.in_shape[-1]), np.ones(data.in_shape[-1])
 
 
 def moments(data: Dataset, name: str | None) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation per channel, (channels,): those known of the hub's dataset of that name; else those of its
     training images, as they come in a test, and of 1000 of them where they stream."""
     known = KNOWN.get(name or "")
-    if known and len(known.mean) == data.in_shape[2]:
+    if known and len(known.mean) == data.in_shape[-1]:
         return np.array(known.mean), np.array(known.deviation)
     parts: Iterator[np.ndarray]
     if data.train.pixels is not None:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from ...machine.files import content
 from ...showing.words import one_line
 from .. import papers
-from ..data import left_out, loading
+from ..data import left_out, own
 from ..data.loading import other_count
 from ..runs import checkpoints, logs, segments
 from ..runs.folder import check_checkpoint, check_same, check_unedited
@@ -228,15 +228,17 @@ def check_images(job: Job, before: Experiment, newest: Sequence[Path]) -> None:
             f"The run in {job.out} learned from the images of {before.data or before.dataset}, not of {now.data}: "
             "name the same data, or start in another folder."
         )
-    data = loading.load(
+    data = own.load(
         str(now.dataset),
         now.data,
+        None,
         now.held_out,
         now.augmentation,
         normalise=False,
+        config=now.config,
+        layout=now.layout,
         stream=True,
         workers=0,
-        config=now.config,
     )  # streamed, so that hardly an image is decoded
     check_checkpoint(checkpoints.Checkpoint(newest[0], header, {}), data, now, job.out, header["step"])
 

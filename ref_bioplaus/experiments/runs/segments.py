@@ -84,11 +84,17 @@ def segment(
 
 
 def shortened(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """An experiment's fields but for what stands in experiment.toml alone: the classes' names, which may be a thousand,
-    and where the folder of the images is, of which its own name is left."""
+    """An experiment's fields but for what stands in experiment.toml alone: the classes' names and, of vectors, mean and
+    deviation of each unit, which may be thousands, and where the folder of the images is, of which its own name is
+    left."""
     found = dict(fields)
     if "inputs" in found:
-        found["inputs"] = {name: value for name, value in found["inputs"].items() if name != "classes"}
+        inputs = found["inputs"].items()
+        found["inputs"] = {
+            name: value
+            for name, value in inputs
+            if name != "classes" and not (isinstance(value, list) and len(value) > SHORT)
+        }
     if "data" in found:
         found["data"] = Path(found["data"]).name
     return found

@@ -4,6 +4,7 @@ Whatever cannot be built is said in one sentence, an ExperimentError, that names
 """
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -100,9 +101,10 @@ SCHEDULES = {"piecewise": ("values",), "staircase": ("eta", "factor"), "warm-up"
 class Shape(NamedTuple):
     """What an experiment must know of its data."""
 
-    in_shape: tuple[int, ...]  # of an image, (height, width, channels)
-    classes: int
+    in_shape: tuple[int, ...]  # of an image, (height, width, channels), or of a vector
+    classes: int  # or how many numbers a target has
     steps: int  # batches in an epoch
+    targets: str = "classes"  # real-valued "values", or "inputs"
 
 
 class Built(NamedTuple):
@@ -113,7 +115,7 @@ class Built(NamedTuple):
     make: Callable[[Network], Algorithm]
     algorithm: Algorithm
     row: registry.Row
-    rebuilds: bool  # the targets are the inputs: an autoencoder
+    targets: str  # what is learned: "classes", real-valued "values", or the "inputs" themselves (an autoencoder)
 
     @property
     def flat(self) -> bool:
@@ -247,6 +249,24 @@ def rebuilds(model: str) -> bool:
     return "classes" not in parameters_of(MODELS[model])
 
 
+def targets_of(model: str, given: str) -> str:
+    """What a model learns from data with such targets: "classes", "values" or "inputs"."""
+    return "inputs" if rebuilds(model) else given
+
+
+def check_loss(experiment: Experiment, targets: str) -> None:
+    """Raise ExperimentError where a loss is not of such targets."""
+    if targets == "classes" or experiment.loss == "squared-error":
+        return
+    if targets == "values" and experiment.loss != "cross-entropy":
+        return
+    kind = f'of model "{experiment.model}" are its inputs' if targets == "inputs" else "here are real-valued"
+    whole = ", or give whole numbers, which are those of classes" if targets == "values" else ""
+    raise ExperimentError(
+        f'loss is "{experiment.loss}", but the targets {kind}, not classes: choose "squared-error"{whole}.'
+    )
+
+
 def build_network(experiment: Experiment, shape: Shape) -> Network:
     """The network for data of that shape. Raises ExperimentError."""
     constructor, options = MODELS[experiment.model], plain(experiment.model_options)
@@ -254,13 +274,20 @@ def build_network(experiment: Experiment, shape: Shape) -> Network:
     vector = len(options.get("in_shape", parameters["in_shape"])) == 1
     in_shape: tuple[int, ...] = shape.in_shape
     if vector:
-        in_shape = (in_shape[0] * in_shape[1] * in_shape[2],)
+        in_shape = (math.prod(in_shape),)
+    elif len(in_shape) == 1:
+        raise ExperimentError(
+            f'The model "{experiment.model}" takes images, but the samples are vectors of {in_shape[0]} numbers: give '
+            "them as (N, height, width, channels), or choose a model of vectors, as bartunov2018/mnist-fc."
+        )
     if tuple(options.pop("in_shape", in_shape)) != in_shape:
         asked = experiment.model_options["in_shape"]
         raise ExperimentError(f"model_options.in_shape is {asked}, but the images have {in_shape}: leave it out.")
     if not rebuilds(experiment.model) and options.setdefault("classes", shape.classes) != shape.classes:
-        asked = options["classes"]
-        raise ExperimentError(f"model_options.classes is {asked}, but the dataset has {shape.classes}: leave it out.")
+        asked, kind = options["classes"], {"classes": ""}.get(shape.targets, " outputs")
+        raise ExperimentError(
+            f"model_options.classes is {asked}, but the dataset has {shape.classes}{kind}: leave it out."
+        )
     try:
         return constructor(in_shape=in_shape, **options)
     except (ValueError, TypeError) as error:
@@ -275,6 +302,8 @@ def build(experiment: Experiment, backend: Backend, shape: Shape) -> Built:
     network = build_network(experiment, shape)
     network = network.with_kernels(backend.kernels).with_dtype(backend.dtype)
     outputs = network[network.L].out_shape[0] - experiment.model_options.get("auxiliary", 0)
+    targets = targets_of(experiment.model, shape.targets)
+    check_loss(experiment, targets)
     loss = registry.task_loss(row, LOSSES[str(experiment.loss)](), outputs)
     total = experiment.epochs * shape.steps
     whole()("the number of updates", min(total, experiment.steps or total))
@@ -291,7 +320,7 @@ def build(experiment: Experiment, backend: Backend, shape: Shape) -> Built:
         return row.build(network, loss, optimizer, inverse)
 
     try:
-        return Built(network, loss, make, make(network), row, rebuilds(experiment.model))
+        return Built(network, loss, make, make(network), row, targets)
     except ValueError as error:
         raise ExperimentError(f'The algorithm "{row.name}" cannot learn on "{experiment.model}": {error}.') from error
 

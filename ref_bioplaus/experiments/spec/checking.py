@@ -1,6 +1,7 @@
 """An experiment checked before anything starts, and whatever it leaves open filled in."""
 
 import difflib
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -11,15 +12,27 @@ from .building import (
     LOSSES,
     OPTIMIZERS,
     OPTIONS,
+    check_loss,
     find_row,
     make_optimizer,
     parameters_of,
-    rebuilds,
     resolve_options,
+    targets_of,
     wrapped_row,
 )
-from .experiment import INPUTS, METRICS, OWN, Experiment, ExperimentError, as_dict, check_type, from_dict, plain
-from .options import above_0, finite, flag, list_of, parsed, positive, text, whole
+from .experiment import (
+    INPUTS,
+    METRICS,
+    OWN,
+    Experiment,
+    ExperimentError,
+    Table,
+    as_dict,
+    check_type,
+    from_dict,
+    plain,
+)
+from .options import above_0, finite, flag, list_of, parsed, positive, text, whole, word
 
 DATASETS = {"mnist": "ylecun/mnist", "cifar": "uoft-cs/cifar10", "imagenet": "ILSVRC/imagenet-1k"}
 CIFAR_MODELS = ("he2016/resnet20",)
@@ -27,7 +40,7 @@ MNIST_MODELS = ("akrout2019/mlp", "bartunov2018/autoencoder")
 STEPS = 10**6  # in an epoch, as long as the data is not there: no two of a schedule's moments fall together
 IMAGES = {
     "shape": list_of(whole(1)), "classes": list_of(text), "mean": list_of(finite), "deviation": list_of(above_0),
-    "resized": flag,
+    "resized": flag, "scale": word({"pixels": "pixels", "values": "values"}), "outputs": whole(1),
 }  # fmt: skip
 FIELDS = {  # of an experiment, that are numbers
     **dict.fromkeys(("batch", "epochs", "steps", "evaluate_every"), whole(1)),
@@ -38,9 +51,10 @@ FIELDS = {  # of an experiment, that are numbers
 AUXILIARY = 512  # units of AO-SDTP's output on CIFAR (Bartunov et al. 2018, sec. 3.2); ours elsewhere
 
 
-def checked(experiment: Experiment) -> Experiment:
+def checked(experiment: Experiment, targets: str | None = None) -> Experiment:
     """The experiment with every default filled in and every name in its full form.
 
+    targets: of its data, "classes", "values" or "inputs", where they are known; else its own inputs may tell.
     Optimizers that are not named are ours: those of the demo. Raises ExperimentError, one sentence, for whatever is
     unknown, missing or out of range, as far as it can be known before the data is there; augmentation.DataError for the
     augmentation.
@@ -49,7 +63,7 @@ def checked(experiment: Experiment) -> Experiment:
     row = find_row(experiment.algorithm)
     if experiment.model not in MODELS:
         raise ExperimentError(unknown("model", experiment.model, MODELS))
-    experiment = replace(experiment, loss=loss_of(experiment))
+    experiment = replace(experiment, loss=loss_of(experiment, targets))
     model = f'model "{experiment.model}"'
     parsed(model, parameters_of(MODELS[experiment.model]), plain(experiment.model_options), OPTIONS)
     for name in experiment.metrics:
@@ -82,24 +96,31 @@ def checked(experiment: Experiment) -> Experiment:
     return full
 
 
-def loss_of(experiment: Experiment) -> str:
-    """The loss; where none is given, the one that the model's targets ask for. Raises ExperimentError."""
-    rebuilt = rebuilds(experiment.model)
-    usual = "squared-error" if rebuilt else "cross-entropy"
+def loss_of(experiment: Experiment, targets: str | None) -> str:
+    """The loss; where none is given, the one that the targets ask for. Raises ExperimentError."""
+    targets = targets_of(experiment.model, targets or told(experiment.inputs)[0])
+    usual = "cross-entropy" if targets == "classes" else "squared-error"
     loss = usual if experiment.loss is None else experiment.loss
     if loss not in LOSSES:
         raise ExperimentError(unknown("loss", loss, LOSSES))
-    if rebuilt and loss != "squared-error":
-        raise ExperimentError(
-            f'loss is "{loss}", but the targets of model "{experiment.model}" are its inputs, not classes: '
-            'choose "squared-error".'
-        )
+    check_loss(replace(experiment, loss=loss), targets)
     return loss
+
+
+def told(inputs: Table) -> tuple[str, int]:
+    """What the inputs of a run say that it learns, "classes", "values" or "inputs", and how many numbers each target
+    has; classes where they do not say."""
+    if "outputs" in inputs:
+        return "values", inputs["outputs"]
+    if "classes" in inputs and not inputs["classes"]:
+        return "inputs", math.prod(inputs.get("shape", ()))
+    return "classes", len(inputs.get("classes", ()))
 
 
 def check_dataset(experiment: Experiment) -> None:
     """Raise ExperimentError for a dataset that can be none of the hub's, where no folder stands in its place."""
     from ..data.augmentation import parse
+    from ..data.hub import LAYOUT
     from ..data.loading import KNOWN
 
     name, known = experiment.dataset, ("embedded", *KNOWN)
@@ -110,6 +131,7 @@ def check_dataset(experiment: Experiment) -> None:
             f'The dataset "{name}" is unknown: did you mean {", ".join(ends[c] for c in close) or ", ".join(known)}?'
         )
     parse(experiment.augmentation)
+    parsed("layout", LAYOUT, plain(experiment.layout), dict.fromkeys(LAYOUT, text))
 
 
 def check_inputs(experiment: Experiment) -> None:

@@ -39,13 +39,14 @@ class Experiment:
     dataset: str | None = None  # an id of the Hugging Face hub, or "embedded"; None: what the model is made for, or OWN
     data: str | None = None  # a folder in the hub's layout
     config: str | None = None  # of the dataset's configurations, where it has several
+    layout: Table = field(default_factory=dict)  # {image_column, label_column, train_split, test_split} of its tables
     augmentation: str = "none"
     normalise: bool = True  # pixels to mean 0 and deviation 1 per channel over the training images; false: 0 to 1
     inputs: Table = field(default_factory=dict)  # {shape, classes, mean, ...}: what the network gets, see INPUTS
     held_out: int = 0  # training images kept for validation
     skip_unreadable: int = 0  # images that may be left out as they cannot be read; see left_out.py
     test: bool = True  # whether the test images are measured
-    loss: str | None = None  # None: cross-entropy, or squared-error where the targets are the inputs
+    loss: str | None = None  # None: cross-entropy, or squared-error where no classes are learned
     optimizer: Table = field(default_factory=dict)  # {name, eta, ...}, by_layer: {layer number or "last": {eta, ...}}
     inverse_optimizer: Table = field(default_factory=dict)  # of target propagation
     modifications: Table = field(default_factory=dict)  # {name: options}, innermost first, behind the algorithm's own
@@ -70,8 +71,9 @@ OWN = "own"  # the dataset of images that are given, in a folder or as arrays, w
 # The images that a run learned from, for whoever predicts with what it learned: (height, width, channels), the classes'
 # names, per channel what brightness in [0, 1] is reduced and then divided by, and whether images varied in size and
 # were resized before they were cropped. A run fills them in from its data, but for images that do not tell; those that
-# are given are used.
-INPUTS = ("shape", "classes", "mean", "deviation", "resized")
+# are given are used. Only of what are no images of 8 bits: the scale "values", of numbers that are as they are; only of
+# real-valued targets: outputs, how many. No classes and no outputs: the targets are the inputs.
+INPUTS = ("shape", "classes", "mean", "deviation", "resized", "scale", "outputs")
 NOT_LEARNING = (
     "backend",
     "device",
@@ -185,7 +187,7 @@ FIELD_TYPES: dict[str, tuple[type, ...]] = (
     | dict.fromkeys(("dataset", "data", "config", "device", "loss"), (str, type(None)))
     | dict.fromkeys(("held_out", "skip_unreadable", "batch", "epochs", "seed", "evaluate_every"), (int,))
     | dict.fromkeys(("algorithm_options", "model_options", "modifications"), (dict,))
-    | dict.fromkeys(("optimizer", "inverse_optimizer", "inputs"), (dict,))
+    | dict.fromkeys(("optimizer", "inverse_optimizer", "inputs", "layout"), (dict,))
     | dict.fromkeys(("test", "normalise"), (bool,))
     | {"steps": (int, type(None)), "checkpoint_every": (float,), "metrics": (list, tuple), "code": (dict, type(None))}
 )

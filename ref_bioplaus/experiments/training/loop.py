@@ -263,7 +263,7 @@ class Training:
         at = self.at
         record: dict[str, Any] = {"step": at.step, "epoch": at.epoch}
         record["train_loss"] = at.losses / at.samples if at.samples else None
-        if not self.built.rebuilds:
+        if self.built.targets == "classes":
             record["train_error"] = 100.0 * at.wrong / at.samples if at.samples else None
         for split in measured_splits(self.experiment, self.data):
             batches = ordered(self.data, split, self.backend, self.experiment, self.built)
@@ -312,7 +312,7 @@ class Training:
     def best_by(self) -> str:
         """The record's number by which the best checkpoint is chosen."""
         split = "validation" if self.experiment.held_out else "train"
-        return f"{split}_loss" if self.built.rebuilds else f"{split}_error"
+        return f"{split}_error" if self.built.targets == "classes" else f"{split}_loss"
 
     def keep_best(self, record: dict[str, Any]) -> None:
         """A best checkpoint by the validation images, or by the training batches where none are held out.

@@ -35,7 +35,7 @@ def counting(step: Step, built: Built) -> Step:
         state, info = step(state, batch)
         if info.loss is None:
             return state, Info()
-        return state, Info(loss=info.loss, output=None if built.rebuilds else rank(info.output, batch.y))
+        return state, Info(loss=info.loss, output=rank(info.output, batch.y) if built.targets == "classes" else None)
 
     return run
 
@@ -46,7 +46,7 @@ def measuring(built: Built):
     def run(params, stats, x, y):
         trace, _ = forward(built.network, params, stats, x, train=False)
         u = trace.h[-1]
-        return built.loss.value(u, y), None if built.rebuilds else rank(built.loss.output(u), y)
+        return built.loss.value(u, y), rank(built.loss.output(u), y) if built.targets == "classes" else None
 
     return run
 
@@ -73,5 +73,10 @@ def measured(backend: Backend, measure, state: State, batches: Iterable[Batch]) 
 
 
 def with_targets(batch: Batch, built: Built) -> Batch:
-    """The batch; for an autoencoder, with its inputs as its targets."""
-    return Batch(batch.x, batch.x) if built.rebuilds else batch
+    """The batch; where the targets are the inputs, with these, as vectors where the output is one."""
+    if built.targets != "inputs":
+        return batch
+    x, vectors = batch.x, len(built.network[built.network.L].out_shape) == 1
+    if vectors and x.ndim > 2:
+        return Batch(x, array_namespace(x).reshape(x, (x.shape[0], math.prod(x.shape[1:]))))
+    return Batch(x, x)

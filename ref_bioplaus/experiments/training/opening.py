@@ -11,8 +11,10 @@ from ...backends import Backend, NoNativeKernels
 from ...machine import environment
 from ...types import Batch
 from ..data.contract import Data
+from ..data.images import PIXELS
 from ..runs.checkpoints import Checkpoint
 from ..spec.building import Built, Shape, build
+from ..spec.checking import told
 from ..spec.experiment import OWN, Experiment, ExperimentError, as_dict, named_code, plain
 from . import measuring
 from .reporter import Reporter
@@ -31,14 +33,16 @@ class Opened(NamedTuple):
 
 
 def opened(
-    experiment: Experiment, data: Data | None, reporter: Reporter, run: str, checkpoint: Checkpoint | None = None
+    experiment: Experiment, data: Any, reporter: Reporter, run: str, checkpoint: Checkpoint | None = None
 ) -> Opened:
-    """Get backend and images, and build. data: instead of the experiment's own. run: what a sentence on inputs that do
-    not fit begins with. checkpoint: what is gone on from. Raises what `train` raises before it runs."""
+    """Get backend and images, and build. data: instead of the experiment's own, as own.py takes it. run: what a
+    sentence on inputs that do not fit begins with. checkpoint: what is gone on from. Raises what `train` raises before
+    it runs."""
     backend = get_backend(experiment, reporter)
     experiment = identified(experiment, checkpoint, reporter)
-    data = data or load_data(experiment, reporter)
+    data = load_data(experiment, reporter) if data is None else normalised(experiment, data)
     experiment = settled(experiment, data, run)
+    check_sigmoids(experiment, data)
     shape = shape_of(data, experiment)
     return Opened(experiment, backend, data, shape, build(experiment, backend, shape))
 
@@ -97,19 +101,33 @@ def load_data(experiment: Experiment, reporter: Reporter) -> Data:
             "The run learns from images of your own, which were given as arrays: give them again (images=), or name "
             "the folder that holds them with --data."
         )
+    found = normalised(experiment)
+    other = loading.other_count(str(experiment.dataset), found.train.count + experiment.held_out)
+    if other:
+        reporter.note(f"{experiment.data or experiment.dataset} has {other}.")
+    return found
+
+
+def normalised(experiment: Experiment, value: Any = None) -> Data:
+    """What an experiment learns from, normalised as its inputs say. value: data of one's own, instead of its dataset.
+
+    What has the contract of a Data is as it is. Raises DataError and ExperimentError.
+    """
+    from ..data import own
+
+    value = own.given(value)
+    if value is not None and not isinstance(value, own.Given):
+        return value
     mean, deviation = (np.array(experiment.inputs.get(name, ()), np.float64) for name in ("mean", "deviation"))
     as_they_are = not np.any(mean) and np.all(deviation == 1)
-    found = loading.load(
-        str(experiment.dataset), experiment.data, held_out=experiment.held_out, augmentation=experiment.augmentation,
-        normalise=experiment.normalise and bool(as_they_are), config=experiment.config,
-        skip_unreadable=experiment.skip_unreadable,
+    found = own.load(
+        str(experiment.dataset), experiment.data, value, held_out=experiment.held_out,
+        augmentation=experiment.augmentation, normalise=experiment.normalise and bool(as_they_are),
+        config=experiment.config, skip_unreadable=experiment.skip_unreadable, layout=experiment.layout,
     )  # fmt: skip
     if len(mean) and not as_they_are:
         check_channels(mean, found)
         found.mean, found.deviation = mean, deviation
-    other = loading.other_count(str(experiment.dataset), found.train.count + experiment.held_out)
-    if other:
-        reporter.note(f"{experiment.data or experiment.dataset} has {other}.")
     return found
 
 
@@ -121,12 +139,32 @@ def check_channels(mean: np.ndarray, data: Any) -> None:
         )
 
 
+def check_sigmoids(experiment: Experiment, data: Any) -> None:
+    """Raise ExperimentError where real-valued targets are none that a sigmoid can reach."""
+    targets = getattr(data.train, "labels", None) if getattr(data, "outputs", None) else None
+    if experiment.loss != "sigmoid-cross-entropy" or targets is None:
+        return
+    low, high = float(np.min(targets)), float(np.max(targets))
+    if low < 0 or high > 1:
+        raise ExperimentError(
+            f'loss "sigmoid-cross-entropy" needs targets in [0, 1], but those here reach from {low:.4g} to {high:.4g}: '
+            'choose "squared-error", or scale them.'
+        )
+
+
 def settled(experiment: Experiment, data: Data, run: str) -> Experiment:
     """The experiment with its inputs filled in from its data. run: what a sentence begins with.
 
     Raises ExperimentError where the experiment has others already, which were learned from.
     """
     given, here = plain(experiment.inputs), inputs_of(data)
+    if "shape" in given:  # those of a run: what it does not say is as usual
+        usual = {"scale": PIXELS, "outputs": None}
+        for name in [name for name in usual if given.get(name, usual[name]) != here.get(name, usual[name])]:
+            raise ExperimentError(
+                f"{run} has inputs.{name} = {given.get(name, usual[name])}, but the data here has "
+                f"{here.get(name, usual[name])}: name the same data, or start in another folder."
+            )
     numbers = [str(i) for i in range(len(here["classes"]))]
     for name, value in here.items():
         before = given.setdefault(name, value)
@@ -139,9 +177,10 @@ def settled(experiment: Experiment, data: Data, run: str) -> Experiment:
     return replace(experiment, inputs=given)
 
 
-def few(values: list) -> str:
+def few(values: Any) -> str:
     """A list for a sentence: its ends, where it is long."""
-    return str(values) if len(values) <= SHOWN else f"{len(values)} from {values[0]!r} to {values[-1]!r}"
+    long = isinstance(values, list) and len(values) > SHOWN
+    return f"{len(values)} from {values[0]!r} to {values[-1]!r}" if long else str(values)
 
 
 def inputs_of(data: Data) -> dict[str, Any]:
@@ -152,6 +191,8 @@ def inputs_of(data: Data) -> dict[str, Any]:
     plan = getattr(data, "augmentation", None)
     if getattr(data, "resize_first", False) and plan is not None and plan.kind == "crop" and plan.size is not None:
         found["resized"] = True
+    more = {"scale": getattr(data, "scale", PIXELS), "outputs": getattr(data, "outputs", None)}
+    found |= {name: value for name, value in more.items() if value not in (None, PIXELS)}
     mean, deviation = getattr(data, "mean", None), getattr(data, "deviation", None)
     if mean is None or deviation is None:
         return found
@@ -160,9 +201,8 @@ def inputs_of(data: Data) -> dict[str, Any]:
 
 def shape_of(data: Data, experiment: Experiment) -> Shape:
     """What the experiment must know of its data."""
-    classes = data.classes
-    count = classes if isinstance(classes, int) else len(classes)
-    return Shape(tuple(data.in_shape), count, data.train.steps(experiment.batch))
+    targets, count = told(inputs_of(data))
+    return Shape(tuple(data.in_shape), count, data.train.steps(experiment.batch), targets)
 
 
 def measured_splits(experiment: Experiment, data: Data) -> tuple[str, ...]:

@@ -16,14 +16,15 @@ from os.path import isdir
 from pathlib import Path
 from typing import Any
 
+from ..data import own
 from ..data.contract import Data
 from ..runs import checkpoints, headers
 from ..runs.folder import alone, check_empty, check_same, check_unedited
-from ..spec.checking import checked
+from ..spec.checking import checked, told
 from ..spec.experiment import OWN, Experiment, ExperimentError, as_dict, changed, from_dict, overridden, plain
 from .loaded import Loaded, Prediction, load
 from .loop import NotFinite, Run, Training
-from .opening import few, opened
+from .opening import few, inputs_of, opened
 from .reporter import Reporter
 
 __all__ = ("Data", "Loaded", "NotFinite", "Prediction", "Reporter", "Run", "evaluate", "load", "resume", "train")
@@ -34,7 +35,7 @@ def train(
     out: str | Path,
     callback: Callable[[dict[str, Any]], Any] | None = None,
     resume: bool = False,
-    images: Data | None = None,
+    images: Any = None,
     reporter: Reporter | None = None,
     tensorboard: bool = False,
 ) -> Run:
@@ -42,16 +43,20 @@ def train(
 
     callback: called with each record; where it returns True the run stops, with a checkpoint to go on from. resume:
     continue what the folder holds, where it holds anything; start, where a run in it was killed before its first
-    checkpoint. images: some of your own, instead of the experiment's dataset. Raises ExperimentError (Busy where
-    another process runs it), BackendError, DataError and CheckpointError, each one sentence, before anything runs where
-    it can be known, and NotFinite.
+    checkpoint. images: data of your own, instead of the experiment's dataset: arrays (x, y), splits of them, a
+    datasets.Dataset, a function that gives one of these (own.py), or a Data. Raises ExperimentError (Busy where another
+    process runs it), BackendError, DataError and CheckpointError, each one sentence, before anything runs where it can
+    be known, and NotFinite.
     """
-    given, out = given_fields(experiment), Path(out)
+    given, out, targets = given_fields(experiment), Path(out), None
+    images = own.given(images, experiment.data if images is None else None)
+    if images is not None:
+        targets = images.targets if isinstance(images, own.Given) else told(inputs_of(images))[0]
     if images is not None and experiment.dataset is None:
         name = getattr(images, "name", None)
         loaded = name is not None and name == getattr(images, "recognised", None)
         experiment = replace(experiment, dataset=name if loaded else OWN)
-    experiment = checked(experiment)
+    experiment = checked(experiment, targets)
     with alone(out):
         if resume and checkpoints.found(out):
             checkpoint = headers.latest(out)
@@ -68,7 +73,7 @@ def resume(
     out: str | Path,
     checkpoint: str | None = None,
     callback: Callable[[dict[str, Any]], Any] | None = None,
-    images: Data | None = None,
+    images: Any = None,
     reporter: Reporter | None = None,
     tensorboard: bool = False,
     despite_lost_log: bool = False,
@@ -101,7 +106,7 @@ def resume(
 
 
 def begun(
-    experiment: Experiment, out: Path, checkpoint: checkpoints.Checkpoint | None, images: Data | None,
+    experiment: Experiment, out: Path, checkpoint: checkpoints.Checkpoint | None, images: Any,
     reporter: Reporter | None, *more: Any,
 ) -> Training:  # fmt: skip
     """A run that is ready to learn, from a checkpoint where there is one."""
@@ -127,9 +132,7 @@ def learned_inputs(experiment: Experiment, checkpoint: checkpoints.Checkpoint) -
     return replace(experiment, inputs=plain(experiment.inputs) | stored)
 
 
-def evaluate(
-    out: str | Path, checkpoint: str | None = None, images: Data | None = None, **changes: Any
-) -> dict[str, Any]:
+def evaluate(out: str | Path, checkpoint: str | None = None, images: Any = None, **changes: Any) -> dict[str, Any]:
     """The loss and errors of a folder's newest checkpoint, or another ("best"), on every split.
 
     Images are normalised as those that the run learned from. Raises as `train` does.
