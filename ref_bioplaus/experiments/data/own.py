@@ -55,6 +55,10 @@ def given(value: Any, place: str | None = None) -> Any:
     if any(is_table(one) for one in splits.values()):
         if not all(is_table(one) for one in splits.values()):
             raise DataError(f"images has splits of both tables and arrays: {WANTED}.")
+        if not all(hasattr(one, "__len__") for one in splits.values()):
+            raise DataError(
+                f"{kind(next(iter(splits.values())))} is a stream, without a length: load it without streaming."
+            )
         return Given("classes", {}, tables=splits)
     return arrays.of_arrays({name: pair(name, one) for name, one in splits.items()})
 
@@ -190,6 +194,14 @@ def check_augmentation(plan: Augmentation, shape: tuple[int, ...], vectors: bool
             f"The arrays of images of {shape[0]} x {shape[1]} are not resized: choose another augmentation than "
             f'"{plan.name}".'
         )
+
+
+def doubt(data: Any) -> str | None:
+    """A sentence on real-valued targets that may be meant for classes; None where nothing speaks for it."""
+    labels = getattr(data.train, "labels", None) if getattr(data, "outputs", None) == 1 else None
+    if labels is None or not np.all(labels == np.round(labels)):
+        return None
+    return "The targets are whole numbers in floats, so they are real-valued: give integers where they are classes"
 
 
 def moments(data: Dataset) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ from typing import Any
 from ...registry.rows import BACKPROP
 from ..runs import checkpoints
 from ..spec.building import find_row
+from ..spec.checking import told
 from ..spec.experiment import METRICS
 from . import series
 from .series import Run
@@ -39,11 +40,20 @@ def lacks_checkpoint(run: Run) -> str | None:
     return None if checkpoints.found(run.out) else "has no checkpoint: continue it with `ref-bioplaus resume`."
 
 
+def lacks_images(run: Run) -> str | None:
+    """For pictures made of images."""
+    shape = run.experiment.inputs.get("shape", (1, 1, 1))
+    if len(shape) != 3 or shape[2] not in (1, 3):
+        what = "vectors" if len(shape) != 3 else f"images of {shape[2]} channels"
+        return f"learned from {what}, which are not drawn: leave it out."
+    return lacks_checkpoint(run)
+
+
 def lacks_reconstructions(run: Run) -> str | None:
     """For `reconstructions`."""
-    if "autoencoder" not in run.experiment.model:
+    if "autoencoder" not in run.experiment.model and told(run.experiment.inputs)[0] != "inputs":
         return f'learned "{run.experiment.model}", which is no autoencoder: draw a run of bartunov2018/autoencoder.'
-    return lacks_checkpoint(run)
+    return lacks_images(run)
 
 
 def lacks_auxiliary(run: Run) -> str | None:

@@ -122,8 +122,8 @@ def odd(data: Dataset, looked: dict[str, Looked]) -> list[str]:
     found = []
     if data.left_out.count:
         found.append(
-            f"{data.left_out.count} images cannot be read: --skip-unreadable {data.left_out.count} leaves them out. "
-            f"The first one: {data.left_out.sentences[0]}"
+            f"{data.left_out.count} image{'' if data.left_out.count == 1 else 's'} cannot be read, left out by "
+            f"--skip-unreadable {data.left_out.count}. The first one: {data.left_out.sentences[0]}"
         )
     for name, one in looked.items():
         if one.constant:
@@ -134,7 +134,7 @@ def odd(data: Dataset, looked: dict[str, Looked]) -> list[str]:
     if all(one.grey and one.seen for one in looked.values()):
         found.append("Every image is grey, but stored in three equal channels.")
     height, _, channels = data.image_shape
-    if height in (1, 3) and channels not in CHANNELS:
+    if len(data.in_shape) == 3 and height in (1, 3) and channels not in CHANNELS:
         found.append(
             f"Images have {channels} channels and a height of {height}: are channels first? They are expected last."
         )
@@ -144,9 +144,9 @@ def odd(data: Dataset, looked: dict[str, Looked]) -> list[str]:
             f"Images are whole numbers from {train.low:g} to {train.high:g}, but not in uint8, so they are taken as "
             "they are: are they brightness?"
         )
-    targets = data.train.labels
-    if data.targets == "values" and targets.shape[1] == 1 and np.all(targets == np.round(targets)):
-        found.append("Targets are whole numbers in floats: classes would be whole numbers in integers.")
+    doubt = own.doubt(data)
+    if doubt:
+        found.append(f"{doubt}.")
     return found + (of_classes(data) if data.targets == "classes" else [])
 
 

@@ -10,6 +10,7 @@ from ... import backends, naming
 from ...backends import Backend, NoNativeKernels
 from ...machine import environment
 from ...types import Batch
+from ..data import loading, own
 from ..data.contract import Data
 from ..data.images import PIXELS
 from ..runs.checkpoints import Checkpoint
@@ -43,6 +44,9 @@ def opened(
     data = load_data(experiment, reporter) if data is None else normalised(experiment, data)
     experiment = settled(experiment, data, run)
     check_sigmoids(experiment, data)
+    doubt = own.doubt(data)
+    if doubt:
+        reporter.note(f"{doubt}.")
     shape = shape_of(data, experiment)
     return Opened(experiment, backend, data, shape, build(experiment, backend, shape))
 
@@ -94,8 +98,6 @@ def load_data(experiment: Experiment, reporter: Reporter) -> Data:
 
     Raises DataError, and ExperimentError for images that only whoever began the run can give.
     """
-    from ..data import loading
-
     if experiment.dataset == OWN and experiment.data is None:
         raise ExperimentError(
             "The run learns from images of your own, which were given as arrays: give them again (images=), or name "
@@ -113,8 +115,6 @@ def normalised(experiment: Experiment, value: Any = None) -> Data:
 
     What has the contract of a Data is as it is. Raises DataError and ExperimentError.
     """
-    from ..data import own
-
     value = own.given(value)
     if value is not None and not isinstance(value, own.Given):
         return value

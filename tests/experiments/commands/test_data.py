@@ -80,7 +80,7 @@ def test_what_is_odd_is_said(tmp_path):
     assert "3 test samples are in train, too: row 0 of test is row 5 of train." in said
     said = odd(arrays(tmp_path / "d", x_train=RNG.normal(size=(9, 3, 8, 6)), y_train=np.arange(9.0)))
     assert "6 channels and a height of 3: are channels first?" in said
-    assert "Targets are whole numbers in floats" in said
+    assert "The targets are whole numbers in floats, so they are real-valued" in said
     fine = arrays(tmp_path / "e", x_train=RNG.normal(size=(9, 4)), y_train=RNG.normal(size=(9, 2)))
     assert odd(fine) == ""
     said = printed("data", fine)
@@ -95,7 +95,7 @@ def test_images_that_cannot_be_read_and_sizes_that_vary_are_odd(tmp_path):
     folder = write(tmp_path / "damaged", train=(images, labels_for(23)))
     found = described(folder)
     assert found["splits"]["train"]["looked_at"] == 22
-    assert found["odd"][0].startswith("1 images cannot be read: --skip-unreadable 1 leaves them out. The first one: ")
+    assert found["odd"][0].startswith("1 image cannot be read, left out by --skip-unreadable 1. The first one: ")
     images = [encoded(i) for i in (*COLOUR[:3], *random_images(3, (12, 5)))]
     found = described(write(tmp_path / "varied", train=(images, labels_for(6))))
     assert "vary in size, from (10, 7) to (12, 5): choose an augmentation" in found["odd"][0]

@@ -14,7 +14,7 @@ from ref_bioplaus.experiments.spec.experiment import Experiment, ExperimentError
 from ref_bioplaus.experiments.training import starting as training
 from ref_bioplaus.experiments.training.starting import resume, train
 from tests.conftest import get
-from tests.helpers.commands import command
+from tests.helpers.commands import command, printed
 from tests.helpers.images import NAMES, encoded, labels_for, random_images, write
 from tests.helpers.runs import PLAIN, Stopping, assert_same
 
@@ -180,6 +180,9 @@ def test_a_table_of_the_hubs_library_is_the_folder_that_it_is_from(tmp_path, own
         assert (data.classes, data.test.count) == (tuple(NAMES), 4)
         assert_equal(epoch(data), epoch(expected))
     assert data_of(tables["train"]).test is None
+    for wrong in ({"train": tables["train"], "test": (FIVE, CLASSES)}, tables["train"].to_iterable_dataset()):
+        with pytest.raises(DataError, match="both tables and arrays|is a stream, without a length: load it without"):
+            own.given(wrong)
 
 
 def one_changed(x, value, row=3):
@@ -393,6 +396,21 @@ def test_the_command_learns_a_folder_of_arrays_and_an_npz(tmp_path):
     assert hashlib.sha256(run.backend.to_numpy(run.state.forward.params[2].W).tobytes()).hexdigest() == digests[0]
     folder_of(folder, y_train=TARGETS[::-1])
     assert "with other labels" in command("resume", tmp_path / "folder", "--epochs", 3, code=2).output
+
+
+def test_classes_in_floats_are_doubted_and_runs_without_errors_are_compared(tmp_path):
+    folder = folder_of(tmp_path / "arrays", x_train=VECTORS, y_train=CLASSES.astype(float), x_test=VECTORS)
+    folder_of(folder, y_test=CLASSES.astype(float))
+    words = ("--model", "akrout2019/mlp", "--set", "model_options.hidden=4", "--epochs", 1)
+    for algorithm in ("backprop", "feedback-alignment"):
+        said = printed("train", *words, "--data", folder, "--algorithm", algorithm, "--out", tmp_path / algorithm)
+        assert "The targets are whole numbers in floats, so they are real-valued: give integers" in said
+    runs = (tmp_path / "backprop", tmp_path / "feedback-alignment")
+    said = command("compare", *runs, "--html", tmp_path / "page.html").output
+    assert "test loss" in said and "error" not in said.splitlines()[0]
+    for figure in ("receptive-fields", "reconstructions"):
+        command("plot", runs[0], "--figure", figure, "--out", tmp_path / "x.svg", code=2)
+    command("plot", *runs, "--figure", "learning", "--out", tmp_path / "learning.svg")
 
 
 class Harmful:
