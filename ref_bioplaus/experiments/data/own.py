@@ -213,10 +213,10 @@ def moments(data: Dataset) -> tuple[np.ndarray, np.ndarray]:
         return loading.measured(parts)
     count, mean, squares = 0, np.zeros(channels), np.zeros(channels)
     for part in parts:
-        values = part.astype(np.float64)
-        centre, more = values.mean(axis=0), len(values)
+        values = np.ascontiguousarray(part.T, np.float64)
+        centre, more = values.mean(axis=1), len(part)
         apart = centre - mean
-        squares = squares + ((values - centre) ** 2).sum(axis=0) + apart**2 * (count * more / (count + more))
+        squares = squares + ((values - centre[:, None]) ** 2).sum(axis=1) + apart**2 * (count * more / (count + more))
         mean = mean + apart * (more / (count + more))
         count += more
     deviation = np.sqrt(squares / count)

@@ -254,6 +254,23 @@ def targets_of(model: str, given: str) -> str:
     return "inputs" if rebuilds(model) else given
 
 
+def learned(experiment: Experiment, shape: Shape, network: Network) -> str:
+    """What a network learns; one that does not ask for the number of classes learns real-valued targets where it has an
+    output for each, and else its inputs. Raises ExperimentError where it has not as many outputs as these."""
+    targets, inputs = targets_of(experiment.model, shape.targets), math.prod(shape.in_shape)
+    outputs = math.prod(network[network.L].out_shape) - experiment.model_options.get("auxiliary", 0)
+    if targets != "inputs":
+        return targets
+    if shape.targets == "values" and outputs == shape.classes:
+        return "values"
+    if outputs != inputs:
+        raise ExperimentError(
+            f'The model "{experiment.model}" takes no number of classes, so its targets are its {inputs} inputs, but '
+            f"it has {outputs} outputs: give its function the parameter classes."
+        )
+    return targets
+
+
 def check_loss(experiment: Experiment, targets: str) -> None:
     """Raise ExperimentError where a loss is not of such targets."""
     if targets == "classes" or experiment.loss == "squared-error":
@@ -302,7 +319,7 @@ def build(experiment: Experiment, backend: Backend, shape: Shape) -> Built:
     network = build_network(experiment, shape)
     network = network.with_kernels(backend.kernels).with_dtype(backend.dtype)
     outputs = network[network.L].out_shape[0] - experiment.model_options.get("auxiliary", 0)
-    targets = targets_of(experiment.model, shape.targets)
+    targets = learned(experiment, shape, network)
     check_loss(experiment, targets)
     loss = registry.task_loss(row, LOSSES[str(experiment.loss)](), outputs)
     total = experiment.epochs * shape.steps
