@@ -37,13 +37,14 @@ def predict(
     changes = {"backend": backend, "device": device}
 
     def work() -> tuple[list[Answer], list[str]]:
-        from ..data import given as images_given
+        from ..training import given as images_given
         from ..training import loaded
 
         run = loaded.load(out, checkpoint, **given(changes))
         if not run.classes:
+            what = "rebuilds its inputs" if run.built.targets == "inputs" else "learned real-valued targets"
             raise ExperimentError(
-                f"The run in {out} rebuilds its inputs and knows no classes: ask it in Python, "
+                f"The run in {out} {what} and knows no classes: ask it in Python, "
                 f"experiments.load({str(out)!r}).predict(images).output."
             )
         return answers(run, [path for place in images for path in images_given.files_in(place)], top)

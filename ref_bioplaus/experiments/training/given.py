@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from ...machine import files
-from . import augmentation as augmentations
-from . import inside
-from .augmentation import Augmentation, DataError
-from .hub import Undecodable, decoded
-from .images import Dataset, Split
+from ..data import augmentation as augmentations
+from ..data import inside
+from ..data.augmentation import Augmentation, DataError
+from ..data.hub import Undecodable, decoded
+from ..data.images import PIXELS, VALUES, Dataset, Split, numbers
 
 NEAR = 1e-4  # between brightness of 0 to 255 and the whole number that it is
 COLOURS = {1: "grey", 3: "colour"}
@@ -23,20 +23,51 @@ def dataset(images: Any, inputs: Mapping[str, Any], augmentation: str) -> Datase
     """Images as the split "test" of a dataset that gives a network what the run's own dataset gave it.
 
     images: one or several, a NumPy array uint8 or of brightness in [0, 1], (height, width[, channels]) or with N before
-    it; or a list of such, of Pillow's images or of files. inputs: the run's, see INPUTS in spec/experiment.py. Raises
-    DataError, one sentence, for images that are none, or do not fit.
+    it; or a list of such, of Pillow's images or of files. Of a run on numbers that are as they are, an array of such.
+    inputs: the run's, see INPUTS in spec/experiment.py. Raises DataError, one sentence, for images that are none, or do
+    not fit.
     """
     plan, shape = augmentations.parse(augmentation), tuple(inputs["shape"])
+    if inputs.get("scale") == VALUES:
+        return asked(values(images, shape, plan), inputs, plan)
     fitted = [fit(image, place, shape, plan, bool(inputs.get("resized"))) for image, place in each(images, shape)]
     if not fitted:
         raise DataError("No image is given: expected one or more.")
     pixels = np.stack(fitted) if all(one.dtype == np.uint8 for one in fitted) else np.stack(fitted).astype(np.float32)
-    kept, none = Augmentation(plan.name, "none", plan.flip, None), np.zeros(0, np.int32)
-    rows, labels = np.arange(len(pixels)), np.zeros(len(pixels), np.int32)
+    return asked(pixels, inputs, Augmentation(plan.name, "none", plan.flip, None))
+
+
+def asked(pixels: np.ndarray, inputs: Mapping[str, Any], plan: Augmentation) -> Dataset:
+    """Images (N, height, width, channels) as the split "test" of a dataset with a run's inputs."""
+    classes, rows = tuple(inputs["classes"]), np.arange(len(pixels))
+    labels = np.zeros(len(pixels), np.int32) if classes else np.zeros((len(pixels), 0), np.float32)
     return Dataset(
-        "the images given", Split("train", none, none, pixels[:0]), None, Split("test", rows, labels, pixels),
-        tuple(inputs["classes"]), shape, kept, np.array(inputs["mean"]), np.array(inputs["deviation"]),
+        "the images given", Split("train", rows[:0], labels[:0], pixels[:0]), None, Split("test", rows, labels, pixels),
+        classes, tuple(inputs["shape"]), plan, np.array(inputs["mean"]), np.array(inputs["deviation"]),
+        scale=inputs.get("scale", PIXELS),
     )  # fmt: skip
+
+
+def values(images: Any, shape: tuple[int, ...], plan: Augmentation) -> np.ndarray:
+    """Samples of a run on numbers that are as they are, one or several, (N, height, width, channels); of vectors
+    (N, 1, 1, units). Raises DataError for others than the run's."""
+    found = array_of(images, "The samples are")
+    if len(shape) == 1:
+        vectors = found[None] if found.ndim == 1 else found
+        if vectors.ndim != 2 or vectors.shape[1:] != shape:
+            raise DataError(f"The samples have shape {found.shape}, expected (N, {shape[0]}) or ({shape[0]},).")
+        return numbers(vectors)[:, None, None, :]
+    grey = shape[2] == 1 and (found.ndim == 2 or found.ndim == 3 and found.shape[2] != 1)
+    several = found[..., None] if grey else found
+    several = several[None] if several.ndim == 3 else several
+    size = plan.size or shape[:2]
+    fits = several.shape[1:] == shape if plan.size is None else several.shape[3:] == shape[2:]
+    if several.ndim != 4 or not fits or not augmentations.covers(plan, several.shape[1:3]):
+        raise DataError(
+            f"The images have shape {found.shape}, but the run learned from images of {size[0]} x {size[1]} with "
+            f"{shape[2]} channels{' or larger, cropped' if plan.size else ''}: give one such, or (N, ...) of them."
+        )
+    return numbers(several)
 
 
 def each(images: Any, shape: Sequence[int]) -> Iterable[tuple[Any, str]]:

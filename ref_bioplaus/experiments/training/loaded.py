@@ -17,14 +17,13 @@ import numpy as np
 from ...backends import Backend
 from ...network import Network, forward
 from ...types import State
-from ..data import given, left_out
-from ..data.contract import Data
+from ..data import left_out
 from ..runs import checkpoints, headers, logs, segments
 from ..runs.folder import check_unedited
 from ..spec.building import Built, first_state
 from ..spec.checking import checked
 from ..spec.experiment import Experiment, ExperimentError, changed, from_dict, plain
-from . import measuring, opening
+from . import given, measuring, opening
 from .opening import Opened, measured_splits, ordered
 from .reporter import Reporter
 
@@ -32,8 +31,9 @@ from .reporter import Reporter
 class Prediction(NamedTuple):
     """What a run makes of N images."""
 
-    output: np.ndarray  # (N, classes): a distribution where the loss is a cross-entropy; of an autoencoder (N, *shape)
-    classes: tuple[str, ...]  # () of an autoencoder
+    output: np.ndarray  # (N, classes): a distribution where the loss is a cross-entropy; of real-valued targets
+    # (N, outputs), of an autoencoder (N, *shape)
+    classes: tuple[str, ...]  # () where none are learned
 
     @property
     def labels(self) -> np.ndarray:
@@ -83,8 +83,8 @@ class Loaded:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The classes' names, in the order of the outputs; () of an autoencoder."""
-        return () if self.built.rebuilds else tuple(self.experiment.inputs["classes"])
+        """The classes' names, in the order of the outputs; () where none are learned."""
+        return tuple(self.experiment.inputs["classes"]) if self.built.targets == "classes" else ()
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -94,7 +94,7 @@ class Loaded:
 
     @np.errstate(all="ignore")
     def predict(self, images: Any) -> Prediction:
-        """What the run makes of one or several images, as its data set gives them (see data/given.py): it resizes or
+        """What the run makes of one or several images, as its data set gives them (see given.py): it resizes or
         crops and normalises them as its own in a test. Raises DataError, and ExperimentError where the run does not say
         what it was normalised by."""
         inputs = plain(self.experiment.inputs)
@@ -109,15 +109,18 @@ class Loaded:
         batches = data.batches("test", self.backend, batch, 0, 0, shuffle=False, flatten=self.built.flat)
         outputs = [self.backend.to_numpy(self.answer(params, stats, batch.x)) for batch in batches]
         output = np.concatenate(outputs)
-        return Prediction(output.reshape(-1, *inputs["shape"]) if self.built.rebuilds else output, self.classes)
+        rebuilds = self.built.targets == "inputs"
+        return Prediction(output.reshape(-1, *inputs["shape"]) if rebuilds else output, self.classes)
 
-    def evaluate(self, images: Data | None = None) -> dict[str, Any]:
-        """The loss and errors on every split of the run's own data, or of `images`, normalised as the run's own.
+    def evaluate(self, images: Any = None) -> dict[str, Any]:
+        """The loss and errors on every split of the run's own data, or of `images`, as `train` takes them, normalised
+        as the run's own.
 
         Raises DataError and ExperimentError.
         """
         run = f"The run in {self.out}"
-        data = images or self.data or opening.load_data(self.experiment, Reporter())
+        data = self.data if images is None else opening.normalised(self.experiment, images)
+        data = opening.load_data(self.experiment, Reporter()) if data is None else data
         experiment = opening.settled(self.experiment, data, run)
         record: dict[str, Any] = {
             "checkpoint": self.checkpoint, "step": self.header["step"], "epoch": self.header["epoch"],
@@ -133,7 +136,7 @@ class Loaded:
         return record | segments.description(experiment, self.backend, data)
 
 
-def load(out: str | Path, checkpoint: str | None = None, images: Data | None = None, **changes: Any) -> Loaded:
+def load(out: str | Path, checkpoint: str | None = None, images: Any = None, **changes: Any) -> Loaded:
     """The newest checkpoint of a run's folder, or the one of that file name ("best" for the best).
 
     images: in place of the run's data, for `evaluate`. changes: fields that leave what is learned as it is, as
@@ -151,12 +154,13 @@ def load(out: str | Path, checkpoint: str | None = None, images: Data | None = N
 
 
 def answering(built: Built, classes: int):
-    """A function (forward parameters, statistics, x) -> the network's output in test mode, (N, classes)."""
+    """A function (forward parameters, statistics, x) -> the network's output in test mode, (N, classes), or as many
+    numbers as a target has."""
 
     def run(params, stats, x):
         trace, _ = forward(built.network, params, stats, x, train=False)
         output = built.loss.output(trace.h[-1])
-        return output if built.rebuilds else output[:, :classes]
+        return output if built.targets == "inputs" else output[:, :classes]
 
     return run
 

@@ -58,7 +58,8 @@ def reopened(experiment: Experiment, checkpoint: Checkpoint) -> Opened:
     experiment = identified(experiment, checkpoint, Reporter())
     inputs = plain(experiment.inputs)
     steps = max(-(-checkpoint.header["images"] // experiment.batch), checkpoint.header["progress"]["position"])
-    shape = Shape(tuple(inputs["shape"]), len(inputs["classes"]), steps)
+    targets, count = told(inputs)
+    shape = Shape(tuple(inputs["shape"]), count, steps, targets)
     return Opened(experiment, backend, None, shape, build(experiment, backend, shape))
 
 

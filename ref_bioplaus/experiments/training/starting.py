@@ -137,4 +137,4 @@ def evaluate(out: str | Path, checkpoint: str | None = None, images: Any = None,
 
     Images are normalised as those that the run learned from. Raises as `train` does.
     """
-    return load(out, checkpoint, images, **changes).evaluate(images)
+    return load(out, checkpoint, images, **changes).evaluate()

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ref_bioplaus import backends
+from ref_bioplaus import backends, experiments
 from ref_bioplaus.experiments.data import loading, own
 from ref_bioplaus.experiments.data.loading import DataError
 from ref_bioplaus.experiments.runs import checkpoints
@@ -349,6 +349,34 @@ def test_a_network_that_asks_for_no_classes_learns_what_it_has_outputs_for(tmp_p
     monkeypatch.setitem(MODELS, "mine", of(5))
     with pytest.raises(ExperimentError, match="its targets are its 7 inputs, but it has 5 outputs: give its function"):
         train(experiment, tmp_path / "five", images=(VECTORS, TARGETS))
+
+
+ASKED = {
+    "vectors": (VECTORS, TARGETS, {}), "five channels": (FIVE, TARGETS, {"loss": "squared-error"}),
+    "grey": (FIVE[..., 0], CLASSES, {}), "cropped": (FIVE, CLASSES, {"augmentation": "flip-crop-5x3"}),
+    "inputs": (VECTORS, None, {}), "uint8": (COLOUR[..., :2], TARGETS, {"normalise": False}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ASKED)
+def test_what_a_loaded_run_answers_is_what_evaluate_measures(case, tmp_path):
+    x, y, changes = ASKED[case]
+    train(replace(MLP, **changes), tmp_path, images=(x, y))
+    run = experiments.load(tmp_path)
+    output = run.predict(x).output
+    mine = run.evaluate((x, y))["train_loss"]
+    assert mine == training.evaluate(tmp_path, images=(x, y))["train_loss"]
+    if y is CLASSES:
+        assert mine == pytest.approx(float(np.mean(-np.log(output[np.arange(23), y]))), rel=1e-5)
+        assert run.predict(x).names == tuple(run.classes[i] for i in output.argmax(axis=1))
+    else:
+        wide = (x - np.array(run.experiment.inputs["mean"])) / run.experiment.inputs["deviation"] if y is None else y
+        assert output.shape == wide.shape and run.classes == ()
+        assert mine == pytest.approx(float(((output - wide) ** 2).sum(axis=1).mean()), rel=1e-5)
+    np.testing.assert_allclose(run.predict(x[3]).output[0], output[3], rtol=1e-4, atol=1e-6)
+    for wrong in (x[:, 1:, ...], np.zeros(())) if x.dtype != np.uint8 and "crop" not in case else ():
+        with pytest.raises(DataError, match="have shape"):
+            run.predict(wrong)
 
 
 def test_one_sample_is_learned(tmp_path):
