@@ -15,6 +15,7 @@ OPTIONS = {  # as of `ref-bioplaus conformance run`
     "mode": ("eager,compiled,donating", "eager, compiled, donating: one or several, with commas between"),
     "level": ("0-3", "0 to 4, as 0-2 or 0,2"),
     "case": ("*", "only checks whose id matches, as 1/kolen-pollack/*"),
+    "algorithm": (None, "only these rules, by name or as my_rule.py:my_rule, with commas between"),
     "deviations": (None, "the folder with <backend>.toml, what is known to differ; ours if left out"),
 }
 

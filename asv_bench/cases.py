@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ref_bioplaus import naming
 from ref_bioplaus.backends import Backend
 from ref_bioplaus.tree import leaves
 
@@ -47,9 +48,14 @@ def record(kind: str, key: str, timings: Timings, subject: str, against: str | N
     return found | more
 
 
+def timed(methods: Sequence[str], workload: Workload) -> list[str]:
+    """Those of some methods that are timed on a workload; one's own always."""
+    return [m for m in methods if m in methods_of(workload) or naming.is_code(m)]
+
+
 def steps(workload: Workload, backend: Backend, methods: Sequence[str], seconds: float) -> Iterator[Record]:
     """Every algorithm against backpropagation, in pairs: two trainings at a time are in memory."""
-    chosen = [m for m in methods if m in methods_of(workload)]
+    chosen = timed(methods, workload)
     baseline = Training(workload, "BP", backend)
     compiled = {"BP": warm_up(baseline)}
     for method in dict.fromkeys(("BP", *chosen)):
@@ -142,7 +148,7 @@ def peak_memory(
     was measured, else the first one."""
     form = strongest() or native_forms(workload, backend.name, compiled=False)[0]
     kernels = "portable" if backend.kernels.name == "portable" else "native"
-    subjects = [(kernels, f"form: {form}"), *[(kernels, m) for m in methods if m in methods_of(workload)]]
+    subjects = [(kernels, f"form: {form}"), *[(kernels, m) for m in timed(methods, workload)]]
     if kernels == "native" and "BP" in methods and not backend.on_gpu:
         subjects.append(("portable", "BP"))
     for kind, subject in subjects:

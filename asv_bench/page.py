@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from ref_bioplaus import naming
 from ref_bioplaus.machine.files import write_whole
 from ref_bioplaus.showing.pages import template
 from ref_bioplaus.showing.svg import COLOURS, HEIGHT, STYLE, WIDTH, svg
@@ -134,6 +135,7 @@ def algorithm_tables(records) -> list[Table]:
         found = {(r["workload"], r["method"]): r for r in mine}
         workloads = [w for w in WORKLOADS if any(r["workload"] == w for r in mine)]
         methods = [m for m in METHODS if any(r["method"] == m for r in mine)]
+        methods += dict.fromkeys(r["method"] for r in mine if naming.is_code(r["method"]))
 
         def rows(cell, found=found, workloads=workloads, methods=methods):
             asked = {w: methods_of(WORKLOADS[w]) for w in workloads}
@@ -187,7 +189,7 @@ def memory_tables(records) -> list[Table]:
     """Peak bytes of every algorithm and of the native form."""
     found = {(r["workload"], place(r), "native" if r["subject"].startswith("form") else r["subject"]): r
              for r in records}  # fmt: skip
-    subjects = ["native", *METHODS]
+    subjects = ["native", *METHODS, *dict.fromkeys(key[2] for key in found if naming.is_code(key[2]))]
     columns = [s for s in subjects if any(key[2] == s for key in found)]
     rows = []
     for w, name in dict.fromkeys(key[:2] for key in found):

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from ref_bioplaus import backends
+from ref_bioplaus import backends, naming
 from ref_bioplaus.backends import Backend, BackendError
 from ref_bioplaus.machine.environment import keep_freed_memory
 from ref_bioplaus.machine.files import to_write
@@ -117,7 +117,7 @@ def chosen(text: str, known: Sequence[str], what: str) -> list[str]:
     """The names in a comma-separated option. Raises typer.BadParameter for an unknown one."""
     names = [name for name in text.split(",") if name]
     for name in names:
-        if name not in known:
+        if name not in known and not (what == "algorithm" and naming.is_code(name)):
             raise typer.BadParameter(f'{what} "{name}" is unknown, expected some of {",".join(known)}')
     return names
 
@@ -126,7 +126,7 @@ def chosen(text: str, known: Sequence[str], what: str) -> list[str]:
 def main(
     workloads: Annotated[str, typer.Option(help="As in W1,W3.")] = ",".join(WORKLOADS),
     backend: Annotated[str, typer.Option("--backends", help="As in torch,jax.")] = "torch,jax,numpy,cupy",
-    algorithms: Annotated[str, typer.Option(help="As in BP,FA,KP.")] = ",".join(METHODS),
+    algorithms: Annotated[str, typer.Option(help="As in BP,FA,KP or my_rule.py:my_rule.")] = ",".join(METHODS),
     parts: Annotated[str, typer.Option(help="What to measure.")] = ",".join(PARTS),
     kernels: Annotated[str, typer.Option(help='"native" or "portable".')] = "native",
     precision: Annotated[str, typer.Option(help="Of float32 products: ieee, tf32 or bf16.")] = "ieee",

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ref_bioplaus import losses, optimizers
+from ref_bioplaus import losses, naming, optimizers
 from ref_bioplaus.backends import Backend
 from ref_bioplaus.linear import dense
 from ref_bioplaus.local import Dropout, LocalOperation, bias, global_average_pool, tanh
@@ -143,6 +143,17 @@ def _methods() -> Iterator[tuple[str, Method]]:
 METHODS = dict(_methods())
 
 
+def method_of(name: str) -> Method:
+    """The method of a name, or of a rule of one's own, as my_rule.py:my_rule: its first mode, or the one that teaches.
+
+    Raises KeyError for an unknown name, and NamingError.
+    """
+    if not naming.is_code(name):
+        return METHODS[name]
+    own = row(name)
+    return Method(own, own.learning[0] if own.learning else "learn", partial(_optimized, own))
+
+
 def methods_of(workload: Workload) -> tuple[str, ...]:
     """The algorithms that are timed on a workload."""
     return tuple(name for name, method in METHODS.items() if method.row.asked.large or workload.name in TARGETS)
@@ -158,12 +169,13 @@ class Training:
         network = workload.network()
         network = network if dropout else without_dropout(network)
         self.network = network.with_kernels(backend.kernels).with_dtype(backend.dtype)
-        algorithm = (build or METHODS[method].build)(self.network, workload)
+        found = method_of(method)
+        algorithm = (build or found.build)(self.network, workload)
         self.backend = backend
         self.state: State = algorithm.init(backend.key(0))
         x, labels = workload.data()
         self.batch: Batch = backend.batch(x, np.eye(workload.classes, dtype="float32")[labels])
-        self.step = backend.compile(algorithm.modes[METHODS[method].mode], donate=True, keep=("loss",))
+        self.step = backend.compile(algorithm.modes[found.mode], donate=True, keep=("loss",))
         self.loss: Any = None
 
     def __call__(self) -> None:

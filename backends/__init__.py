@@ -13,7 +13,6 @@ import importlib.util
 import json
 import re
 from collections.abc import Callable
-from importlib.metadata import entry_points
 
 from ref_bioplaus import naming
 from ref_bioplaus.backends.base import Backend as Backend
@@ -44,7 +43,7 @@ def names() -> tuple[str, ...]:
 
 def registered() -> dict[str, str]:
     """Backends from entry points, {name: "module:function"}."""
-    return {entry.name: entry.value for entry in entry_points(group="ref_bioplaus.backends")}
+    return naming.enrolled("ref_bioplaus.backends")
 
 
 def installed() -> tuple[str, ...]:

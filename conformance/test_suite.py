@@ -31,7 +31,8 @@ def pytest_generate_tests(metafunc):
     try:
         modes = conformance.choose(asked_for["mode"], records.MODES, "--rb-mode")
         chosen = conformance.parse_levels(asked_for["level"], "--rb-level")
-        checks = conformance.select(chosen, asked_for["case"], modes, "--rb-case")
+        rows = conformance.chosen_rows(conformance.split([asked_for["algorithm"] or ""]))
+        checks = conformance.select(chosen, asked_for["case"], modes, "--rb-case", rows)
         metafunc.config.stash[SUBJECT] = subject(asked_for)
     except ValueError as error:
         raise pytest.Collector.CollectError(f"{error}.") from error

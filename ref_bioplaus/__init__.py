@@ -12,6 +12,7 @@ from . import models as models
 from . import modifications as modifications
 from . import optimizers as optimizers
 from . import random as random
+from .credit import backward as backward
 from .linear import conv as conv
 from .linear import dense as dense
 from .linear import locally_connected as locally_connected
@@ -30,8 +31,12 @@ from .local import unit_bias as unit_bias
 from .network import Builder as Builder
 from .network import Network as Network
 from .network import chain as chain
+from .network import forward as forward
 from .network import predict as predict
+from .types import Algorithm as Algorithm
 from .types import Batch as Batch
+from .types import Info as Info
+from .types import Pathway as Pathway
 
 __version__ = "0.1.0"
 

@@ -4,7 +4,7 @@ A case says which algorithm learns on which network from which stored state; eve
 from its own id and a seed (ref_bioplaus.random), so that anybody can draw it again, bit for bit.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from ref_bioplaus import losses, optimizers
 from ref_bioplaus.conformance.cases.networks import CHAINS, CLASSES, EQUAL, GRADIENT
 from ref_bioplaus.kernels import PORTABLE, Kernels
+from ref_bioplaus.naming import short
 from ref_bioplaus.network import Network
 from ref_bioplaus.random import normal, words
 from ref_bioplaus.registry import ROWS, Row, row, task_loss
@@ -148,18 +149,19 @@ def as_held(array: np.ndarray, dtype: str) -> np.ndarray:
     return array.astype(dtype).astype(np.float64)
 
 
-def step_cases(dtype: str = "float64") -> Iterator[Case]:
-    """Every algorithm on all of its architectures, modifications and variants on two, every optimizer on one."""
-    for r in ROWS:
+def step_cases(dtype: str = "float64", rows: Sequence[Row] = ROWS) -> Iterator[Case]:
+    """Every algorithm on all of its architectures, modifications and variants on two, every optimizer on one; of other
+    rows than the registry's the same without the optimizers."""
+    for r in rows:
         architectures = list(CHAINS if r.inverses else GRADIENT)
         if r.wrappers or r.asked.brief:
             windowed = "LC" if any(name == "batch-manhattan" for name, _ in r.wrappers) else "conv"
             architectures = ["FC"] if r.inverses else ["FC", windowed]
         optimizer = "adam" if r.asked.adam else "sgd"
         for architecture in architectures:
-            yield Case(f"{r.name}/{architecture}", r.name, architecture, optimizer, dtype)
-    for r in ROWS:
+            yield Case(f"{short(r.name)}/{architecture}", r.name, architecture, optimizer, dtype)
+    for r in rows:
         if not r.asked.variant:
-            yield from (Case(f"{r.name}/{equal}", r.name, equal, "sgd", dtype) for equal in EQUAL)
-    for optimizer in OPTIMIZERS:
+            yield from (Case(f"{short(r.name)}/{equal}", r.name, equal, "sgd", dtype) for equal in EQUAL)
+    for optimizer in OPTIMIZERS if rows is ROWS else ():
         yield Case(f"kolen-pollack/FC/{optimizer}", "kolen-pollack", "FC", optimizer, dtype)

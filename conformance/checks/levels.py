@@ -4,23 +4,25 @@
 what a step owes its caller · 4 convergence over seeds.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ref_bioplaus.conformance.checks import convergence, primitives, steps, truths
 from ref_bioplaus.conformance.checks.outcomes import Check
+from ref_bioplaus.registry import ROWS, Row
 
 LEVELS = (0, 1, 2, 3, 4)
 
 
-def checks(levels: Iterable[int] = LEVELS[:-1]) -> tuple[Check, ...]:
-    """The checks of some levels. Raises ValueError for a level that does not exist."""
+def checks(levels: Iterable[int] = LEVELS[:-1], rows: Sequence[Row] = ROWS) -> tuple[Check, ...]:
+    """The checks of some levels; of other rows than the registry's those of rules alone. Raises ValueError for a level
+    that does not exist."""
     wanted = set(levels)
     unknown = wanted - set(LEVELS)
     if unknown:
         raise ValueError(f"level {min(unknown)} does not exist, expected {LEVELS[0]} to {LEVELS[-1]}")
     found: list[Check] = []
-    found += primitives.checks() if 0 in wanted else ()
-    found += steps.checks(wanted)
-    found += truths.checks() if 3 in wanted else ()
-    found += convergence.checks() if 4 in wanted else ()
+    found += primitives.checks() if 0 in wanted and rows is ROWS else ()
+    found += steps.checks(wanted, rows)
+    found += truths.checks(rows) if 3 in wanted else ()
+    found += convergence.checks(rows) if 4 in wanted else ()
     return tuple(found)

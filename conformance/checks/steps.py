@@ -1,6 +1,6 @@
 """Levels 1 and 2: one step of every algorithm from a stored state, every intermediate by name; and trajectories."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -10,7 +10,9 @@ from ref_bioplaus.conformance.checks.outcomes import Check, Finding, Subject
 from ref_bioplaus.conformance.checks.prepared import Prepared, misplaced, stored
 from ref_bioplaus.conformance.judging import judge
 from ref_bioplaus.conformance.judging.judge import Score, expect
+from ref_bioplaus.naming import short
 from ref_bioplaus.random import normal
+from ref_bioplaus.registry import ROWS, Row
 from ref_bioplaus.tree import leaves, named_leaves, tree_map, unflatten
 from ref_bioplaus.types import State
 
@@ -153,13 +155,13 @@ def stirred(state: State, address: tuple, unit: float) -> State:
     return unflatten(state, moved)
 
 
-def checks(levels: Iterable[int]) -> tuple[Check, ...]:
+def checks(levels: Iterable[int], rows: Sequence[Row] = ROWS) -> tuple[Check, ...]:
     """Levels 1 and 2, those of them that are asked for."""
     found: list[Check] = []
-    cases = list(step_cases())
+    cases = list(step_cases(rows=rows))
     if 1 in levels:
         for case in cases:
-            first = case.main and case.id == f"{case.row}/{case.architecture}"
+            first = case.main and case.id == f"{short(case.row)}/{case.architecture}"
             if case.architecture in ("FC", "LC", "conv", *EQUAL) or (first and "after" in case.architecture):
                 found += [one_step(case, step, 6) for step in case.build().modes]
             if first and case.architecture in ALONE[case.chosen().inverses]:
@@ -167,5 +169,5 @@ def checks(levels: Iterable[int]) -> tuple[Check, ...]:
     if 2 in levels:
         found += [shadowed(case) for case in cases if case.architecture in ("FC", "ResNet, BN before ReLU")]
         smooth = [case for case in cases if case.main and case.chosen().asked.smooth]
-        found += [free_run(case) for case in smooth if case.id in (f"{case.row}/FC", f"{case.row}/LC")]
+        found += [free_run(case) for case in smooth if case.id in (f"{short(case.row)}/FC", f"{short(case.row)}/LC")]
     return tuple(found)

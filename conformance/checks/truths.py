@@ -3,7 +3,7 @@
 An identity between two results of the subject is judged by the sum of the variances that each may have.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from ref_bioplaus.conformance.checks.prepared import Prepared, changed, copies, 
 from ref_bioplaus.conformance.judging import judge
 from ref_bioplaus.conformance.judging.judge import expect
 from ref_bioplaus.conformance.judging.rounding import Rounded
+from ref_bioplaus.naming import short
 from ref_bioplaus.registry import ROWS, Row
 from ref_bioplaus.registry.rows import BACKPROP
 from ref_bioplaus.tree import leaves, tree_map
@@ -25,7 +26,7 @@ DECAY = 0.01  # of cases.OPTIMIZERS["sgd"]
 
 def case_of(row: str, architecture: str, dtype: str, optimizer: str = "sgd") -> Case:
     """The suite's case of an algorithm on an architecture."""
-    return Case(f"{row}/{architecture}", row, architecture, optimizer, dtype)
+    return Case(f"{short(row)}/{architecture}", row, architecture, optimizer, dtype)
 
 
 def teaching(row: Row) -> str:
@@ -214,17 +215,32 @@ def mirroring(architecture: str) -> Check:
     return Check(f"3/mirroring/{architecture}", 3, "weight-mirror", run, ("compiled",))
 
 
-def checks() -> tuple[Check, ...]:
-    """Level 3."""
+def checks(rows: Sequence[Row] = ROWS) -> tuple[Check, ...]:
+    """Level 3; of other rows than the registry's what is asked of any."""
     found: list[Check] = []
-    main = [r for r in ROWS if not r.asked.variant]
+    main = [r for r in rows if not r.asked.variant]
     for architecture in ARCHITECTURES:
         found += [is_backprop_when_symmetric(r.name, teaching(r), architecture) for r in main if r.asked.symmetric]
-        found.append(kolen_pollack_shrinks(architecture, "sgd", 1 - DECAY))
-    found.append(kolen_pollack_shrinks("FC", "sgd, Nesterov, decoupled", 1 - 0.05 * DECAY))
+        found += [kolen_pollack_shrinks(architecture, "sgd", 1 - DECAY)] if rows is ROWS else []
+    found += [kolen_pollack_shrinks("FC", "sgd, Nesterov, decoupled", 1 - 0.05 * DECAY)] if rows is ROWS else []
     for r in main:
         if not r.asked.noisy:
             found += [batch_order(r.name, teaching(r), a) for a in ("FC", "LC", "ResNet, BN after ReLU")]
+    found += statements() if rows is ROWS else []
+    for r in main:
+        if r.asked.fixed:
+            stays = bits_that_stay(r.name, teaching(r), "conv", "the feedback weights", lambda c, s: leaves(s.feedback))
+            found.append(stays)
+    found += [mirroring(a) for a in ("ResNet, BN before ReLU", "ResNet, BN after ReLU")] if rows is ROWS else []
+    for case in step_cases(rows=rows):
+        if case.architecture in ("FC", "conv") and case.id.count("/") == 1:
+            found += [manners(case, step) for step in case.build().modes]
+    return tuple(found)
+
+
+def statements() -> list[Check]:
+    """What some rows say of parts of their state."""
+    found: list[Check] = []
     for row in (case.row for case in step_cases() if case.chosen().inverses and case.architecture == "LC"):
         found.append(bits_that_stay(row, "inverse", "LC", "the forward path", lambda c, s: leaves(s.forward)))
         found.append(bits_that_stay(row, "forward", "LC", "the inverses", lambda c, s: leaves(s.feedback)))
@@ -232,12 +248,4 @@ def checks() -> tuple[Check, ...]:
         found.append(bits_that_stay("ao-sdtp", step, "FC", "the auxiliary units", auxiliary_rows))
     found.append(bits_that_stay("weight-mirror", "mirror", "ResNet, BN after ReLU", "the forward path and BatchNorm",
                                 lambda c, s: leaves((s.forward, s.stats))))  # fmt: skip
-    for r in main:
-        if r.asked.fixed:
-            stays = bits_that_stay(r.name, teaching(r), "conv", "the feedback weights", lambda c, s: leaves(s.feedback))
-            found.append(stays)
-    found += [mirroring(a) for a in ("ResNet, BN before ReLU", "ResNet, BN after ReLU")]
-    for case in step_cases():
-        if case.architecture in ("FC", "conv") and case.id.count("/") == 1:
-            found += [manners(case, step) for step in case.build().modes]
-    return tuple(found)
+    return found

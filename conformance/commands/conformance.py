@@ -24,6 +24,7 @@ from ref_bioplaus.showing.terminal import bars, new_console, new_table
 if TYPE_CHECKING:
     from ref_bioplaus.backends import Backend
     from ref_bioplaus.conformance.checks.outcomes import Check, Report
+    from ref_bioplaus.registry import Row
 
 LEVELS = (0, 1, 2, 3, 4)
 KERNELS = ("portable", "native")
@@ -66,6 +67,10 @@ def run(
     ] = "eager,compiled,donating",
     level: Annotated[str, typer.Option(help='0 to 4, as "0-2" or "0,2". Level 4 takes long.')] = "0-3",
     case: Annotated[str, typer.Option(help='Only checks whose id matches, as "1/kolen-pollack/*".')] = "*",
+    algorithm: Annotated[
+        list[str] | None,
+        typer.Option(help='Only this rule, by name or as "my_rule.py:my_rule"; repeatable. Default: the registry\'s.'),
+    ] = None,
     json: Annotated[
         Path | None,
         typer.Option(help="Write the report here, see conformance/reporting/schema.json.", metavar="FILE", parser=path),
@@ -95,13 +100,13 @@ def run(
         wanted = combinations(split(backend or ()), dtype, precision, kernels)
         place = known.FOLDER if deviations is None else known.folder(deviations)
         subjects = [(asked, start(asked, device)) for asked in wanted]
-        rows = [known.load(b.name, place) for _, b in subjects]
-        checks = select(levels, case, modes)
-        others = left_out(checks) if any(rows) else []
+        deviating = [known.load(b.name, place) for _, b in subjects]
+        checks = select(levels, case, modes, rows=chosen_rows(algorithm or ()))
+        others = left_out(checks) if any(deviating) else []
     except ValueError as error:
         fail(f"{error}.")
     reports = []
-    for (asked, made), mine in zip(subjects, rows):
+    for (asked, made), mine in zip(subjects, deviating):
         with Bar(console, str(asked), runner.planned(checks, modes)) as bar:
             report = runner.run(outcomes.Subject(made), checks, modes, bar.advance)
         report.environment |= driver(made) | ({ASKED: asked.backend} if asked.backend != report.backend else {})
@@ -182,11 +187,24 @@ def start(asked: Asked, device: str | None) -> "Backend":
         raise ValueError(f"backend {shown(asked.backend)} did not start: {why}") from error
 
 
-def select(levels: Sequence[int], case: str, modes: Sequence[str], option: str = "--case") -> "tuple[Check, ...]":
-    """The checks to run. Raises ValueError where there are none."""
+def chosen_rows(names: Sequence[str]) -> "Sequence[Row] | None":
+    """The rows of some rules; None of none. Raises ValueError, one sentence."""
+    from ref_bioplaus import registry
+
+    try:
+        return [registry.row(name) for name in names] or None
+    except KeyError as error:
+        raise ValueError(str(error.args[0]).removesuffix("?")) from error
+
+
+def select(
+    levels: Sequence[int], case: str, modes: Sequence[str], option: str = "--case", rows: "Sequence[Row] | None" = None
+) -> "tuple[Check, ...]":
+    """The checks to run, of some rows where they are named. Raises ValueError where there are none."""
     from ref_bioplaus.conformance.checks import levels as suite
 
-    chosen = tuple(c for c in suite.checks(levels) if fnmatchcase(c.id, case) and set(modes) & set(c.modes))
+    every = suite.checks(levels) if rows is None else suite.checks(levels, rows)
+    chosen = tuple(c for c in every if fnmatchcase(c.id, case) and set(modes) & set(c.modes))
     if not chosen:
         raise ValueError(
             f"no check of level {', '.join(map(str, levels))} in mode {', '.join(modes)} matches {option} {shown(case)}"

@@ -10,6 +10,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from ref_bioplaus import naming
 from ref_bioplaus.conformance.checks.outcomes import MODES, STATES, Outcome, Report
 from ref_bioplaus.conformance.reporting import report as data
 from ref_bioplaus.conformance.reporting.deviations import device_kind
@@ -91,9 +92,10 @@ def matrix(columns: Sequence[Column]) -> list[tuple[str, list[tuple[str, str, li
     """(heading, rows) for algorithms, in the registry's order, and for primitives. A row: (group, label, cells)."""
     groups = dict.fromkeys(o.group for column in columns for o in column.report.outcomes)
     algorithms = [row for row in ROWS if row.name in groups]
-    others = [group for group in groups if group not in {row.name for row in ROWS}]
+    own = [group for group in groups if naming.is_code(group)]
+    others = [group for group in groups if group not in {*own, *(row.name for row in ROWS)}]
     parts = [
-        ("Algorithms", [(row.name, row.label) for row in algorithms]),
+        ("Algorithms", [(row.name, row.label) for row in algorithms] + [(name, naming.short(name)) for name in own]),
         ("Primitives", [(group, group.replace("_", " ")) for group in others]),
     ]
     members: dict[tuple[int, str, str], list[Outcome]] = {}
@@ -254,6 +256,8 @@ def what_to_read(group: str) -> str:
     for row in ROWS:
         if row.name == group:
             return f"ref_bioplaus/algorithms/{row.module}.py ({row.paper}: {row.equations})"
+    if naming.is_code(group):
+        return group
     return FILES.get(group, "conformance/checks/primitives.py")
 
 
@@ -264,7 +268,7 @@ def repeat(report: Report, found: Failure) -> str:
         "--backend": report.environment.get(data.ASKED, report.backend), "--device": device_kind(report.device),
         "--dtype": report.dtype, "--precision": report.precision, "--mode": found.modes[0], "--level": str(o.level),
         "--case": o.id,
-    }  # fmt: skip
+    } | ({"--algorithm": o.group} if naming.is_code(o.group) else {})  # fmt: skip
     return "ref-bioplaus conformance run " + " ".join(f"{name} {shlex.quote(v)}" for name, v in options.items())
 
 

@@ -26,7 +26,7 @@ def first_sentence(thing: Any) -> str:
 
 def algorithms() -> Table:
     """Every row that can be trained: its name, its file, the paper and the equations."""
-    rows = ((r.name, r.label, f"algorithms/{r.module}.py", r.paper, r.equations) for r in registry.ROWS)
+    rows = ((r.name, r.label, r.file, r.paper, r.equations) for r in registry.ROWS)
     return Table(("name", "in the papers", "file", "paper", "equations"), tuple(rows))
 
 

@@ -7,7 +7,7 @@ algorithm outside of its file stands in its row; a row that says nothing is aske
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from .. import algorithms, losses, modifications, optimizers
+from .. import algorithms, losses, modifications, naming, optimizers
 from ..network import Network
 from ..showing.words import nearest
 from ..types import NO_PARAMS, Algorithm, Array, LayerParams, Loss, Optimizer, State
@@ -37,7 +37,7 @@ class Row(NamedTuple):
     equations: str
     make: Callable[..., Algorithm]
     options: Mapping[str, Any] = {}
-    wrappers: tuple[tuple[str, Mapping[str, Any]], ...] = ()  # (name in MODIFICATIONS, options), innermost first
+    wrappers: tuple[tuple[Any, Mapping[str, Any]], ...] = ()  # (name in MODIFICATIONS, options), innermost first
     inverses: bool = False  # takes an inverse_optimizer as well
     auxiliary: bool = False  # its loss needs an auxiliary output
     learning: tuple[str, ...] = ()  # the modes that assign errors and teach the forward weights; () for all
@@ -52,7 +52,7 @@ class Row(NamedTuple):
     ) -> Algorithm:
         """The algorithm; `options` override the row's. Raises ValueError for a missing inverse_optimizer."""
         for name, wrapper_options in self.wrappers:
-            optimizer = MODIFICATIONS[name](optimizer, **wrapper_options)
+            optimizer = wrapper(name)(optimizer, **wrapper_options)
         if not self.inverses:
             return self.make(network, loss, optimizer, **(dict(self.options) | options))
         if inverse_optimizer is None:
@@ -75,6 +75,11 @@ class Row(NamedTuple):
         return self.build(network, loss, optimizer, inverse, **options)
 
     @property
+    def file(self) -> str:
+        """Where it is written."""
+        return naming.parts(self.name)[0] if naming.is_code(self.name) else f"algorithms/{self.module}.py"
+
+    @property
     def short(self) -> str:
         """The label in a word, as benchmarks name it: "SN" of "FA-uSF SN", "DTP" of "DTP, parallel"."""
         return self.label.split(",")[0].split()[-1]
@@ -87,6 +92,12 @@ MODIFICATIONS: dict[str, Callable[..., Optimizer]] = {
     "constant-norm": modifications.constant_norm,
     "fixed-signs": modifications.fixed_signs,
 }
+
+
+def wrapper(name: Any) -> Callable[..., Optimizer]:
+    """The modification of a name; of one's own, which comes with its name or in its place, that itself."""
+    return MODIFICATIONS[name] if name in MODIFICATIONS else getattr(name, "thing", name)
+
 
 MOSKOVITZ, AKROUT, BARTUNOV = "Moskovitz et al. 2018", "Akrout et al. 2019", "Bartunov et al. 2018"
 LIAO, XIAO = "Liao et al. 2015", "Xiao et al. 2018"

@@ -8,7 +8,7 @@ from importlib.metadata import EntryPoint
 import numpy as np
 import pytest
 
-from ref_bioplaus import algorithms, backends, losses
+from ref_bioplaus import algorithms, backends, losses, naming
 from ref_bioplaus.backends import BackendError
 from ref_bioplaus.conformance.cases.networks import GRADIENT, batch, fully_connected
 from ref_bioplaus.optimizers import adam
@@ -216,7 +216,7 @@ def test_a_backend_of_another_package(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     assert backends.get("their_package:backend").name == "theirs"
     entry = EntryPoint("theirs", "their_package:backend", "ref_bioplaus.backends")
-    monkeypatch.setattr(backends, "entry_points", lambda group: [entry])
+    monkeypatch.setattr(naming, "entry_points", lambda group: [entry])
     assert backends.get("theirs").name == "theirs"
     assert "theirs" in backends.names()
     assert "theirs" in backends.installed()

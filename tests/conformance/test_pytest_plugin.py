@@ -18,6 +18,7 @@ from ref_bioplaus.conformance.checks.outcomes import Check, Finding
 from ref_bioplaus.conformance.commands.conformance import run
 from ref_bioplaus.conformance.judging.judge import LIMIT, Score
 from tests.helpers import ROOT
+from tests.helpers.own_code import RULE
 
 NAME, MODULE = "ref_bioplaus_conformance", "ref_bioplaus_pytest"
 SMALL = "--rb-level 0 --rb-case 0/loss/*"
@@ -263,6 +264,16 @@ def test_a_mistake_is_one_sentence_and_no_test_runs(suite, option, value, words)
     (said,) = found.said.values()
     assert words in said and said.endswith(".") and "\n" not in said, said
     assert found.outcomes == {} and suite == []
+
+
+def test_a_rule_of_ones_own_is_judged(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_rule.py").write_text(RULE)
+    found = ran("--rb-level", "1", "--rb-mode", "eager", "--rb-algorithm", "my_rule.py:rule", "--rb-case", "*/FC/*")
+    rule = "test_conformance[1/my_rule.py:rule/FC/learn"
+    assert found.outcomes == {f"{rule}/1-eager]": "passed", f"{rule}/6-eager]": "passed", "test_deviations": "passed"}
+    found = ran("--rb-algorithm", "my_rule.py:nothing", code=2)
+    assert 'has no "nothing"' in next(iter(found.said.values()))
 
 
 def test_the_plugin_has_the_options_of_the_command_and_the_pages_know_them():

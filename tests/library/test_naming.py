@@ -189,7 +189,7 @@ def test_notebooks_entry_points_and_calls_name_code_as_ever(place, monkeypatch):
     assert run.finished
     assert isinstance(backends.get("own_backend_module:Backends.numpy"), backends.Backend)
     entry = EntryPoint("theirs", NAME, "ref_bioplaus.backends")
-    monkeypatch.setattr(backends, "entry_points", lambda group: [entry])
+    monkeypatch.setattr(naming, "entry_points", lambda group: [entry])
     train(replace(SMALL, backend="theirs"), place / "installed")
     assert resume(place / "installed", steps=2).step == 2
 

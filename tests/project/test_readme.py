@@ -4,10 +4,12 @@ import re
 
 import pytest
 
+from ref_bioplaus.experiments.runs import checkpoints
 from ref_bioplaus.models import MODELS
 from ref_bioplaus.registry import MODIFICATIONS, ROWS, readme
 from tests.conftest import get
 from tests.helpers import ROOT
+from tests.helpers.commands import printed
 
 TEXT = (ROOT / "README.md").read_text()
 
@@ -53,6 +55,20 @@ def test_its_example_runs_on_every_backend(name, capsys):
     assert list(angles) == [3]
     assert float(angles[3]) < 85.0
     assert capsys.readouterr().out.startswith("{3: ")
+
+
+def test_its_rule_is_feedback_alignment(tmp_path, monkeypatch):
+    """Learned by its command, and bit for bit what ours learns."""
+    (rule,) = re.findall(r"```python\n(# my_rule.py\n.*?)```", TEXT, re.S)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_rule.py").write_text(rule)
+    (given,) = re.findall(r"^ref-bioplaus (train --algorithm my_rule.*)$", TEXT, re.M)
+    small = ("--model", "akrout2019/mlp", "--batch", 500, "--steps", 3)
+    printed(*given.replace("gain=0.5", "gain=1").split(), *small)
+    printed("train", "--algorithm", "feedback-alignment", "--dataset", "embedded", "--out", "runs/fa", *small)
+    mine, ours = (checkpoints.latest(tmp_path / "runs" / name).tensors for name in ("mine", "fa"))
+    assert mine.keys() == ours.keys()
+    assert all(mine[name].tobytes() == ours[name].tobytes() for name in ours)
 
 
 def test_the_commands_it_names_exist():

@@ -15,7 +15,10 @@ def demo(
     ] = None,
     algorithm: Annotated[
         list[str] | None,
-        typer.Option(help="An algorithm to run, named as in `list algorithms`; repeatable. Default: all."),
+        typer.Option(
+            help='An algorithm to run, as in `list algorithms`, or as "my_rule.py:my_rule"; repeatable. Default: all '
+            "in the list."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of initial weights, noise and batches.")] = 0,
     out: Annotated[Path, typer.Option(help="The folder that gets index.html and demo.json.")] = Path("demo"),
@@ -29,6 +32,7 @@ def demo(
 ) -> None:
     """Every algorithm learns real images on every backend, and all backends are compared; makes a page to look at."""
     from ...backends import BackendError
+    from ...naming import NamingError
     from ..demo import page, terminal
     from ..demo import running as program
     from ..demo.processes import usual
@@ -48,6 +52,8 @@ def demo(
         fail(error.args[0])
     except BackendError as error:
         fail(f"{error}.")
+    except NamingError as error:
+        fail(f"The {error}.")
     terminal.show(results, console)
     print(f"The page is {page.write(results, out)}, its numbers are in {out / page.DATA}.")
     print(results.verdict(), flush=True)

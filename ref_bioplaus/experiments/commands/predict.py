@@ -12,7 +12,7 @@ import typer
 from ...showing.terminal import complain, new_console, new_table
 from ..data.augmentation import DataError
 from ..spec.experiment import ExperimentError
-from .train import BackendName, CheckpointName, DeviceName, given, sentences
+from .train import BackendName, ChangedCode, CheckpointName, Code, DeviceName, given, sentences
 
 if TYPE_CHECKING:
     from ..training.loaded import Loaded
@@ -28,6 +28,8 @@ def predict(
     checkpoint: CheckpointName = None,
     backend: BackendName = None,
     device: DeviceName = None,
+    code: Code = None,
+    changed_code: ChangedCode = False,
 ) -> None:
     """The classes that a trained run sees in images, most likely first.
 
@@ -40,7 +42,7 @@ def predict(
         from ..training import given as images_given
         from ..training import loaded
 
-        run = loaded.load(out, checkpoint, **given(changes))
+        run = loaded.load(out, checkpoint, code=code, changed_code=changed_code, **given(changes))
         if not run.classes:
             what = "rebuilds its inputs" if run.built.targets == "inputs" else "learned real-valued targets"
             raise ExperimentError(

@@ -21,7 +21,7 @@ from ..many import search as searching
 from ..many import side_by_side
 from ..many import table as cells
 from ..spec.experiment import ExperimentError, overridden, read
-from .train import BackendName, Bar, DataFolder, Epochs, Settings, given, sentences
+from .train import BackendName, Bar, Code, DataFolder, Epochs, Settings, given, sentences
 
 BEST_TRIALS = 6
 EVERY = 60.0  # seconds between the lines of a run where no terminal shows its bar
@@ -82,7 +82,8 @@ def reproduce(
     method: Annotated[
         list[str] | None,
         typer.Option(
-            help="A row by its id or label, as dtp-alternating or bp; repeatable, in this order. Default: all."
+            help="A row by its id or label, as dtp-alternating or bp, or a rule of your own in its place, as "
+            '"my_rule.py:my_rule"; repeatable, in this order. Default: all.'
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of every row, with seeds 0, 1, and so on.")] = 1,
@@ -171,6 +172,7 @@ def search(
     jobs: Jobs = 1,
     threads: Threads = None,
     setting: Settings = None,
+    code: Code = None,
     report: Annotated[bool, typer.Option("--report", help="Run nothing, only report what is there.")] = False,
 ) -> None:
     """Random search over declared ranges, judged on held-out training images; the test images are never looked at.
@@ -182,7 +184,7 @@ def search(
 
     def begun():
         chosen = searching.read_ranges(ranges)
-        base = searched(experiment, table, column, method, changes, setting or ())
+        base = searched(experiment, table, column, method, changes, setting or (), code or ())
         found = searching.Search(base, chosen, out, trials or chosen.trials, seed, held_out)
         return found, [] if report else found.todo()
 
@@ -227,6 +229,7 @@ def searched(
     method: str | None,
     changes: dict[str, Any],
     settings: Iterable[str],
+    code: Iterable[str] = (),
 ) -> Any:
     """The experiment to search, from a file or from a table's cell. Raises ExperimentError."""
     from dataclasses import replace
@@ -234,7 +237,7 @@ def searched(
     if (path is None) == (table is None) or (table is None) != (method is None):
         raise ExperimentError("Name what to search: either --experiment FILE, or --table, --column and --method.")
     if path is not None:
-        base = read(path)
+        base = read(path, code)
     else:
         chosen = cells.find_table(str(table))
         by_column = cells.find_column(chosen, column)

@@ -20,12 +20,14 @@ from ...machine.files import NotOrdinary, typed
 from ...showing.terminal import bars, fail, new_console, say
 from ..data.loading import DataError
 from ..runs.checkpoints import CheckpointError
-from ..spec.experiment import Experiment, ExperimentError, overridden, read
+from ..spec.experiment import Experiment, ExperimentError, overridden, read, to_name_again
 from ..training import starting
 from ..training.loop import NotFinite
 from ..training.reporter import Reporter
 
-BackendName = Annotated[str | None, typer.Option(help='The array library, as in `list backends`, or "module:object".')]
+BackendName = Annotated[
+    str | None, typer.Option(help='The array library, as in `list backends`, or "module:object", "file.py:object".')
+]
 DeviceName = Annotated[str | None, typer.Option(help='"cpu", "cuda", "cuda:1". Default: the library\'s usual one.')]
 DataFolder = Annotated[
     Path | None,
@@ -59,7 +61,15 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="A field of the experiment, as optimizer.eta=0.01; repeatable. Comes last."),
 ]
-
+Code = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--code",
+        help="A file or module of your own that holds code which a file names, as my_rule.py; repeatable. What is not "
+        "named so is not run.",
+    ),
+]
+ChangedCode = Annotated[bool, typer.Option("--changed-code", help="Go on though code of your own is another now.")]
 Adjustments = Annotated[
     list[str] | None,
     typer.Option(
@@ -73,11 +83,20 @@ Adjustments = Annotated[
 def train(
     out: Annotated[Path, typer.Option(help="The folder that gets the experiment, the log and the checkpoints.")],
     experiment: Annotated[Path | None, typer.Option(help="A TOML file to start from.")] = None,
-    algorithm: Annotated[str | None, typer.Option(help="As in `list algorithms`, or a label, as KP.")] = None,
-    model: Annotated[str | None, typer.Option(help="As in `list models`.")] = None,
+    algorithm: Annotated[
+        str | None,
+        typer.Option(help='As in `list algorithms`, a label, as KP, or one of your own, as "my_rule.py:rule".'),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help='As in `list models`, or as "my_net.py:network".')] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(help='"cross-entropy", "sigmoid-cross-entropy", "squared-error", or as "my_loss.py:loss".'),
+    ] = None,
     dataset: Annotated[
         str | None,
-        typer.Option(help='An id of Hugging Face\'s hub, or "embedded". Default: what the model is made for.'),
+        typer.Option(
+            help='An id of Hugging Face\'s hub, "embedded", or as "my_data.py:data". Default: what the model is for.'
+        ),
     ] = None,
     data: DataFolder = None,
     config: Config = None,
@@ -98,13 +117,15 @@ def train(
     skip_unreadable: SkipUnreadable = None,
     augmentation: Annotated[str | None, typer.Option(help="How training images are cropped and flipped.")] = None,
     setting: Settings = None,
+    code: Code = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue what OUT holds, where it holds anything.")] = False,
     tensorboard: WithTensorBoard = False,
 ) -> None:
-    """An algorithm learns a dataset: any algorithm, model, dataset and backend."""
+    """An algorithm learns a dataset: any algorithm, model, dataset and backend, and any of your own."""
     named = {
-        "algorithm": algorithm, "model": model, "dataset": dataset, "data": None if data is None else str(data),
-        "config": config, "backend": backend, "device": device, "dtype": dtype, "precision": precision,
+        "algorithm": algorithm, "model": model, "loss": loss, "dataset": dataset,
+        "data": None if data is None else str(data), "config": config, "backend": backend, "device": device,
+        "dtype": dtype, "precision": precision,
         "kernels": kernels, "batch": batch, "epochs": epochs, "steps": steps, "seed": seed, "held_out": held_out,
         "augmentation": augmentation, "skip_unreadable": skip_unreadable,
     }  # fmt: skip
@@ -116,7 +137,7 @@ def train(
     def work(reporter):
         from dataclasses import replace
 
-        chosen = Experiment() if experiment is None else read(experiment)
+        chosen = Experiment() if experiment is None else read(experiment, code or ())
         chosen = replace(chosen, **given(named), layout=dict(chosen.layout) | layout)
         chosen = overridden(chosen, setting or ())
         if experiment is None and algorithm is None and chosen.algorithm == Experiment().algorithm:
@@ -137,6 +158,8 @@ def resume(
     epochs: Epochs = None,
     steps: Steps = None,
     setting: Adjustments = None,
+    code: Code = None,
+    changed_code: ChangedCode = False,
     despite_lost_log: Annotated[
         bool, typer.Option("--despite-lost-log", help="Go on with what is left of a log that was deleted or cut.")
     ] = False,
@@ -158,7 +181,7 @@ def resume(
     def work(reporter):
         return starting.resume(
             out, checkpoint, reporter=reporter, tensorboard=tensorboard, despite_lost_log=despite_lost_log,
-            settings=setting or (), **given(changes),
+            settings=setting or (), code=code, changed_code=changed_code, **given(changes),
         )  # fmt: skip
 
     carry_out(work)
@@ -171,6 +194,8 @@ def evaluate(
     skip_unreadable: SkipUnreadable = None,
     backend: BackendName = None,
     device: DeviceName = None,
+    code: Code = None,
+    changed_code: ChangedCode = False,
 ) -> None:
     """Loss and errors of a checkpoint on every split, as one line of JSON."""
     import json
@@ -181,7 +206,7 @@ def evaluate(
     }  # fmt: skip
 
     def measure():
-        return starting.evaluate(out, checkpoint, **given(changes))
+        return starting.evaluate(out, checkpoint, code=code, changed_code=changed_code, **given(changes))
 
     print(json.dumps(sentences(measure)))
 
@@ -201,7 +226,8 @@ def carry_out(work: Callable) -> None:
     if run.finished:
         say(console, f"Done: {line(last)}. The log is {run.out / 'log.jsonl'}.")
         return
-    say(console, f"Stopped after step {run.step}, with a checkpoint: continue with {typed('resume', run.out)}.")
+    again = typed("resume", run.out, *to_name_again(run.experiment))
+    say(console, f"Stopped after step {run.step}, with a checkpoint: continue with {again}.")
     raise typer.Exit(128 + signal.Signals[run.stopped_by])
 
 

@@ -16,6 +16,7 @@ A size is one side, or height x width, as in crop-24x20. Pixels stay uint8; resi
 import difflib
 import math
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +32,7 @@ ATTEMPTS = 10  # crops tried before the central one is taken
 WORDS = 64  # random words that belong to one image
 FLIP, TOP, LEFT, FIRST_ATTEMPT = 0, 1, 2, 3  # what the words decide; an attempt takes four
 
+OWN = "own"  # the kind of a function (image, words) of one's own: uint8 (height, width, channels), uint32 (WORDS,)
 NAMED = ("none", "flip", "crop", "flip-crop", "crop-24", "flip-crop-24", "centre-crop-224", "random-resized-crop-224",
          "flip-random-resized-crop-224", "resize-32", "flip-resize-32")  # fmt: skip
 NAME = re.compile(r"(flip-)?(crop|centre-crop|random-resized-crop|resize)(?:-(\d+)(?:x(\d+))?)?")
@@ -61,6 +63,8 @@ class Augmentation(NamedTuple):
     @property
     def words(self) -> int:
         """How many of an image's random words are looked at."""
+        if self.kind == OWN:
+            return WORDS
         return FIRST_ATTEMPT + 4 * ATTEMPTS if self.kind == "random-resized-crop" else FIRST_ATTEMPT
 
 
@@ -112,6 +116,20 @@ def uniform(word) -> float:
 def below(word, n: int):
     """A random word as a whole number in 0 to n - 1; of an array, each."""
     return (np.asarray(word).astype(np.uint64) * np.uint64(n) >> np.uint64(32)).astype(np.int64)
+
+
+def changed_by(own: Callable, seed: int, epoch: int, rows: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Images, (N, height, width, channels), each as a function of one's own makes it. Raises DataError where that
+    returns another form."""
+    words = image_words(Augmentation(OWN, OWN, False, None), seed, epoch, rows)
+    found = [np.asarray(own(image, own_words)) for image, own_words in zip(images, words, strict=True)]
+    for image in found:
+        if image.shape != images.shape[1:] or image.dtype != images.dtype:
+            raise DataError(
+                f"The augmentation returns {image.dtype} {image.shape}, expected what it is given, {images.dtype} "
+                f"{images.shape[1:]}."
+            )
+    return np.stack(found)
 
 
 # Images in memory: crops and flips are one gather of pixels

@@ -75,6 +75,7 @@ class Dataset:
     resize_first: bool = False
     workers: int = 0
     left_out: LeftOut = field(default_factory=LeftOut, repr=False)  # images that cannot be read
+    own: Callable | None = None  # the augmentation, where it is of one's own: see augmentation.changed_by
     recognised: str | None = None  # the hub's dataset that these images are, by its id or as far as can be told
     scale: str = PIXELS
     on_device: weakref.WeakKeyDictionary = field(default_factory=weakref.WeakKeyDictionary, repr=False)  # by backend
@@ -179,6 +180,11 @@ class Dataset:
             if not len(positions):
                 yield self.nothing(backend, flatten)
                 continue
+            if self.own is not None and draw is not None:
+                changed = augmentations.changed_by(self.own, *draw, split.rows[positions], split.pixels[positions])
+                run_sent = self.making(backend, "images", flatten)
+                yield run_sent(on_device(backend, changed), backend.asarray(split.labels[positions]), *normal)
+                continue
             chosen = backend.asarray(positions.astype(np.int32))
             if plain:
                 yield run(images, labels, *normal, chosen)
@@ -196,6 +202,8 @@ class Dataset:
         for positions in parts:
             words = None if draw is None else augmentations.image_words(self.augmentation, *draw, split.rows[positions])
             images = augmentations.of_arrays(self.augmentation, split.host(positions), words)
+            if self.own is not None and draw is not None:
+                images = augmentations.changed_by(self.own, *draw, split.rows[positions], images)
             yield run(on_device(backend, images), backend.asarray(split.labels[positions]), *normal)
 
     def device_arrays(self, backend: Backend, split: Split) -> tuple["Forms", Array, tuple[Array, Array]]:
@@ -251,6 +259,8 @@ class Dataset:
         normal, run = self.normal(backend), self.making(backend, "images", flatten)
         for positions, images in self.decoded(split, parts, draw):
             if len(positions):
+                if self.own is not None and draw is not None:
+                    images = augmentations.changed_by(self.own, *draw, split.rows[positions], images)
                 yield run(backend.asarray(images), backend.asarray(split.labels[positions]), *normal)
             else:
                 yield self.nothing(backend, flatten)

@@ -78,7 +78,7 @@ def training_data(t: Training) -> dict[str, Any]:
     return {
         "algorithm": t.row.name,
         "label": t.row.label,
-        "file": f"algorithms/{t.row.module}.py",
+        "file": t.row.file,
         "paper": t.row.paper,
         "equations": t.row.equations,
         "network": t.architecture.name,

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from ... import registry
 from ...registry import Row
@@ -15,10 +16,11 @@ REFERENCE = "numpy"
 
 @dataclass(frozen=True)
 class Settings:
-    """What to run. backends, algorithms: names; empty for all that are installed, and all rows."""
+    """What to run. backends, algorithms: names, or functions of one's own; empty for all that are installed, and all
+    rows."""
 
     backends: tuple[str, ...] = ()
-    algorithms: tuple[str, ...] = ()
+    algorithms: tuple[Any, ...] = ()
     seed: int = 0
     quick: bool = False  # each row on one backend only, in turns
     steps: int | None = None  # None: each architecture's own
@@ -122,10 +124,10 @@ class Results:
                 self.comparisons.append(record)
 
     def learned(self, architecture: Architecture) -> list[Training]:
-        """The trainings of one architecture, in the registry's order."""
+        """The trainings of one architecture, in the registry's order, those of one's own behind."""
         order = {row.name: i for i, row in enumerate(registry.ROWS)}
         mine = [t for t in self.trainings if t.architecture is architecture]
-        return sorted(mine, key=lambda t: order[t.row.name])
+        return sorted(mine, key=lambda t: order.get(t.row.name, len(order)))
 
     def time(self) -> str:
         """One sentence: where the time went."""

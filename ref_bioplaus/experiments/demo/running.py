@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
-from ... import backends, registry
+from ... import backends, naming, registry
 from ...backends import Backend, BackendError
 from ...machine.environment import environment
 from ...registry import Row
@@ -26,8 +26,8 @@ CHECKER = "array-api-strict"  # slow by design: it takes part in the agreement, 
 def run(settings: Settings, progress: Progress | None = None) -> Results:
     """Train and compare. A row that fails on a backend is reported in its record and stops nothing else.
 
-    Ctrl-C ends the run early and returns what was finished. Raises BackendError and KeyError, each one sentence, for a
-    named backend that cannot be had and an unknown algorithm, before anything runs.
+    Ctrl-C ends the run early and returns what was finished. Raises BackendError, KeyError and NamingError, each one
+    sentence, for a named backend or rule that cannot be had and an unknown algorithm, before anything runs.
     """
     progress = progress or Progress()
     results = Results(settings)
@@ -40,7 +40,8 @@ def run(settings: Settings, progress: Progress | None = None) -> Results:
         tasks = learning_tasks(rows, [*learning], settings.quick)
         judged = [Task(row.name, a.name) for a in ARCHITECTURES for row in rows if a.trains(row)]
         names = compared_backends(settings, results)
-        several = settings.processes > 1 and len(tasks) + len(judged) >= FEWEST
+        here = any(not getattr(row.name, "lasting", True) for row in rows)  # what no other process can have
+        several = settings.processes > 1 and len(tasks) + len(judged) >= FEWEST and not here
         with Pool(settings.processes) if several else nullcontext() as pool:
             if pool:
                 results.environment["processes"] = f"{settings.processes}, each with its share of the cores"
@@ -66,9 +67,11 @@ def timed(results: Results, part: str) -> Iterator[None]:
 
 
 def chosen_rows(settings: Settings) -> list[Row]:
-    """The rows named, in the registry's order. Raises KeyError for an unknown name."""
-    named = {registry.row(name).name for name in settings.algorithms}
-    return [row for row in registry.ROWS if not named or row.name in named]
+    """The rows named, in the registry's order, those of one's own behind. Raises KeyError for an unknown name, and
+    NamingError for code that cannot be had."""
+    named = {row.name: row for row in map(registry.row, naming.asked(settings.algorithms))}
+    ours = [row for row in registry.ROWS if not named or row.name in named]
+    return ours + [row for name, row in named.items() if row not in ours]
 
 
 def available(work: Work, results: Results) -> dict[str, Backend]:

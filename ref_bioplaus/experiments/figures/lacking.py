@@ -8,9 +8,9 @@ from typing import Any
 
 from ...registry.rows import BACKPROP
 from ..runs import checkpoints
-from ..spec.building import find_row
 from ..spec.checking import told
 from ..spec.experiment import METRICS
+from ..spec.names import shown_row
 from . import series
 from .series import Run
 
@@ -78,7 +78,7 @@ def lacks_freeze(run: Run) -> str | None:
 
 def freezing(run: Run) -> dict[str, Any]:
     """The options of fixed-signs, {} where it has none."""
-    own = dict(find_row(run.experiment.algorithm).wrappers).get("fixed-signs", {})
+    own = dict(shown_row(run.experiment.algorithm).wrappers).get("fixed-signs", {})
     return dict(own) | run.experiment.modifications.get("fixed-signs", {})
 
 

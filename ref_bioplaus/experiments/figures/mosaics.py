@@ -1,8 +1,9 @@
 """Pictures made of images: first-layer weights, and what an autoencoder makes of its inputs."""
 
 import math
+import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from ..training import opening
 from ..training.reporter import Reporter
 from .series import Run, grouped
 
-FIRST_WEIGHTS = "forward/params/1/W"
+WEIGHTS = re.compile(r"forward/params/(\d+)/W")
 FIELDS, FIELDS_WIDE = 64, 8
 PANEL, TITLE_LINE = 3.4, 0.2  # inches
 TITLE_WIDTH = 38  # letters, as many as a panel has room for
@@ -42,7 +43,7 @@ def receptive_fields(runs: Sequence[Run], data: Any = None) -> Picture:
     panels = []
     for run in runs:
         checkpoint = checkpoints.latest(run.out)
-        panels.append((run, checkpoint.header["epoch"], fields(run, checkpoint.tensors[FIRST_WEIGHTS], data)))
+        panels.append((run, checkpoint.header["epoch"], fields(run, first_weights(checkpoint.tensors), data)))
     labels = names(runs)
     titles = [textwrap.wrap(labels[run.out], TITLE_WIDTH) for run in runs]
     longest = max(map(len, titles))
@@ -61,6 +62,12 @@ def receptive_fields(runs: Sequence[Run], data: Any = None) -> Picture:
         "Weights from the input to units of the first layer, of the newest checkpoint, each unit scaled by its largest "
         "weight. Of grey images: white is 0, purple excites, orange inhibits; of colour images: grey is 0.",
     )
+
+
+def first_weights(tensors: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Those of the lowest layer that has any: below it there may be one that flattens or normalises the image."""
+    layers = {int(found[1]): name for name in tensors if (found := WEIGHTS.fullmatch(name))}
+    return tensors[layers[min(layers)]]
 
 
 def fields(run: Run, W: np.ndarray, data: Any) -> np.ndarray:

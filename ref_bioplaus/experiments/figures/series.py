@@ -13,10 +13,12 @@ from typing import Any, NamedTuple
 
 from .. import papers
 from ..runs import logs, segments
+from ..runs.folder import called
 from ..runs.logs import stored
-from ..spec.building import find_row
+from ..spec import places
 from ..spec.differences import free_of
 from ..spec.experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict
+from ..spec.names import shown_row
 
 SHOWN_FIRST = ("model", "dataset")  # in a label, where any two groups differ in them
 
@@ -66,13 +68,18 @@ def read(out: Path) -> Run:
 def identity(experiment: Experiment, without: Sequence[str] = ()) -> dict[str, Any]:
     """{dotted path: value} of what is learned and on which backend, but for the seed and the paths in `without`."""
     free = free_of(experiment, {"seed", *NOT_LEARNING} - {"backend"})
-    found = dict(papers.flat(as_dict(experiment)))
+    found = dict(papers.flat(places.changed(as_dict(experiment), called)))
     return {name: v for name, v in found.items() if name.partition(".")[0] not in free and name not in without}
 
 
 def known_by(run: Run, without: Sequence[str] = ()) -> dict[str, Any]:
-    """Its `identity`, with a hash of its images where they have no name that tells, and what changed on its way."""
+    """Its `identity`, with hashes of its images where they have no name that tells and of code of one's own, and what
+    changed on its way."""
+    code = {name: one.get("sha256", "") for name, one in (run.experiment.code or {}).items()}
+    own = [code[name] for kind, name in places.names(as_dict(run.experiment))
+           if kind not in places.NOT_LEARNED and name in code]  # fmt: skip
     more = {"images": segments.identity(run.segments), "changed": segments.changes_told(run.segments)}
+    more["code"] = ", ".join(digest[: segments.SHORT] for digest in own)
     return identity(run.experiment, without) | {name: value for name, value in more.items() if value}
 
 
@@ -116,7 +123,7 @@ def label(own: dict[str, Any], others: Sequence[dict[str, Any]]) -> str:
     short = {name: name.rpartition(".")[2] for name in names}
     twice = {last for last in short.values() if list(short.values()).count(last) > 1}
     told = [f"{name if short[name] in twice else short[name]} {own[name]}" for name in names if name in own]
-    return ", ".join([find_row(own["algorithm"]).label, *told])
+    return ", ".join([shown_row(own["algorithm"]).label, *told])
 
 
 # Curves

@@ -19,6 +19,7 @@ from os.path import exists, isdir
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ... import naming
 from ...machine.files import content
 from ...showing.words import one_line
 from .. import papers
@@ -33,6 +34,7 @@ from ..spec.checking import checked
 from ..spec.differences import differences, free_of
 from ..spec.experiment import NOT_LEARNING, Experiment, ExperimentError, as_dict, from_dict, overridden
 from ..spec.phases import Phases
+from . import own_rows
 from .jobs import Job, check_backends
 
 MEASURED = {  # a table's quantity: the record's number, and whether the paper means the best epoch's
@@ -172,7 +174,8 @@ def planned(
     settings: Iterable[str] = (),
     **changes: Any,
 ) -> list[Job]:
-    """The runs of a column: every row's first seed, in the order of `methods`, then every row's second one.
+    """The runs of a column: every row's first seed, in the order of `methods`, then every row's second one. A method
+    may be a rule of one's own, see own_rows.py.
 
     changes: fields of every experiment, as epochs=5 or backend="jax"; settings: others, as "optimizer.eta=0.01".
     Raises ExperimentError, also for a folder of images that is not there and for a run in `out` that has learned
@@ -182,16 +185,18 @@ def planned(
         raise ExperimentError(f"The folder {changes['data']} is not there: name the one that holds the images.")
     chosen = find_table(table)
     by_column, settings = find_column(chosen, column), list(settings)
+    chosen = own_rows.with_rules(chosen, by_column.id, methods)
     for setting in settings:
         if setting.partition("=")[0].strip() == "seed":
             raise ExperimentError(
                 f'The setting "{setting}" would be that of every run: leave it out, --seeds 3 runs seeds 0, 1 and 2.'
             )
-    rows = find_rows(chosen, by_column.id, methods)
+    rows = find_rows(chosen, by_column.id, list(map(own_rows.id_of, methods)))
     found = []
     for seed in range(seeds):
         for row in rows:
-            theirs = experiment_of(table, by_column.id, row.id)
+            theirs = experiment_of(table, by_column.id, own_rows.basis(chosen, by_column.id, row.id))
+            theirs = own_rows.learning(theirs, row)
             mine = checked(overridden(replace(theirs, seed=seed, **changes), settings))
             found.append(Job(f"{row.label} seed {seed}", mine, folder(out, table, by_column.id, row.id, seed)))
     check_backends(job.experiment for job in found)
@@ -233,7 +238,7 @@ def check_images(job: Job, before: Experiment, newest: Sequence[Path]) -> None:
         now.data,
         None,
         now.held_out,
-        now.augmentation,
+        "none" if naming.is_code(now.augmentation) else now.augmentation,
         normalise=False,
         config=now.config,
         layout=now.layout,
@@ -260,9 +265,10 @@ def reported(table: str, column: str | None, out: Path, methods: Sequence[str] =
     """Paper and ours, from the runs that are there. Raises ExperimentError."""
     chosen = find_table(table)
     by_column = find_column(chosen, column)
+    chosen = own_rows.with_runs(chosen, by_column.id, out)
     lines: list[Line] = []
     results: list[Result] = []
-    for row in find_rows(chosen, by_column.id, methods):
+    for row in find_rows(chosen, by_column.id, list(map(own_rows.id_of, methods))):
         mine = results_of(chosen, by_column, row, out)
         results += mine
         lines += lines_of(chosen, by_column, row, mine)
@@ -271,7 +277,7 @@ def reported(table: str, column: str | None, out: Path, methods: Sequence[str] =
 
 def results_of(table: papers.Table, column: papers.Column, row: papers.Row, out: Path) -> list[Result]:
     """What the runs of a cell came to, in the order of their seeds."""
-    theirs = experiment_of(table.name, column.id, row.id)
+    theirs = experiment_of(table.name, column.id, own_rows.basis(table, column.id, row.id))
     place = out / table.name / column.id / row.id
     there = place.glob("seed-*/experiment.toml") if isdir(place) else ()
     numbered = [path for path in there if re.fullmatch(r"seed-\d+", path.parent.name)]
@@ -328,7 +334,8 @@ def departures(mine: Experiment, theirs: Experiment) -> list[str]:
 def lines_of(table: papers.Table, column: papers.Column, row: papers.Row, results: Sequence[Result]) -> list[Line]:
     """A line for every epoch that runs of a cell reached with the same settings, the furthest first; one without runs
     where there is none."""
-    cell, epochs = table.cell(row.id, column.id), experiment_of(table.name, column.id, row.id).epochs
+    cell = table.cell(row.id, column.id)
+    epochs = experiment_of(table.name, column.id, own_rows.basis(table, column.id, row.id)).epochs
     found, alike = [], dict.fromkeys((r.epoch, r.departures) for r in results)
     for epoch, departing in sorted(alike, key=lambda key: key[0], reverse=True):
         every = [r for r in results if (r.epoch, r.departures) == (epoch, departing)]

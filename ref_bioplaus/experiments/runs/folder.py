@@ -5,9 +5,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from os.path import exists
 from pathlib import Path
 
+from ... import naming
 from ...machine import files, locking, memory
 from ...machine.files import TEMPORARY, NotOrdinary
 from ..data.contract import Data
+from ..spec import places
 from ..spec.differences import differences, same, takes_a_share, understood
 from ..spec.experiment import (
     ADJUSTABLE,
@@ -20,11 +22,18 @@ from ..spec.experiment import (
     from_dict,
     read,
 )
-from . import checkpoints
+from . import checkpoints, sources
 from .checkpoints import Checkpoint
 from .logs import EXPERIMENT, FAILURE, LOG, TENSORBOARD
 
-BEGUN = (EXPERIMENT, LOG, TENSORBOARD, FAILURE, checkpoints.BEST)  # what a run has before its first checkpoint
+BEGUN = (
+    EXPERIMENT,
+    LOG,
+    TENSORBOARD,
+    FAILURE,
+    sources.FOLDER,
+    checkpoints.BEST,
+)  # what a run has before its first checkpoint
 
 
 class Busy(ExperimentError):
@@ -88,7 +97,7 @@ def check_empty(out: Path, begun: bool) -> None:
 
 def check_same(experiment: Experiment, stored: Experiment, out: Path, adjusting: bool = False) -> None:
     """Raise ExperimentError where two experiments do not learn the same; adjusting: but for optimizers' numbers."""
-    mine, theirs = as_dict(experiment), as_dict(stored)
+    mine, theirs = (places.changed(as_dict(one), called) for one in (experiment, stored))
     for name in sorted(mine.keys() | theirs.keys()):
         a, b = mine.get(name), theirs.get(name)
         if adjusting and name in ADJUSTABLE and a and b and a.get("name") == b.get("name"):
@@ -103,6 +112,11 @@ def check_same(experiment: Experiment, stored: Experiment, out: Path, adjusting:
             f"The run in {out} fixes signs after a share of its {stored.epochs} epochs, so it cannot become one of "
             f"{experiment.epochs}: leave epochs as it is, or start in another folder."
         )
+
+
+def called(kind: str, name: str) -> str:
+    """What a name is called wherever its file lies, to be compared."""
+    return naming.short(name) if isinstance(name, str) and naming.is_code(name) else name
 
 
 def check_unedited(out: Path, checkpoint: Checkpoint, experiment: Experiment) -> None:
@@ -178,6 +192,7 @@ def prepare_folder(out: Path, experiment: Experiment, state: int, checkpoint: Ch
             if checkpoint.header["progress"].get("best_step") == checkpoint.header["step"]:
                 checkpoints.write_best(checkpoint)
             checkpoints.keep_until(out, checkpoint, as_dict(experiment))
+        sources.keep(out, experiment)
         files.write_whole(out / EXPERIMENT, as_toml(experiment).encode())
     except OSError as error:
         raise not_writable(out, error) from error

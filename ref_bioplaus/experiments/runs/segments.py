@@ -21,6 +21,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from ... import naming
 from ...backends import Backend
 from ...machine.environment import THREADS, cores, processor, versions
 from ..data import hashing
@@ -182,6 +183,6 @@ def identity(segments: Sequence[Mapping[str, Any]]) -> str | None:
     """What tells a run's images from others of the same name; None where the name does, or none of this is known."""
     for found in segments:
         data = found["data"]
-        if data["dataset"] == OWN or data["as_named"] is False:
+        if data["dataset"] == OWN or data["as_named"] is False or naming.is_code(data["dataset"]):
             return str(data["sha256"] or data["labels"])[:SHORT]
     return None

@@ -3,31 +3,33 @@
 Whatever cannot be built is said in one sentence, an ExperimentError, that names the value and what to change.
 """
 
-import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from ... import algorithms, initializers, inverses, losses, optimizers, registry
+from ... import algorithms, initializers, inverses, optimizers, registry
 from ...algorithms.sign_symmetry import RULES
 from ...backends import Backend
-from ...models import MODELS
 from ...network import Network
 from ...registry import shapes
+from ...registry.names import parameters
 from ...showing.words import unknown
 from ...types import Algorithm, Loss, Optimizer, State
 from .experiment import Experiment, ExperimentError, Table, check_type, plain
+from .names import LOSS, MODEL, MODIFICATION, OPTIMIZER, find_row, is_own, thing
 from .options import (
     INT32,
     Parser,
     between_0_and_1,
     by_layer,
+    by_signature,
     flag,
     form_of_inverse,
     in_python_only,
     layer_number,
     list_of,
     number,
+    own,
     parsed,
     positive,
     share,
@@ -35,16 +37,6 @@ from .options import (
     word,
 )
 
-LOSSES: dict[str, Callable[[], Loss]] = {
-    "cross-entropy": losses.cross_entropy,
-    "sigmoid-cross-entropy": losses.sigmoid_cross_entropy,
-    "squared-error": losses.squared_error,
-}
-OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
-    "sgd": optimizers.sgd,
-    "adam": optimizers.adam,
-    "rmsprop": optimizers.rmsprop,
-}
 INITIALIZERS: dict[str, Any] = {
     "fan_in": initializers.fan_in,
     "fan_out": initializers.fan_out,
@@ -123,21 +115,25 @@ class Built(NamedTuple):
         return len(self.network[0].out_shape) == 1
 
 
-def find_row(name: str) -> registry.Row:
-    """The registry's row of a name, or of a label that the papers use. Raises ExperimentError for an unknown one."""
-    for row in registry.ROWS:
-        if name in (row.name, row.label) or name.lower() == row.label.lower():
-            return row
-    try:
-        return registry.row(name)
-    except KeyError as error:
-        raise ExperimentError(f"The {error.args[0]}") from error
-
-
 def parameters_of(function: Callable, *but: str) -> dict[str, Any]:
     """A function's parameters and their defaults (Parameter.empty for none), without some."""
-    found = inspect.signature(function).parameters
-    return {name: parameter.default for name, parameter in found.items() if name not in but}
+    return {name: parameter.default for name, parameter in parameters(function).items() if name not in but}
+
+
+def options_of(
+    what: str,
+    function: Callable,
+    options: Table,
+    given: int = 0,
+    more: Mapping[str, Parser] | None = None,
+    has: Iterable[str] = (),
+) -> dict[str, Any]:
+    """A function's options, with functions in the place of their names. given: parameters before them; more: parsers;
+    has: options that have a value. Raises ExperimentError."""
+    names = list(parameters(function))
+    if own(function):
+        return by_signature(what, function, options, OPTIONS, names[:given], has, more)
+    return parsed(what, names[given:], options, OPTIONS | dict(more or {}))
 
 
 def algorithm_parameters(row: registry.Row) -> dict[str, Any]:
@@ -152,6 +148,9 @@ def algorithm_parameters(row: registry.Row) -> dict[str, Any]:
 
 def resolve_options(row: registry.Row, options: Table) -> dict[str, Any]:
     """An algorithm's options, with functions in the place of their names. Raises ExperimentError."""
+    if own(row.make):
+        given = [*list(parameters(row.make))[:3], "inverse_optimizer"]
+        return by_signature(f'algorithm "{row.name}"', row.make, options, OPTIONS, given, row.options)
     return parsed(f'algorithm "{row.name}"', algorithm_parameters(row), options, OPTIONS)
 
 
@@ -195,15 +194,16 @@ def make_optimizer(where: str, options: Table, steps: int, network: Network | No
 
     Raises ExperimentError for what it does not take.
     """
-    own = dict(options)
-    by_layer = own.pop("by_layer", {})
-    name = str(own.pop("name"))
-    if name not in OPTIMIZERS:
-        raise ExperimentError(unknown(f"{where}.name", name, OPTIMIZERS))
-    parsers = OPTIONS | {"eta": lambda path, eta: rate(where, eta, steps)}
-    own = parsed(f'{where} "{name}"', parameters_of(OPTIMIZERS[name]), own, parsers)
+    given = dict(options)
+    by_layer = given.pop("by_layer", {})
+    name = given.pop("name")
+    check_type(f"{where}.name", name, (str,))
+    make = thing(OPTIMIZER, name, f"{where}.name")
+    given = options_of(f'{where} "{name}"', make, given, more={"eta": lambda path, eta: rate(where, eta, steps)})
     try:
-        default = OPTIMIZERS[name](**own)
+        default = giving(Optimizer, f'{where} "{name}"', make)(**given)
+    except ExperimentError:
+        raise
     except ValueError as error:
         raise ExperimentError(f"{where}: {error}.") from error
     check_type(f"{where}.by_layer", by_layer, (dict,))
@@ -230,12 +230,14 @@ def wrapped_row(experiment: Experiment, row: registry.Row, total: int) -> regist
     for name, options in given.items():
         check_type(f"modifications.{name}", options, (dict,))
     chosen = [(name, dict(options) | given.pop(name, {})) for name, options in row.wrappers] + list(given.items())
-    wrappers = []
+    wrappers: list[tuple[Any, Table]] = []
     for name, options in chosen:
-        if name not in registry.MODIFICATIONS:
-            raise ExperimentError(unknown("modification", name, registry.MODIFICATIONS))
-        taken = [*parameters_of(registry.MODIFICATIONS[name], "optimizer"), *SHARES.get(name, ())]
-        options = parsed(f'modification "{name}"', taken, options, OPTIONS)
+        what, wrapper = f'modification "{name}"', name if callable(name) else thing(MODIFICATION, name)
+        if own(wrapper):
+            options = options_of(what, wrapper, options, 1)
+            wrappers.append((giving(Optimizer, what, wrapper), options))
+            continue
+        options = parsed(what, [*list(parameters(wrapper))[1:], *SHARES.get(name, ())], options, OPTIONS)
         if "start_share" in options:
             options["start"] = round(options.pop("start_share") * total)
         if name == "fixed-signs" and "start" not in options:
@@ -244,9 +246,22 @@ def wrapped_row(experiment: Experiment, row: registry.Row, total: int) -> regist
     return row._replace(wrappers=tuple(wrappers))
 
 
+def giving(kind: type, what: str, make: Callable) -> Callable:
+    """A function of one's own, which raises ExperimentError where it returns anything else than it has to."""
+
+    def called(*arguments, **options):
+        found = make(*arguments, **options)
+        if not isinstance(found, kind):
+            raise ExperimentError(f"The {what} returns a {type(found).__name__}, expected {kind.__name__}.")
+        return found
+
+    return called
+
+
 def rebuilds(model: str) -> bool:
     """Whether a model's targets are its inputs: it has no classes."""
-    return "classes" not in parameters_of(MODELS[model])
+    found = parameters(thing(MODEL, model))
+    return "classes" not in found and not any(p.kind == p.VAR_KEYWORD for p in found.values())
 
 
 def targets_of(model: str, given: str) -> str:
@@ -273,7 +288,7 @@ def learned(experiment: Experiment, shape: Shape, network: Network) -> str:
 
 def check_loss(experiment: Experiment, targets: str) -> None:
     """Raise ExperimentError where a loss is not of such targets."""
-    if targets == "classes" or experiment.loss == "squared-error":
+    if targets == "classes" or experiment.loss == "squared-error" or is_own(LOSS, experiment.loss):
         return
     if targets == "values" and experiment.loss != "cross-entropy":
         return
@@ -286,9 +301,9 @@ def check_loss(experiment: Experiment, targets: str) -> None:
 
 def build_network(experiment: Experiment, shape: Shape) -> Network:
     """The network for data of that shape. Raises ExperimentError."""
-    constructor, options = MODELS[experiment.model], plain(experiment.model_options)
-    parameters = parameters_of(constructor)
-    vector = len(options.get("in_shape", parameters["in_shape"])) == 1
+    constructor, options = thing(MODEL, experiment.model), plain(experiment.model_options)
+    usual = parameters_of(constructor).get("in_shape")
+    vector = len(options.get("in_shape", usual if isinstance(usual, tuple | list) else shape.in_shape)) == 1
     in_shape: tuple[int, ...] = shape.in_shape
     if vector:
         in_shape = (math.prod(in_shape),)
@@ -306,7 +321,9 @@ def build_network(experiment: Experiment, shape: Shape) -> Network:
             f"model_options.classes is {asked}, but the dataset has {shape.classes}{kind}: leave it out."
         )
     try:
-        return constructor(in_shape=in_shape, **options)
+        return giving(Network, f'model "{experiment.model}"', constructor)(in_shape=in_shape, **options)
+    except ExperimentError:
+        raise
     except (ValueError, TypeError) as error:
         raise ExperimentError(
             f'The model "{experiment.model}" cannot be built for images {shape.in_shape}: {error}.'
@@ -321,7 +338,8 @@ def build(experiment: Experiment, backend: Backend, shape: Shape) -> Built:
     outputs = network[network.L].out_shape[0] - experiment.model_options.get("auxiliary", 0)
     targets = learned(experiment, shape, network)
     check_loss(experiment, targets)
-    loss = registry.task_loss(row, LOSSES[str(experiment.loss)](), outputs)
+    task = giving(Loss, f'loss "{experiment.loss}"', thing(LOSS, experiment.loss))()
+    loss = registry.task_loss(row, task, outputs)
     total = experiment.epochs * shape.steps
     whole()("the number of updates", min(total, experiment.steps or total))
     row = wrapped_row(experiment, row, total)._replace(
@@ -334,10 +352,12 @@ def build(experiment: Experiment, backend: Backend, shape: Shape) -> Built:
         check_noise(row, network)
 
     def make(network: Network) -> Algorithm:
-        return row.build(network, loss, optimizer, inverse)
+        return giving(Algorithm, f'algorithm "{row.name}"', row.build)(network, loss, optimizer, inverse)
 
     try:
         return Built(network, loss, make, make(network), row, targets)
+    except ExperimentError:
+        raise
     except ValueError as error:
         raise ExperimentError(f'The algorithm "{row.name}" cannot learn on "{experiment.model}": {error}.') from error
 

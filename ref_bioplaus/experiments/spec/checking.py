@@ -5,33 +5,18 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from ... import registry
-from ...models import MODELS
-from ...showing.words import unknown
+from ... import naming, registry
 from .building import (
-    LOSSES,
-    OPTIMIZERS,
-    OPTIONS,
     check_loss,
-    find_row,
     make_optimizer,
+    options_of,
     parameters_of,
     resolve_options,
     targets_of,
     wrapped_row,
 )
-from .experiment import (
-    INPUTS,
-    METRICS,
-    OWN,
-    Experiment,
-    ExperimentError,
-    Table,
-    as_dict,
-    check_type,
-    from_dict,
-    plain,
-)
+from .experiment import INPUTS, OWN, Experiment, ExperimentError, Table, as_dict, check_type, from_dict, plain
+from .names import AUGMENTATION, DATASET, LOSS, METRIC, MODEL, OPTIMIZER, bound, find_row, is_own, thing
 from .options import above_0, finite, flag, list_of, parsed, positive, text, whole, word
 
 DATASETS = {"mnist": "ylecun/mnist", "cifar": "uoft-cs/cifar10", "imagenet": "ILSVRC/imagenet-1k"}
@@ -60,16 +45,17 @@ def checked(experiment: Experiment, targets: str | None = None) -> Experiment:
     augmentation.
     """
     from_dict(as_dict(experiment))
-    row = find_row(experiment.algorithm)
-    if experiment.model not in MODELS:
-        raise ExperimentError(unknown("model", experiment.model, MODELS))
-    experiment = replace(experiment, loss=loss_of(experiment, targets))
-    model = f'model "{experiment.model}"'
-    parsed(model, parameters_of(MODELS[experiment.model]), plain(experiment.model_options), OPTIONS)
     for name in experiment.metrics:
         check_type("an entry of metrics", name, (str,))
-        if name not in METRICS:
-            raise ExperimentError(unknown("metric", name, METRICS))
+    experiment = bound(experiment)
+    row = find_row(experiment.algorithm)
+    check_model(experiment)
+    experiment = replace(experiment, loss=loss_of(experiment, targets))
+    shown = [naming.short(name) for name in experiment.metrics]
+    for name in experiment.metrics:
+        thing(METRIC, name)
+        if naming.is_code(name) and shown.count(naming.short(name)) > 1:
+            raise ExperimentError(f"metrics has {naming.short(name)} twice: leave out one, or call it otherwise.")
     for name, parse in FIELDS.items():
         if getattr(experiment, name) is not None:
             parse(name, getattr(experiment, name))
@@ -79,7 +65,7 @@ def checked(experiment: Experiment, targets: str | None = None) -> Experiment:
         raise ExperimentError("test is false and held_out is 0, so nothing would be measured: hold out some images.")
     full = replace(
         experiment,
-        algorithm=row.name,
+        algorithm=experiment.algorithm if naming.is_code(experiment.algorithm) else row.name,
         algorithm_options=default_options(experiment, row),
         model_options=default_model_options(experiment, row),
         dataset=experiment.dataset or (OWN if experiment.data else dataset_of(experiment.model)),
@@ -101,8 +87,7 @@ def loss_of(experiment: Experiment, targets: str | None) -> str:
     targets = targets_of(experiment.model, targets or told(experiment.inputs)[0])
     usual = "cross-entropy" if targets == "classes" else "squared-error"
     loss = usual if experiment.loss is None else experiment.loss
-    if loss not in LOSSES:
-        raise ExperimentError(unknown("loss", loss, LOSSES))
+    thing(LOSS, loss)
     check_loss(replace(experiment, loss=loss), targets)
     return loss
 
@@ -117,20 +102,28 @@ def told(inputs: Table) -> tuple[str, int]:
     return "classes", len(inputs.get("classes", ()))
 
 
+def check_model(experiment: Experiment) -> None:
+    """Raise ExperimentError for a model or for options that there are not."""
+    make, given = thing(MODEL, experiment.model), plain(experiment.model_options)
+    options_of(f'model "{experiment.model}"', make, given, has=("in_shape", "classes"))  # which the data has
+
+
 def check_dataset(experiment: Experiment) -> None:
     """Raise ExperimentError for a dataset that can be none of the hub's, where no folder stands in its place."""
     from ..data.augmentation import parse
     from ..data.hub import LAYOUT
     from ..data.loading import KNOWN
 
-    name, known = experiment.dataset, ("embedded", *KNOWN)
-    if name and name != OWN and experiment.data is None and name not in known and "/" not in name:
+    name, known = experiment.dataset, (OWN, "embedded", *KNOWN, *naming.enrolled(DATASET.group))
+    elsewhere = name is None or experiment.data is not None or naming.is_code(name) or "/" in name
+    if not elsewhere and name not in known:
         ends = {id.rpartition("/")[2]: id for id in known}
         close = difflib.get_close_matches(name.lower(), ends, n=3)
         raise ExperimentError(
             f'The dataset "{name}" is unknown: did you mean {", ".join(ends[c] for c in close) or ", ".join(known)}?'
         )
-    parse(experiment.augmentation)
+    if not is_own(AUGMENTATION, experiment.augmentation):
+        parse(experiment.augmentation)
     parsed("layout", LAYOUT, plain(experiment.layout), dict.fromkeys(LAYOUT, text))
 
 
@@ -153,7 +146,12 @@ def constants(inputs: dict[str, Any]) -> list[tuple[float, float]]:
 
 
 def dataset_of(model: str) -> str:
-    """The dataset that a model of the papers is made for."""
+    """The dataset that a model of the papers is made for. Raises ExperimentError for a model of one's own."""
+    if model not in MODEL.known:
+        raise ExperimentError(
+            f'The model "{model}" is none of the papers\', which would say what it learns: name a dataset, or a folder '
+            "with data."
+        )
     if model in CIFAR_MODELS:
         return DATASETS["cifar"]
     if model in MNIST_MODELS:
@@ -171,7 +169,7 @@ def default_model_options(experiment: Experiment, row: registry.Row) -> dict[str
     """The model's options; an auxiliary output where the algorithm needs one."""
     given = plain(experiment.model_options)
     if row.auxiliary:
-        if "auxiliary" not in parameters_of(MODELS[experiment.model]):
+        if "auxiliary" not in parameters_of(thing(MODEL, experiment.model)):
             raise ExperimentError(
                 f'"{row.name}" needs an auxiliary output, which model "{experiment.model}" cannot have: '
                 "choose one of bartunov2018."
@@ -209,8 +207,7 @@ def completed(given: dict[str, Any], ours: dict[str, Any], where: str) -> dict[s
     check_type(f"{where}.name", given.get("name", ours["name"]), (str,))
     if given.get("name", ours["name"]) == ours["name"]:
         return ours | given
-    if given["name"] not in OPTIMIZERS:
-        raise ExperimentError(unknown(f"{where}.name", given["name"], OPTIMIZERS))
-    if "eta" not in given:
+    taken = parameters_of(thing(OPTIMIZER, given["name"], f"{where}.name"))
+    if "eta" in taken and "eta" not in given:
         raise ExperimentError(f'{where}.name is "{given["name"]}", but {where}.eta is missing: give a learning rate.')
     return given

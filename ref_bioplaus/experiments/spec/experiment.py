@@ -8,8 +8,12 @@ A learning rate is a number or a schedule, in epochs or in the optimizer's own u
     {kind = "piecewise", values = [1e-4, 1e-5], epochs = [20]}
     {kind = "staircase", eta = 0.1, factor = 0.1, epochs = 10}
     {kind = "warm-up", eta = 0.1, epochs = 5}                          eta may itself be a schedule
+
+What names a thing (see places.py) takes one of ours, one that an installed package enrols, "module:object" or
+"path/file.py:object", and in Python the thing itself: `Experiment(algorithm=my_rule)`.
 """
 
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -20,8 +24,12 @@ from typing import Any
 from ... import naming
 from ...machine import files
 from ...showing.words import shown, unknown
+from . import places
 
 Table = Mapping[str, Any]
+Name = Any  # a text; a call may give what it stands for, and the field then holds the name of that
+PLACES = (*places.FIELDS, *places.OPTIMIZERS, "modifications", "metrics")  # fields that name things
+METRICS = ("matrix_angles", "delta_angles", "gradient_ratios", "sign_changes")
 
 
 class ExperimentError(ValueError):
@@ -32,21 +40,21 @@ class ExperimentError(ValueError):
 class Experiment:
     """What is learned, by which rule, from what, with what; None and {} are filled in by `checked`."""
 
-    algorithm: str = "backprop"  # a name of `list algorithms`, or a label of the papers, as "KP"
+    algorithm: Name = "backprop"  # a name of `list algorithms`, or a label of the papers, as "KP"
     algorithm_options: Table = field(default_factory=dict)  # of its function in algorithms/
-    model: str = "bartunov2018/mnist-fc"
+    model: Name = "bartunov2018/mnist-fc"
     model_options: Table = field(default_factory=dict)
-    dataset: str | None = None  # an id of the Hugging Face hub, or "embedded"; None: what the model is made for, or OWN
+    dataset: Name = None  # an id of the Hugging Face hub, or "embedded"; None: what the model is made for, or OWN
     data: str | None = None  # a folder in the hub's layout
     config: str | None = None  # of the dataset's configurations, where it has several
     layout: Table = field(default_factory=dict)  # {image_column, label_column, train_split, test_split} of its tables
-    augmentation: str = "none"
+    augmentation: Name = "none"
     normalise: bool = True  # pixels to mean 0 and deviation 1 per channel over the training images; false: 0 to 1
     inputs: Table = field(default_factory=dict)  # {shape, classes, mean, ...}: what the network gets, see INPUTS
     held_out: int = 0  # training images kept for validation
     skip_unreadable: int = 0  # images that may be left out as they cannot be read; see left_out.py
     test: bool = True  # whether the test images are measured
-    loss: str | None = None  # None: cross-entropy, or squared-error where no classes are learned
+    loss: Name = None  # None: cross-entropy, or squared-error where no classes are learned
     optimizer: Table = field(default_factory=dict)  # {name, eta, ...}, by_layer: {layer number or "last": {eta, ...}}
     inverse_optimizer: Table = field(default_factory=dict)  # of target propagation
     modifications: Table = field(default_factory=dict)  # {name: options}, innermost first, behind the algorithm's own
@@ -61,11 +69,21 @@ class Experiment:
     kernels: str = "native"
     evaluate_every: int = 1  # epochs
     checkpoint_every: float = 60.0  # seconds; 0: after every step
-    metrics: tuple[str, ...] = ("matrix_angles", "delta_angles", "gradient_ratios", "sign_changes")
-    code: Table | None = None  # of each "module:object" above {file, sha256}, as a run has found it
+    metrics: tuple[Name, ...] = METRICS
+    code: Table | None = None  # of each name of code above {file, sha256}, as a run has found it
+
+    def __post_init__(self) -> None:
+        for name, value in places.changed(vars(self), lambda kind, name: name_of(name)).items():
+            if name in PLACES:
+                object.__setattr__(self, name, value)
 
 
-METRICS = Experiment().metrics
+def name_of(value: Any) -> Any:
+    """The name of a thing that a call has given; what is no thing stays as it is."""
+    text = value is None or isinstance(value, str | int | float | list | dict | os.PathLike) or type(value) is tuple
+    return value if text else naming.given(value)
+
+
 DEEPEST = 20  # tables within each other; a schedule of schedules for one layer has five
 OWN = "own"  # the dataset of images that are given, in a folder or as arrays, without the name of one
 # The images that a run learned from, for whoever predicts with what it learned: (height, width, channels), the classes'
@@ -90,14 +108,14 @@ NOT_LEARNING = (
     "code",
 )
 ADJUSTABLE = ("optimizer", "inverse_optimizer")  # whose numbers a run may go on with others of
-CODE = ("backend",)  # fields that may name code, "module:object"; see naming.py
 
 
 # Files
 
 
-def read(path: Path) -> Experiment:
-    """The experiment of a TOML file. Raises ExperimentError where it cannot be read or understood."""
+def read(path: Path, named: Iterable[str] = ()) -> Experiment:
+    """The experiment of a TOML file. named: see `from_dict`. Raises ExperimentError where it cannot be read or
+    understood."""
     text = ""
     try:
         text = files.content(path).decode("utf-8")
@@ -108,7 +126,7 @@ def read(path: Path) -> Experiment:
         raise ExperimentError(f"The experiment {path} is nested too deeply.") from error
     except ValueError as error:  # not TOML, not UTF-8, or an integer of thousands of digits
         raise ExperimentError(f"The experiment {path} is not TOML ({error}){respelled(text, error)}.") from error
-    return from_dict(values)
+    return from_dict(values, named)
 
 
 def respelled(text: str, error: ValueError) -> str:
@@ -145,8 +163,8 @@ def as_dict(experiment: Experiment) -> dict[str, Any]:
 def from_dict(values: Table, named: Iterable[str] = ()) -> Experiment:
     """The experiment of these fields. Raises ExperimentError for an unknown field or a value of a wrong type.
 
-    named: names of code that a call or a command gave. Those of `values` that are not among them are taken for a
-    file's: naming.Stored, so that nothing is imported for them.
+    named: names of code that a call or a command gave, and files and modules that hold some. Those of `values` that are
+    not among them are taken for a file's: naming.Stored, so that nothing is imported for them.
     """
     known = {f.name: f for f in fields(Experiment)}
     for name, value in values.items():
@@ -165,12 +183,16 @@ def from_dict(values: Table, named: Iterable[str] = ()) -> Experiment:
         check_type(f'code."{name}"', record, (dict,))
         for key, value in record.items():
             check_type(f'code."{name}".{key}', value, (str,))
-    asked = set(named)
-    for name in CODE:
-        if name in given:
-            text = str(given[name])
-            given[name] = text if text in asked else naming.stored(text, f"--{name}", known_code.get(text))
-    return Experiment(**given)
+    asked = list(named)
+
+    def again(kind, name):
+        if not isinstance(name, str) or isinstance(name, naming.Given) or not naming.is_code(name):
+            return name
+        found = naming.named_again(name, asked)
+        option = f"--{kind}" if kind == "backend" else "--code"
+        return naming.stored(name, option, known_code.get(name)) if found is None else found
+
+    return Experiment(**places.changed(given, again))
 
 
 def changed(experiment: Experiment, changes: Table) -> Experiment:
@@ -194,13 +216,21 @@ FIELD_TYPES: dict[str, tuple[type, ...]] = (
 
 
 def named_code(values: Table) -> tuple[str, ...]:
-    """The names in an experiment's fields, as `as_dict` has them, that a call or a command gave itself."""
-    return naming.named(values.get(name) for name in CODE)
+    """The names of code in an experiment's fields, as `as_dict` has them, that a call or a command gave itself."""
+    return naming.named(name for _, name in places.names(values) if isinstance(name, str) and naming.is_code(name))
 
 
-def overridden(experiment: Experiment, settings: Iterable[str]) -> Experiment:
+def to_name_again(experiment: Experiment) -> tuple[str, ...]:
+    """The words of a command that name the code of an experiment again, which `resume` asks for."""
+    code = [(kind, name) for kind, name in places.names(as_dict(experiment)) if naming.is_code(name)]
+    files_of = dict.fromkeys(naming.parts(name)[0] for kind, name in code if kind != "backend")
+    backend = [("--backend", name) for kind, name in code if kind == "backend"]
+    return tuple(word for pair in [*backend, *(("--code", file) for file in files_of)] for word in pair)
+
+
+def overridden(experiment: Experiment, settings: Iterable[str], named: Iterable[str] = ()) -> Experiment:
     """The experiment with settings "optimizer.eta=0.01": a dotted path, and a value as in TOML (or a bare word). Code
-    that a setting names is named by the command.
+    that a setting names is named by the command, as what `named` has (see `from_dict`).
 
     Raises ExperimentError for a setting that is none, an unknown field and a value of a wrong type.
     """
@@ -209,14 +239,28 @@ def overridden(experiment: Experiment, settings: Iterable[str]) -> Experiment:
         path, equals, text = setting.partition("=")
         if not equals or not path:
             raise ExperimentError(f'The setting "{setting}" is not understood: write it as optimizer.eta=0.01.')
-        *tables, last = path.strip().split(".")
+        *tables, last = keys(path.strip())
         place = values
         for name in tables:
             place = place.setdefault(name, {})
             if not isinstance(place, dict):
                 raise ExperimentError(f'The setting "{setting}" is not understood: "{name}" is a value, not a table.')
         place[last] = toml_value(text.strip())
-    return from_dict(values, named_code(values))
+    return from_dict(values, (*named_code(values), *named))
+
+
+def keys(path: str) -> list[str]:
+    """The parts of a dotted path, as TOML reads them: modifications."my_rule.py:clip".strength has three."""
+    if '"' not in path:
+        return path.split(".")
+    try:
+        place, found = tomllib.loads(f"{path} = 0"), list[str]()
+    except ValueError as error:
+        raise ExperimentError(f"The setting {path} is not understood: write its path as TOML does.") from error
+    while isinstance(place, dict):
+        ((key, place),) = place.items()
+        found.append(key)
+    return found
 
 
 def toml_value(text: str) -> Any:
@@ -265,5 +309,5 @@ def depth(value: Any) -> int:
 def plain(value: Any) -> Any:
     """Nested dicts and lists, as TOML has them."""
     if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items() if v is not None}
+        return {k if isinstance(k, str) else str(k): plain(v) for k, v in value.items() if v is not None}
     return [plain(v) for v in value] if isinstance(value, list | tuple) else value

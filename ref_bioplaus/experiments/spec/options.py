@@ -3,10 +3,14 @@
 Each raises ExperimentError, one sentence, for a value that is none of its kind.
 """
 
+import inspect
+import types
+import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ... import inverses
+from ...registry.names import parameters
 from ...showing.words import nearest, shown, unknown
 from .experiment import ExperimentError, Table, check_type
 
@@ -134,3 +138,63 @@ def form_of_inverse(words: Mapping[str, Any]) -> Parser:
         return inverses.wider_inverse(tuple(sides))
 
     return parse
+
+
+# Of functions that are not ours
+
+
+def own(function: Callable) -> bool:
+    """Whether a function is not of this package, so that its signature alone says what it takes."""
+    return not (getattr(function, "__module__", None) or "").startswith("ref_bioplaus.")
+
+
+def by_signature(
+    what: str, function: Callable, options: Table, known: Mapping[str, Parser], given: Iterable[str] = (),
+    has: Iterable[str] = (), first: Mapping[str, Parser] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """The options of a function of one's own, each as its annotation says or else its default, or as ours of that name.
+
+    given: parameters that are no options; has: options that have a value; first: parsers that come before annotations.
+    Raises ExperimentError, also where an option without a default is missing.
+    """
+    every = {name: p for name, p in parameters(function).items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+    names = {name: p for name, p in every.items() if name not in set(given)}
+    found = parsed(
+        what, names, options, {name: of_parameter(p, known) for name, p in names.items()} | dict(first or {})
+    )
+    for name, parameter in names.items():
+        if parameter.default is parameter.empty and name not in (*found, *has):
+            raise ExperimentError(f"The {what} needs the option {name}, which has no default: give it.")
+    return found
+
+
+def of_parameter(parameter: inspect.Parameter, known: Mapping[str, Parser]) -> Parser:
+    """What an option of one's own may be."""
+    written = parameter.annotation
+    if typing.get_origin(written) in (typing.Union, types.UnionType):  # None is what is left out
+        several = [one for one in typing.get_args(written) if one is not types.NoneType]
+        written = several[0] if len(several) == 1 else written
+    if typing.get_origin(written) is typing.Literal:
+        return word({str(one): one for one in typing.get_args(written)})
+    if written in BY_TYPE:
+        return BY_TYPE[written]
+    if written is parameter.empty and type(parameter.default) in BY_TYPE:
+        return BY_TYPE[type(parameter.default)]
+    if parameter.name in known:
+        return known[parameter.name]
+    return untyped(parameter.name)
+
+
+def untyped(name: str) -> Parser:
+    """An option that a file cannot hold, or of which nobody says what it may be."""
+
+    def parse(path, value):
+        raise ExperimentError(
+            f"{path} is {shown(value)}, but its function does not say which of float, int, bool and str it is: "
+            f"annotate it there, as {name}: float."
+        )
+
+    return parse
+
+
+BY_TYPE: dict[Any, Parser] = {float: finite, int: whole(-INT32), bool: flag, str: text}

@@ -9,13 +9,13 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from ... import backends
-from ...models import MODELS
 from ...registry import Row
 from ...types import Schedule
 from ..data.augmentation import DataError
-from .building import Shape, build, find_row, parameters_of
+from .building import Shape, build, parameters_of
 from .checking import STEPS, checked
 from .experiment import Experiment, ExperimentError
+from .names import MODEL, find_row, thing
 
 CLASSES = 10  # of a network whose schedule alone is asked for
 MANY = 10**6  # steps of which each is asked for
@@ -87,8 +87,10 @@ def of_run(
 def schedule_of(experiment: Experiment) -> Schedule:
     """The schedule of an experiment, whose network is made but never drawn. Raises ExperimentError and DataError."""
     full = checked(replace(experiment, dtype="float32"))
-    default = parameters_of(MODELS[full.model])["in_shape"]
+    default = parameters_of(thing(MODEL, full.model)).get("in_shape")
     found = full.inputs.get("shape") or full.model_options.get("in_shape") or default
+    if not isinstance(found, list | tuple):
+        raise ExperimentError(f'The model "{full.model}" does not say what images it is for.')
     height, width, channels = (*found, 1, 1)[:3]
     classes = len(full.inputs.get("classes", ())) or full.model_options.get("classes", CLASSES)
     backend = backends.get("numpy", kernels="portable")

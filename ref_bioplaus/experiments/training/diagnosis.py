@@ -10,6 +10,7 @@ from ...network import Network
 from ...types import in_order
 from ..runs import checkpoints, sound
 from ..spec.building import first_state
+from ..spec.experiment import to_name_again
 
 if TYPE_CHECKING:
     from .loop import Training
@@ -65,11 +66,11 @@ def way_back(run: "Training") -> str:
     eta = run.experiment.optimizer.get("eta")
     smaller = f"{eta / 10:g}" if isinstance(eta, int | float) else "..."
     name = checkpoints.name_at(step)
-    words = ("resume", run.out, "--checkpoint", name, "--set", f"optimizer.eta={smaller}")
+    words = ("--checkpoint", name, "--set", f"optimizer.eta={smaller}", *to_name_again(run.experiment))
     why = "the loss fell or stayed in the epochs learned from it" if step else "it has learned nothing yet"
     return (
         f", and the last one from before the loss rose {name}, as {why}: try a smaller learning rate from there, "
-        f"{files.typed(*words)}"
+        f"{files.typed('resume', run.out, *words)}"
     )
 
 

@@ -22,7 +22,8 @@ from ..runs import checkpoints, headers, logs, segments
 from ..runs.folder import check_unedited
 from ..spec.building import Built, first_state
 from ..spec.checking import checked
-from ..spec.experiment import Experiment, ExperimentError, changed, from_dict, plain
+from ..spec.experiment import Experiment, ExperimentError, changed, plain
+from ..spec.names import AUGMENTATION, is_own
 from . import given, measuring, opening
 from .opening import Opened, measured_splits, ordered
 from .reporter import Reporter
@@ -104,7 +105,8 @@ class Loaded:
                 f"The run in {self.out} learned from data that did not say what images were normalised by, so they "
                 f"cannot be here: load it with inputs = {{mean = [...], deviation = [...]}}, a number per channel."
             )
-        data = given.dataset(images, inputs, self.experiment.augmentation)
+        own = is_own(AUGMENTATION, self.experiment.augmentation)  # which is for training alone
+        data = given.dataset(images, inputs, "none" if own else self.experiment.augmentation)
         batch, params, stats = self.experiment.batch, self.state.forward.params, self.state.stats
         batches = data.batches("test", self.backend, batch, 0, 0, shuffle=False, flatten=self.built.flat)
         outputs = [self.backend.to_numpy(self.answer(params, stats, batch.x)) for batch in batches]
@@ -136,21 +138,27 @@ class Loaded:
         return record | segments.description(experiment, self.backend, data)
 
 
-def load(out: str | Path, checkpoint: str | None = None, images: Any = None, **changes: Any) -> Loaded:
+def load(
+    out: str | Path, checkpoint: str | None = None, images: Any = None, code: Any = None,
+    changed_code: bool = False, **changes: Any,
+) -> Loaded:  # fmt: skip
     """The newest checkpoint of a run's folder, or the one of that file name ("best" for the best).
 
-    images: in place of the run's data, for `evaluate`. changes: fields that leave what is learned as it is, as
-    backend="torch" or data="a/folder". A checkpoint of an older version, which does not say what its inputs are, is
-    told by its data. Raises CheckpointError, ExperimentError, BackendError and DataError, each one sentence.
+    images: in place of the run's data, for `evaluate`. code: names code of one's own again, which no file has run: a
+    name, its file or module, the function itself, or several; changed_code: though it is another now. changes: fields
+    that leave what is learned as it is, as backend="torch" or data="a/folder". A checkpoint of an older version, which
+    does not say what its inputs are, is told by its data. Raises CheckpointError, ExperimentError, BackendError and
+    DataError, each one sentence.
     """
     out = Path(out)
     found = headers.latest(out, checkpoint)
-    experiment = checked(changed(from_dict(found.header["experiment"]), changes))
+    experiment = checked(changed(opening.recorded(found, code), changes))
     check_unedited(out, found, experiment)
     known = {"shape", "classes"} <= set(experiment.inputs) and "images" in found.header
     if images is not None or not known:
-        return Loaded(out, found, opening.opened(experiment, images, Reporter(), f"The run in {out}", found))
-    return Loaded(out, found, opening.reopened(experiment, found))
+        run = f"The run in {out}"
+        return Loaded(out, found, opening.opened(experiment, images, Reporter(), run, found, changed_code))
+    return Loaded(out, found, opening.reopened(experiment, found, changed_code))
 
 
 def answering(built: Built, classes: int):

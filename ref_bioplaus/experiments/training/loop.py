@@ -21,6 +21,7 @@ from ..runs.logs import LOG, TENSORBOARD, Log, records_of, reopened, segments_of
 from ..spec import phases
 from ..spec.building import first_state
 from ..spec.experiment import ExperimentError, as_dict
+from ..spec.names import reads
 from . import comparison, measuring, needs
 from .diagnosis import NotFinite, diagnosis, first_not_finite
 from .interrupt import Interrupt
@@ -81,7 +82,7 @@ class Training:
             TensorBoard(out / TENSORBOARD, self.at.step + 1 if checkpoint else 0) if tensorboard else None
         )
         names = tuple(experiment.metrics)
-        start = tree_map(copied, first.forward.params) if "sign_changes" in names else None
+        start = tree_map(copied, first.forward.params) if any("before" in reads(name) for name in names) else None
         del first  # its feedback weights may be most of what there is
         self.compare = comparison.Comparison(self.backend, built, names, start, self.first_batch())
 

@@ -35,7 +35,8 @@ def counting(step: Step, built: Built) -> Step:
         state, info = step(state, batch)
         if info.loss is None:
             return state, Info()
-        return state, Info(loss=info.loss, output=rank(info.output, batch.y) if built.targets == "classes" else None)
+        ranked = built.targets == "classes" and info.output is not None
+        return state, Info(loss=info.loss, output=rank(info.output, batch.y) if ranked else None)
 
     return run
 

@@ -10,9 +10,9 @@ from ...tree import leaves
 from ...types import Tree
 from ..spec.building import Built, first_state
 from ..spec.experiment import Experiment, ExperimentError
+from ..spec.names import reads
 
 BYTES = {"bfloat16": 2, "float32": 4, "float64": 8}
-COMPARING = {"delta_angles", "gradient_ratios"}  # metrics for which a step of backpropagation runs beside the own one
 
 
 class Taken(NamedTuple):
@@ -98,7 +98,7 @@ def estimate(experiment: Experiment, built: Built, backend: Backend) -> Estimate
         parameters, learned, numbers((forward.memory, feedback.memory)), numbers(state.stats),
         parameters + (learned if leaves(feedback.memory) else 0), experiment.batch * numbers_made(network),
         BYTES[experiment.dtype], max(leaf.size for leaf in leaves(state)), len(network.layers),
-        2 if COMPARING.intersection(experiment.metrics) else 1, taken,
+        2 if any("reference" in reads(name) for name in experiment.metrics) else 1, taken,
     )  # fmt: skip
 
 

@@ -13,10 +13,13 @@ from ...types import Batch
 from ..data import loading, own
 from ..data.contract import Data
 from ..data.images import PIXELS
+from ..runs import sources
 from ..runs.checkpoints import Checkpoint
+from ..spec import places
 from ..spec.building import Built, Shape, build
 from ..spec.checking import told
-from ..spec.experiment import OWN, Experiment, ExperimentError, as_dict, named_code, plain
+from ..spec.experiment import OWN, Experiment, ExperimentError, as_dict, from_dict, named_code, plain
+from ..spec.names import AUGMENTATION, DATASET, is_own, thing
 from . import measuring
 from .reporter import Reporter
 
@@ -34,14 +37,16 @@ class Opened(NamedTuple):
 
 
 def opened(
-    experiment: Experiment, data: Any, reporter: Reporter, run: str, checkpoint: Checkpoint | None = None
-) -> Opened:
+    experiment: Experiment, data: Any, reporter: Reporter, run: str, checkpoint: Checkpoint | None = None,
+    changed_code: bool = False,
+) -> Opened:  # fmt: skip
     """Get backend and images, and build. data: instead of the experiment's own, as own.py takes it. run: what a
-    sentence on inputs that do not fit begins with. checkpoint: what is gone on from. Raises what `train` raises before
-    it runs."""
+    sentence on inputs that do not fit begins with. checkpoint: what is gone on from. changed_code: though code of one's
+    own is another now. Raises what `train` raises before it runs."""
     backend = get_backend(experiment, reporter)
-    experiment = identified(experiment, checkpoint, reporter)
+    experiment = identified(experiment, checkpoint, reporter, changed_code)
     data = load_data(experiment, reporter) if data is None else normalised(experiment, data)
+    data = augmented(experiment, data)
     experiment = settled(experiment, data, run)
     check_sigmoids(experiment, data)
     doubt = own.doubt(data)
@@ -51,11 +56,11 @@ def opened(
     return Opened(experiment, backend, data, shape, build(experiment, backend, shape))
 
 
-def reopened(experiment: Experiment, checkpoint: Checkpoint) -> Opened:
+def reopened(experiment: Experiment, checkpoint: Checkpoint, changed_code: bool = False) -> Opened:
     """What a checkpoint needs to be asked, without the data that it learned from: `data` is None. Its inputs say the
     shape and the classes. Raises BackendError and ExperimentError."""
     backend = get_backend(experiment, Reporter())
-    experiment = identified(experiment, checkpoint, Reporter())
+    experiment = identified(experiment, checkpoint, Reporter(), changed_code)
     inputs = plain(experiment.inputs)
     steps = max(-(-checkpoint.header["images"] // experiment.batch), checkpoint.header["progress"]["position"])
     targets, count = told(inputs)
@@ -82,15 +87,34 @@ def get_backend(experiment: Experiment, reporter: Reporter) -> Backend:
         return get("portable")
 
 
-def identified(experiment: Experiment, checkpoint: Checkpoint | None, reporter: Reporter) -> Experiment:
-    """The experiment with the file and hash of the code of one's own that it runs; says so where a run goes on with
-    another file than it had."""
-    used = {name: naming.identity(name) for name in named_code(as_dict(experiment)) if naming.is_code(name)}
-    before = (checkpoint.header["experiment"].get("code") or {}) if checkpoint else {}
+def recorded(checkpoint: Checkpoint, code: Any = None) -> Experiment:
+    """The experiment of a checkpoint. code: what names its code again, which is not run otherwise: a name, a file or a
+    module that holds it, the function itself, or several of these."""
+    return from_dict(checkpoint.header["experiment"], naming.asked(code))
+
+
+def identified(
+    experiment: Experiment, checkpoint: Checkpoint | None, reporter: Reporter, changed_code: bool = False
+) -> Experiment:
+    """The experiment with the file and hash of the code of one's own that it runs.
+
+    Says so where a run goes on with another backend or metric than it had, and where only Python can go on with it.
+    Raises ExperimentError where other code has changed, unless `changed_code`.
+    """
+    fields = as_dict(experiment)
+    kinds = {name: kind for kind, name in places.names(fields)}
+    used = {name: naming.identity(name) for name in named_code(fields)}
     for name, now in used.items():
-        digest = before.get(name, {}).get("sha256")
-        if digest and digest != now.get("sha256"):
-            reporter.note(f"{name} is not what this run has had so far: sha256 {now.get('sha256')}, before {digest}.")
+        changed = sources.change(name, now, checkpoint) if checkpoint else ""
+        if changed and not changed_code and kinds[name] not in places.NOT_LEARNED:
+            raise ExperimentError(f"{changed}: put it back, or go on with what it is now by --changed-code.")
+        if changed:
+            reporter.note(f"{changed}.")
+        if isinstance(name, naming.Given) and not name.lasting:
+            reporter.note(
+                f"{name} has no name that leads to it, so the run can be resumed only from Python: give it again "
+                "there, as in resume(out, code=[it])."
+            )
     return replace(experiment, code=used or None)
 
 
@@ -99,6 +123,8 @@ def load_data(experiment: Experiment, reporter: Reporter) -> Data:
 
     Raises DataError, and ExperimentError for images that only whoever began the run can give.
     """
+    if is_own(DATASET, experiment.dataset):
+        return normalised(experiment, own_data(experiment))
     if experiment.dataset == OWN and experiment.data is None:
         raise ExperimentError(
             "The run learns from images of your own, which were given as arrays: give them again (images=), or name "
@@ -123,13 +149,37 @@ def normalised(experiment: Experiment, value: Any = None) -> Data:
     as_they_are = not np.any(mean) and np.all(deviation == 1)
     found = own.load(
         str(experiment.dataset), experiment.data, value, held_out=experiment.held_out,
-        augmentation=experiment.augmentation, normalise=experiment.normalise and bool(as_they_are),
-        config=experiment.config, skip_unreadable=experiment.skip_unreadable, layout=experiment.layout,
+        augmentation="none" if is_own(AUGMENTATION, experiment.augmentation) else experiment.augmentation,
+        normalise=experiment.normalise and bool(as_they_are), config=experiment.config,
+        skip_unreadable=experiment.skip_unreadable, layout=experiment.layout,
     )  # fmt: skip
     if len(mean) and not as_they_are:
         check_channels(mean, found)
         found.mean, found.deviation = mean, deviation
     return found
+
+
+def augmented(experiment: Experiment, data: Data) -> Data:
+    """The data, which knows the augmentation of one's own that an experiment names. Raises ExperimentError for data
+    that has no place for it."""
+    if is_own(AUGMENTATION, experiment.augmentation):
+        if not hasattr(data, "own"):
+            raise ExperimentError(
+                f'The augmentation "{experiment.augmentation}" is for images that the program loads: leave it out, and '
+                "let the data's own `batches` augment."
+            )
+        data.own = thing(AUGMENTATION, experiment.augmentation)
+    return data
+
+
+def own_data(experiment: Experiment) -> Any:
+    """What the function of one's own gives that an experiment names as its dataset, as own.py understands it. Raises
+    ExperimentError and DataError."""
+    try:
+        with naming.importable(experiment.dataset):
+            return own.given(thing(DATASET, experiment.dataset)())
+    except loading.DataError as error:
+        raise loading.DataError(f'The dataset "{experiment.dataset}": {error}') from error
 
 
 def check_channels(mean: np.ndarray, data: Any) -> None:

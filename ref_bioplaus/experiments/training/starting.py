@@ -16,15 +16,27 @@ from os.path import isdir
 from pathlib import Path
 from typing import Any
 
+from ... import naming
 from ..data import own
 from ..data.contract import Data
 from ..runs import checkpoints, headers
 from ..runs.folder import alone, check_empty, check_same, check_unedited
 from ..spec.checking import checked, told
-from ..spec.experiment import OWN, Experiment, ExperimentError, as_dict, changed, from_dict, overridden, plain
+from ..spec.experiment import (
+    OWN,
+    Experiment,
+    ExperimentError,
+    as_dict,
+    changed,
+    from_dict,
+    name_of,
+    overridden,
+    plain,
+)
+from ..spec.names import DATASET, is_own
 from .loaded import Loaded, Prediction, load
 from .loop import NotFinite, Run, Training
-from .opening import few, inputs_of, opened
+from .opening import few, inputs_of, opened, own_data, recorded
 from .reporter import Reporter
 
 __all__ = ("Data", "Loaded", "NotFinite", "Prediction", "Reporter", "Run", "evaluate", "load", "resume", "train")
@@ -49,6 +61,8 @@ def train(
     be known, and NotFinite.
     """
     given, out, targets = given_fields(experiment), Path(out), None
+    if images is None and is_own(DATASET, experiment.dataset):
+        images = own_data(experiment)
     images = own.given(images, experiment.data if images is None else None)
     if images is not None:
         targets = images.targets if isinstance(images, own.Given) else told(inputs_of(images))[0]
@@ -78,6 +92,8 @@ def resume(
     tensorboard: bool = False,
     despite_lost_log: bool = False,
     settings: Iterable[str] = (),
+    code: Any = None,
+    changed_code: bool = False,
     **changes: Any,
 ) -> Run:
     """Continue the run in a folder from its newest checkpoint, or from the one of that file name.
@@ -85,33 +101,37 @@ def resume(
     despite_lost_log: go on with what is left of a log.jsonl that was deleted or cut. changes: fields of the experiment
     that are to be others from here on, as backend="jax" or epochs=20; only those that leave what is learned as it is.
     epochs without steps lifts a limit on steps. settings: such fields as "evaluate_every=2", and numbers of the
-    optimizers, as "optimizer.eta=0.01", which the log's next segment tells (see segments.py). Going back, the
-    checkpoints of what is left behind are deleted. Raises as `train` does.
+    optimizers, as "optimizer.eta=0.01", which the log's next segment tells (see segments.py). code: names code of one's
+    own again, which no file has run: a name, its file or module, the function itself, or several; changed_code: go on
+    though it is another now. Going back, the checkpoints of what is left behind are deleted. Raises as `train` does.
     """
     out = Path(out)
     if not isdir(out):
         checkpoints.latest(out, checkpoint)  # raises
     with alone(out):
         found = headers.latest(out, checkpoint)
-        stored = from_dict(found.header["experiment"])
+        stored, names = recorded(found, code), naming.asked(code)
         settings = list(settings)
-        given = changes | ({"checkpoint": checkpoint} if checkpoint else {}) | ({"set": settings} if settings else {})
+        given = {name: name_of(value) for name, value in changes.items()}
+        given |= ({"checkpoint": checkpoint} if checkpoint else {}) | ({"set": settings} if settings else {})
         if "epochs" in changes:
             changes = {"steps": None} | changes
-        experiment = checked(overridden(changed(stored, changes), settings))
+        experiment = checked(overridden(changed(stored, changes), settings, names))
         check_same(experiment, stored, out, adjusting=True)
         experiment = learned_inputs(experiment, found)
         check_unedited(out, found, experiment)
-        return begun(experiment, out, found, images, reporter, callback, tensorboard, given, despite_lost_log).run()
+        more = (callback, tensorboard, given, despite_lost_log)
+        return begun(experiment, out, found, images, reporter, *more, changed_code=changed_code).run()
 
 
 def begun(
     experiment: Experiment, out: Path, checkpoint: checkpoints.Checkpoint | None, images: Any,
-    reporter: Reporter | None, *more: Any,
+    reporter: Reporter | None, *more: Any, changed_code: bool = False,
 ) -> Training:  # fmt: skip
     """A run that is ready to learn, from a checkpoint where there is one."""
     reporter, run = reporter or Reporter(), f"The run in {out}" if checkpoint else "The experiment"
-    return Training(opened(experiment, images, reporter, run, checkpoint), out, checkpoint, reporter, *more)
+    ready = opened(experiment, images, reporter, run, checkpoint, changed_code)
+    return Training(ready, out, checkpoint, reporter, *more)
 
 
 def given_fields(experiment: Experiment) -> dict[str, Any]:
@@ -132,9 +152,12 @@ def learned_inputs(experiment: Experiment, checkpoint: checkpoints.Checkpoint) -
     return replace(experiment, inputs=plain(experiment.inputs) | stored)
 
 
-def evaluate(out: str | Path, checkpoint: str | None = None, images: Any = None, **changes: Any) -> dict[str, Any]:
+def evaluate(
+    out: str | Path, checkpoint: str | None = None, images: Any = None, code: Any = None, changed_code: bool = False,
+    **changes: Any,
+) -> dict[str, Any]:  # fmt: skip
     """The loss and errors of a folder's newest checkpoint, or another ("best"), on every split.
 
-    Images are normalised as those that the run learned from. Raises as `train` does.
+    Images are normalised as those that the run learned from. code, changed_code: see `resume`. Raises as `train` does.
     """
-    return load(out, checkpoint, images, **changes).evaluate()
+    return load(out, checkpoint, images, code, changed_code, **changes).evaluate()
