@@ -181,6 +181,13 @@ def test_columns_and_splits_are_chosen_and_outlive_a_stop(strange, tmp_path):
     assert "has layout = " in sentence
 
 
+def test_what_trains_is_not_what_tests(tmp_path):
+    images = [encoded(i) for i in COLOUR]
+    folder = write(tmp_path, test=(images, labels_for(23)), validation=(images[:4], labels_for(4)))
+    found = described(folder, "--train-split", "test")
+    assert {name: one["samples"] for name, one in found["splits"].items()} == {"train": 23, "test": 4}
+
+
 def test_a_column_of_real_numbers_is_learned_where_it_is_named(strange, tmp_path):
     found = described(strange, *CHOSEN[:3], "size", *CHOSEN[4:])
     assert (found["targets"], found["outputs"]) == ("values", 1)

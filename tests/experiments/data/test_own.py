@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ref_bioplaus import backends, experiments
-from ref_bioplaus.experiments.data import loading, own
+from ref_bioplaus.experiments.data import hashing, loading, own
 from ref_bioplaus.experiments.data.loading import DataError
 from ref_bioplaus.experiments.runs import checkpoints
 from ref_bioplaus.experiments.spec.experiment import Experiment, ExperimentError, read
@@ -244,6 +244,26 @@ def test_what_cannot_be_learned_gets_one_sentence(case, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_numbers_that_are_not_finite_are_counted_in_all_pieces(monkeypatch):
+    monkeypatch.setattr("ref_bioplaus.experiments.data.arrays.TOGETHER", 7 * 4)
+    x = one_changed(one_changed(VECTORS, np.inf, 13), np.nan, 22)
+    with pytest.raises(DataError, match="has 2 numbers that are not finite .*, the first in row 13"):
+        data_of(x)
+
+
+def test_the_hash_of_arrays_that_are_large_is_of_rows_among_all(monkeypatch):
+    whole = data_of(np.arange(8000.0).reshape(4000, 2)).digest()
+    monkeypatch.setattr(hashing, "WHOLE", 30_000)
+    monkeypatch.setattr(hashing, "SAMPLED", 5)
+    data = data_of(np.arange(8000.0).reshape(4000, 2))
+    sampled = data.digest()
+    assert sampled["of"] == "the bytes of 3 arrays, of 2 of them 5 rows" and sampled["sha256"] != whole["sha256"]
+    data.train.pixels[1] += 1.0
+    assert data.digest() == sampled
+    data.train.pixels[3999] += 1.0
+    assert data.digest()["sha256"] != sampled["sha256"]
+
+
 # Learning
 
 
@@ -316,6 +336,7 @@ def test_a_run_goes_on_with_its_own_data_and_no_other(tmp_path):
     train(MLP, tmp_path / "pixels", images=(COLOUR, CLASSES))
     for name, other, sentence in (
         ("values", (VECTORS, TARGETS[::-1]), "with other labels than those given here"),
+        ("values", (VECTORS, 1.0001 * TARGETS), "with other labels than those given here"),
         ("values", (VECTORS, CLASSES), "has inputs.outputs = 2, but the data here has None"),
         ("values", (VECTORS[:-1], TARGETS[:-1]), "learned from 23 training images, but here are 22"),
         ("values", (VECTORS[:, 1:], TARGETS), "inputs.mean has 7 channels, but the images have 6"),
