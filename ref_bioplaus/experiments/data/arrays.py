@@ -92,6 +92,8 @@ def of_arrays(
 
 def as_array(value: Any, name: str) -> np.ndarray:
     """A NumPy array of a value, its memory where it has some. Raises DataError."""
+    if isinstance(value, np.ma.MaskedArray) and np.any(value.mask):
+        raise DataError(f"{name} has masked numbers, which would be taken for what lies under the mask: fill them.")
     try:
         found = np.asarray(value)
     except Exception as error:  # whatever another library's array raises that cannot be had, as one on a GPU

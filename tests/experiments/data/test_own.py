@@ -1,6 +1,7 @@
 """Data of one's own: arrays, splits, tables, functions and files become the same batches, and are learned."""
 
 import hashlib
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -207,6 +208,7 @@ REFUSED = {
     "infinite": ((one_changed(FIVE, -np.inf), CLASSES), "24 numbers that are not finite .*, the first in row 3"),
     "target": ((FIVE, one_changed(TARGETS, np.nan, 5)), 'y of split "train" has 1 number .*, the first in row 5'),
     "objects": ((np.array([[{}], [None]], object), None), "has the dtype object, expected numbers"),
+    "masked": ((np.ma.masked_array(VECTORS, VECTORS > 1), None), "has masked numbers, .*: fill them"),
     "texts": ((np.array([["a"], ["b"]]), None), "has texts, expected numbers"),
     "ragged": (([[1.0], [1.0, 2.0]], None), "cannot be read as an array"),
     "one axis": ((np.zeros(5), None), r"has the shape \(5,\), expected images"),
@@ -541,3 +543,7 @@ def test_files_that_are_wrong_get_one_sentence_and_run_nothing(tmp_path):
     (outside / "y_train.npy").symlink_to(tmp_path / "arrays.npy")
     np.save(tmp_path / "arrays.npy", CLASSES)
     assert "y_train.npy leads out of its folder" in say(outside)
+    if hasattr(os, "mkfifo"):
+        (outside / "y_train.npy").unlink()
+        os.mkfifo(outside / "y_train.npy")  # nobody ever writes to it
+        assert "y_train.npy is a pipe, not an ordinary file" in say(outside)
