@@ -22,7 +22,10 @@ COLUMNS, SIDE = 8, 14  # images side by side in a terminal, and their width in c
 
 def data(
     name: Annotated[
-        str, typer.Argument(help='A folder or an .npz, as --data takes it, a name of the hub, "embedded".')
+        str,
+        typer.Argument(
+            help='A folder or an .npz, as --data takes it, a name of the hub, "embedded", or as "my_data.py:data".'
+        ),
     ],
     config: Config = None,
     image_column: ImageColumn = None,

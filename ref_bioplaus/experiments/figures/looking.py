@@ -13,7 +13,9 @@ from matplotlib.figure import Figure
 from ..data import arrays, own
 from ..data.augmentation import Varied
 from ..data.images import PIXELS, SAMPLED, Dataset, Split, spread
-from ..spec.experiment import Experiment
+from ..spec.experiment import Experiment, ExperimentError
+from ..spec.names import DATASET, is_own
+from ..training.opening import own_data
 from .mosaics import Picture, mosaic
 
 ALL = 10**9  # images that may be left out here, and are counted
@@ -24,11 +26,18 @@ CHANNELS = (1, 2, 3, 4)  # of images whose channels come last, as a rule
 
 
 def loaded(experiment: Experiment) -> tuple[Dataset, list[str]]:
-    """The data of an experiment, not augmented, and what was odd before it could be looked at. Raises DataError."""
+    """The data of an experiment, not augmented, and what was odd before it could be looked at. Raises DataError, and
+    ExperimentError for data of one's own that cannot be looked at."""
+    value = own_data(experiment) if is_own(DATASET, experiment.dataset) else None
+    if value is not None and not isinstance(value, own.Given):
+        if not isinstance(value, Dataset):
+            kind = type(value).__name__
+            raise ExperimentError(f'The dataset "{experiment.dataset}" is a {kind}, of which only `train` knows.')
+        return value, []
 
     def load(augmentation: str) -> Dataset:
         return own.load(
-            str(experiment.dataset), experiment.data, held_out=experiment.held_out, augmentation=augmentation,
+            str(experiment.dataset), experiment.data, value, held_out=experiment.held_out, augmentation=augmentation,
             config=experiment.config, skip_unreadable=ALL, layout=experiment.layout, workers=0,
         )  # fmt: skip
 

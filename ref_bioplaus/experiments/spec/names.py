@@ -87,7 +87,9 @@ def reads(metric: str) -> set[str]:
 
 def is_own(kind: Kind, name: Any) -> bool:
     """Whether a name is not one of ours: code, or what a package has enrolled."""
-    return isinstance(name, str) and (naming.is_code(name) or name in naming.enrolled(kind.group))
+    if not isinstance(name, str) or name in kind.known:
+        return False
+    return naming.is_code(name) or name in naming.enrolled(kind.group)
 
 
 def bound(experiment: Experiment) -> Experiment:

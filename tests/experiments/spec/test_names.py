@@ -417,6 +417,8 @@ def test_arrays_and_real_valued_targets_of_ones_own(here):
     """As a constant of a file, and as a function: neither says that it learns classes."""
     (here / "mine.py").write_text(TABLES)
     fields = {"model": "others.py:network", "dataset": "mine.py:table", "batch": 7, "steps": 2, "epochs": 1}
+    assert "20 train and 10 test images of 3 x 4 x 1" in printed("data", "mine.py:table")
+    assert "28 x 28" in printed("data", "others.py:images")
     run = train(Experiment(**fields), "run")
     assert run.experiment.loss == "squared-error" and run.built.network[3].out_shape == (2,)
     assert "train_error" not in run.records[-1]
