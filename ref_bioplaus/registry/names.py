@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from .. import losses, naming, optimizers
+from .. import losses, metrics, naming, optimizers
 from ..models import MODELS
 from ..naming import Given, NamingError
 from ..showing.words import nearest, unknown
@@ -26,6 +26,7 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "adam": optimizers.adam,
     "rmsprop": optimizers.rmsprop,
 }
+METRICS = (metrics.matrix_angles, metrics.delta_angles, metrics.gradient_ratios, metrics.sign_changes)
 Parameters = Mapping[str, inspect.Parameter]
 
 
@@ -79,7 +80,18 @@ OPTIMIZER = Kind(
     lambda found: isinstance(found, Optimizer),
 )  # fmt: skip
 MODIFICATION = Kind("modification", MODIFICATIONS, "a function (optimizer, ...)", positions(1))
-KINDS = {kind.what: kind for kind in (ALGORITHM, MODEL, LOSS, OPTIMIZER, MODIFICATION)}
+READS = {
+    "network", "loss", "state", "batch",  # what learns, and the batch that all metrics are measured on
+    "forward", "feedback", "before", "after",  # parameters: both paths', and W and b before the first step and now
+    "info", "reference",  # a step's, and that of backpropagation from the same state
+}  # fmt: skip
+METRIC = Kind(
+    "metric",
+    {function.__name__: function for function in METRICS},
+    f"a function of some of {', '.join(sorted(READS))}",
+    lambda names: bool(names) and set(names) <= READS,
+)
+KINDS = {kind.what: kind for kind in (ALGORITHM, MODEL, LOSS, OPTIMIZER, MODIFICATION, METRIC)}
 
 
 def bound(kind: Kind, name: str) -> Given:
@@ -128,6 +140,16 @@ def looked_at(kind: Kind, name: str, found: Any) -> Any:
     return Row(name, title, module, "", "", found, inverses="inverse_optimizer" in names)
 
 
+def name_of(kind: str, found: Any) -> str:
+    """The name of a thing that a call has handed over: of one of ours its own, of others what `naming.given` says."""
+    known = KINDS[kind].known if kind in KINDS else {}
+    for name, ours in known.items():
+        plain = isinstance(ours, Row) and ours.make is found and not ours.options and not ours.wrappers
+        if ours is found or plain:
+            return name
+    return naming.given(found)
+
+
 def parameters(function: Callable) -> Parameters:
     """A function's parameters, their annotations as types where they can be; {} of what does not tell."""
     for as_types in (True, False):
@@ -138,9 +160,10 @@ def parameters(function: Callable) -> Parameters:
     return {}
 
 
-def row(name: str) -> Row:
-    """The row of a name: the registry's, or that of a rule of one's own. Raises KeyError for an unknown name, with the
-    nearest ones, and NamingError."""
+def row(rule: Any) -> Row:
+    """The row of a name: the registry's, or that of a rule of one's own, which may be given itself. Raises KeyError for
+    an unknown name, with the nearest ones, and NamingError."""
+    name = name_of(ALGORITHM.what, rule)
     try:
         return thing(ALGORITHM, name)
     except KeyError as error:

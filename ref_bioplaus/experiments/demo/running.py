@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
-from ... import backends, naming, registry
+from ... import backends, registry
 from ...backends import Backend, BackendError
 from ...machine.environment import environment
 from ...registry import Row
@@ -69,7 +69,7 @@ def timed(results: Results, part: str) -> Iterator[None]:
 def chosen_rows(settings: Settings) -> list[Row]:
     """The rows named, in the registry's order, those of one's own behind. Raises KeyError for an unknown name, and
     NamingError for code that cannot be had."""
-    named = {row.name: row for row in map(registry.row, naming.asked(settings.algorithms))}
+    named = {row.name: row for row in map(registry.row, settings.algorithms)}
     ours = [row for row in registry.ROWS if not named or row.name in named]
     return ours + [row for name, row in named.items() if row not in ours]
 

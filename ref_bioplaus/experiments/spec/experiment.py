@@ -23,13 +23,14 @@ from typing import Any
 
 from ... import naming
 from ...machine import files
+from ...registry import names
 from ...showing.words import shown, unknown
 from . import places
 
 Table = Mapping[str, Any]
 Name = Any  # a text; a call may give what it stands for, and the field then holds the name of that
 PLACES = (*places.FIELDS, *places.OPTIMIZERS, "modifications", "metrics")  # fields that name things
-METRICS = ("matrix_angles", "delta_angles", "gradient_ratios", "sign_changes")
+METRICS = tuple(names.METRIC.known)
 
 
 class ExperimentError(ValueError):
@@ -73,15 +74,15 @@ class Experiment:
     code: Table | None = None  # of each name of code above {file, sha256}, as a run has found it
 
     def __post_init__(self) -> None:
-        for name, value in places.changed(vars(self), lambda kind, name: name_of(name)).items():
+        for name, value in places.changed(vars(self), name_of).items():
             if name in PLACES:
                 object.__setattr__(self, name, value)
 
 
-def name_of(value: Any) -> Any:
+def name_of(kind: str, value: Any) -> Any:
     """The name of a thing that a call has given; what is no thing stays as it is."""
     text = value is None or isinstance(value, str | int | float | list | dict | os.PathLike) or type(value) is tuple
-    return value if text else naming.given(value)
+    return value if text else names.name_of(kind, value)
 
 
 DEEPEST = 20  # tables within each other; a schedule of schedules for one layer has five

@@ -1,38 +1,28 @@
 """What the names of an experiment stand for, with sentences of its own: see registry.names, which has most kinds.
 
-A metric of one's own is a function of some of READS, by their names, that returns {layer: number}, as those of
-`ref_bioplaus.metrics` are. An augmentation is a function (image, words): uint8 (height, width, channels) and the random
-words of that image, uint32 (words,), in training alone; it returns an image of the same form. A dataset is what
-data/own.py takes for data of one's own, arrays or a function for instance.
+A metric of one's own is a function of some of registry.names.READS, by their names, that returns {layer: number}, as
+those of `ref_bioplaus.metrics` are. An augmentation is a function (image, words): uint8 (height, width, channels) and
+the random words of that image, uint32 (words,), in training alone; it returns an image of the same form. A dataset is
+what data/own.py takes for data of one's own, arrays or a function for instance.
 """
 
 import inspect
 from dataclasses import fields, replace
 from typing import Any
 
-from ... import metrics, naming, registry
+from ... import naming, registry
 from ...naming import NamingError
 from ...registry import Row, names
 from ...registry.names import LOSS as LOSS
+from ...registry.names import METRIC as METRIC
 from ...registry.names import MODEL as MODEL
 from ...registry.names import MODIFICATION as MODIFICATION
 from ...registry.names import OPTIMIZER as OPTIMIZER
 from ...registry.names import Kind, nothing, parameters, positions
 from ...showing.words import unknown
 from . import places
-from .experiment import METRICS, Experiment, ExperimentError
+from .experiment import Experiment, ExperimentError
 
-READS = {
-    "network", "loss", "state", "batch",  # what learns, and the batch that all of them are measured on
-    "forward", "feedback", "before", "after",  # parameters: both paths', and W and b before the first step and now
-    "info", "reference",  # a step's, and that of backpropagation from the same state
-}  # fmt: skip
-METRIC = Kind(
-    "metric",
-    {name: getattr(metrics, name) for name in METRICS},
-    f"a function of some of {', '.join(sorted(READS))}",
-    lambda names: bool(names) and set(names) <= READS,
-)
 AUGMENTATION = Kind("augmentation", {}, "a function (image, words)", positions(2))
 DATASET = Kind(
     "dataset",
@@ -41,7 +31,7 @@ DATASET = Kind(
     nothing,
     lambda found: not callable(found) and not inspect.ismodule(found),
 )
-KINDS = names.KINDS | {kind.what: kind for kind in (METRIC, AUGMENTATION, DATASET)}
+KINDS = names.KINDS | {kind.what: kind for kind in (AUGMENTATION, DATASET)}
 
 
 def find_row(name: str) -> Row:

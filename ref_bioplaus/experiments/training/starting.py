@@ -112,7 +112,7 @@ def resume(
         found = headers.latest(out, checkpoint)
         stored, names = recorded(found, code), naming.asked(code)
         settings = list(settings)
-        given = {name: name_of(value) for name, value in changes.items()}
+        given = {name: name_of(name, value) for name, value in changes.items()}
         given |= ({"checkpoint": checkpoint} if checkpoint else {}) | ({"set": settings} if settings else {})
         if "epochs" in changes:
             changes = {"steps": None} | changes

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ref_bioplaus import algorithms, losses, naming, optimizers, registry
+from ref_bioplaus import algorithms, losses, metrics, models, modifications, naming, optimizers, registry
 from ref_bioplaus.experiments.demo.results import Settings
 from ref_bioplaus.experiments.demo.running import run as demo
 from ref_bioplaus.experiments.many import jobs
@@ -115,7 +115,7 @@ def test_options_of_a_rule_are_those_of_its_signature():
     def rule(network, loss, optimizer, gain: float, times: int = 3, signs=False, kind: "str | None" = None, style=None):
         return algorithms.backprop(network, loss, optimizer)
 
-    row = registry.row(naming.given(rule))
+    row = registry.row(rule)
     assert row.name.endswith("<locals>.rule") and row.label == row.name and not row.inverses
     good = {"gain": -2, "times": -5, "signs": True, "kind": "any"}
     assert resolve_options(row, good) == good
@@ -144,7 +144,7 @@ def test_a_row_of_ones_own_has_what_it_says(here):
     def with_inverses(network, loss, optimizer, inverse_optimizer):
         return algorithms.dtp(network, loss, optimizer, inverse_optimizer)
 
-    assert registry.row(naming.given(with_inverses)).inverses
+    assert registry.row(with_inverses).inverses
 
 
 def test_a_file_is_not_run_for_a_name_that_only_a_file_gives(here):
@@ -428,6 +428,20 @@ def test_arrays_and_real_valued_targets_of_ones_own(here):
                                                ["test_loss"])  # fmt: skip
     classes = train(Experiment(**fields | {"dataset": "mine.py:classes"}), "classes")
     assert classes.experiment.loss == "cross-entropy" and classes.experiment.inputs["classes"] == ["a", "b", "c"]
+
+
+def test_what_is_ours_has_its_own_name(here):
+    experiment = Experiment(
+        algorithm=algorithms.kolen_pollack, model=models.akrout2019.mlp, loss=losses.squared_error,
+        optimizer={"name": optimizers.adam, "eta": 0.1, "by_layer": {"last": {"name": optimizers.sgd}}},
+        modifications={modifications.batch_manhattan: {}}, metrics=(metrics.sign_changes,),
+    )  # fmt: skip
+    assert (experiment.algorithm, experiment.model) == ("kolen-pollack", "akrout2019/mlp")
+    assert (experiment.loss, experiment.metrics) == ("squared-error", ("sign_changes",))
+    assert experiment.optimizer["name"] == "adam" and experiment.optimizer["by_layer"]["last"]["name"] == "sgd"
+    assert list(experiment.modifications) == ["batch-manhattan"] and named_code(as_dict(experiment)) == ()
+    assert Experiment(algorithm=registry.row("weight-mirror-turns")).algorithm == "weight-mirror-turns"
+    assert Experiment(algorithm=algorithms.tp).algorithm == "tp"
 
 
 def test_metrics_of_one_name_are_refused(here):
