@@ -43,7 +43,12 @@ __version__ = "0.1.0"
 if os.path.isfile(os.path.join(__path__[0], "backends")):  # a link of the checkout that git wrote as a file: on Windows
     __path__.append(os.path.dirname(__path__[0]))
 
-LATER = ("backends", "conformance", "experiments")
+LATER = {  # by name, what is imported when it is first named
+    "backends": "backends",
+    "conformance": "conformance",
+    "experiments": "experiments",
+    "interop": "backends.torch_.interop",
+}
 
 
 def __dir__() -> list[str]:
@@ -51,7 +56,7 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str):
-    """rb.backends, rb.conformance and rb.experiments, imported when they are first named."""
+    """rb.backends and others of LATER, imported when they are first named."""
     if name in LATER:
-        return import_module(f"{__name__}.{name}")
+        return import_module(f"{__name__}.{LATER[name]}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,7 +12,7 @@ import typer
 
 from . import __version__
 from .conformance.commands.conformance import conformance_app
-from .experiments.commands import data, demo, figures, predict, reproduce, train
+from .experiments.commands import data, demo, exporting, figures, predict, reproduce, train
 from .experiments.commands.lists import catalogue_app
 
 
@@ -35,7 +35,7 @@ class Program(typer.Typer):
 app = Program(no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
 app.add_typer(catalogue_app, name="list")
 app.add_typer(conformance_app, name="conformance")
-for command in (data.data, train.train, train.resume, train.evaluate, predict.predict):
+for command in (data.data, train.train, train.resume, train.evaluate, predict.predict, exporting.export):
     app.command()(command)
 reproduce.mount(app, catalogue_app)
 figures.mount(app)

@@ -7,6 +7,7 @@ layer the same at each position.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from array_api_compat import array_namespace, device
 
@@ -14,6 +15,7 @@ from .kernels import Kernels
 from .linear import Dense, LinearMap
 from .network import Network, dtype_of
 from .random import normal, tile_words, uniform
+from .tree import named_leaves, unflatten
 from .types import NO_PARAMS, Address, Array, DType, Key, LayerParams, Optimizer, Params, Pathway, State, Tree
 
 Initializer = Callable[[LinearMap, Address, DType, Kernels], Array]
@@ -83,8 +85,39 @@ def orthogonal(linear: LinearMap, address: Address, dtype: DType, kernels: Kerne
     return xp.reshape(xp.matmul(U, Vh), g.shape)
 
 
-def forward_params(network: Network, key: Address, initializer: Initializer = fan_in) -> tuple[Params, Tree]:
-    """W_l from the initializer, biases 0; and BatchNorm's initial statistics."""
+class Given(NamedTuple):
+    """In an initializer's place: weights, biases and statistics that are there already, of the whole forward path."""
+
+    params: Params
+    stats: Tree
+
+    def on(self, network: Network, key: Address) -> tuple[Params, Tree]:
+        """Copies in the network's dtype, where the key is. Raises ValueError where they are not the network's."""
+        params, stats = forward_params(network, key, zero)
+        like, there = {"params": params, "stats": stats}, dict(named_leaves(self._asdict()))
+        wanted = dict(named_leaves(like))
+        for name in (*wanted, *there):
+            found, expected = (tuple(arrays[name].shape) if name in arrays else None for arrays in (there, wanted))
+            if found != expected:
+                raise ValueError(f"given weights: {name} has shape {found}, expected {expected} as the network has")
+        xp = array_namespace(key[0])
+        new = [xp.asarray(there[n], dtype=w.dtype, device=device(w), copy=True) for n, w in wanted.items()]
+        tree = unflatten(like, new)
+        return tree["params"], tree["stats"]
+
+
+def given(params: Params, stats: Tree) -> Given:
+    """Learning starts from these weights, biases and statistics: NumPy arrays, or arrays of the library that learns.
+
+    Every algorithm takes it as its `initializer`, and draws its feedback weights as always.
+    """
+    return Given(params, stats)
+
+
+def forward_params(network: Network, key: Address, initializer: Initializer | Given = fan_in) -> tuple[Params, Tree]:
+    """W_l from the initializer, biases 0, and BatchNorm's initial statistics; or those that are given."""
+    if isinstance(initializer, Given):
+        return initializer.on(network, key)
     dtype = dtype_of(network, key[0])
     params, stats = [], []
     for l, layer in enumerate(network.layers):
@@ -181,8 +214,9 @@ def generated_transport(
 
 
 def new_state(
-    network: Network, key: Key, optimizer: Optimizer, initializer: Initializer = fan_in, feedback: Pathway | None = None
-) -> State:
+    network: Network, key: Key, optimizer: Optimizer, initializer: Initializer | Given = fan_in,
+    feedback: Pathway | None = None,
+) -> State:  # fmt: skip
     """The state before the first step, from a root key, int32 (2,)."""
     params, stats = forward_params(network, (key, "forward"), initializer)
     xp = array_namespace(key)

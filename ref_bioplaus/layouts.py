@@ -17,7 +17,8 @@ its units in PyTorch's order until the next synapses. A network whose input is a
 A name is a module and a tensor of it, as in "3.0.weight". Module l is layer l (0, the input, has none), and l.n its
 n-th part, with parameters or not, as in nn.Sequential(nn.Conv2d, nn.BatchNorm2d, nn.ReLU); the bias right behind
 synapses is theirs, but for one per unit behind a convolution. Where torchvision has the same network, names are
-torchvision's, as in "layer1.0.conv1.weight": the model puts them into Layer.modules.
+torchvision's, as in "layer1.0.conv1.weight": the model puts them into Layer.modules. So does rb.interop.from_torch with
+those of the Module that it reads.
 
     W, B, V    weight        gamma    weight        mean    running_mean
     b, c       bias          beta     bias          var     running_var        and num_batches_tracked, (): always 0

@@ -13,5 +13,9 @@
 6. `graphs.py`: on a GPU the line is recorded once more, as a CUDA graph in memory of its own, and replayed.
 7. `loops.py` and `random.py` hide loops and random bits in single calls of the line.
 
-From outside: `backend.backend`. May import `base`, `ownership`, `straight` and the library.
+Beside it `interop.py` reads Modules of torch's into networks and writes weights back, with `kinds.py`, which says what
+layer a Module is.
+
+From outside: `backend.backend`; `interop`, as `rb.interop`. May import `base`, `ownership`, `straight`, NumPy's backend
+and the library.
 """

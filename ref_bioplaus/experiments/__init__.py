@@ -12,6 +12,7 @@ PLACES = {
     "resume": "training.starting",
     "evaluate": "training.starting",
     "load": "training.loaded",
+    "export": "training.loaded",
 }
 
 

@@ -4,6 +4,11 @@ Layer l is an nn.Sequential of its parts, under its number; a part that the netw
 under that. The Module's state_dict() is what an export has to fit.
 """
 
+import importlib.util
+import sys
+from types import ModuleType
+
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -161,3 +166,14 @@ class TorchNetwork(nn.Module):
 def channels_first(x):
     """Images as torch has them; vectors as they are."""
     return torch.as_tensor(x).permute(0, 3, 1, 2) if x.ndim == 4 else torch.as_tensor(x)
+
+
+def torchvision_models():
+    """torchvision's models. Its wheel is built for CUDA, and its compiled operations, which no model needs, are asked
+    for where they are described to the compiler: that module is left out."""
+    if importlib.util.find_spec("torchvision") is None:
+        pytest.skip("torchvision is not installed")
+    sys.modules.setdefault("torchvision._meta_registrations", ModuleType("torchvision._meta_registrations"))
+    from torchvision import models
+
+    return models

@@ -1,11 +1,8 @@
 """Exported parameters: a plain torch Module computes with them what the network does, and they come back the same."""
 
-import importlib.util
 import math
 import re
-import sys
 from dataclasses import dataclass
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -25,7 +22,7 @@ from tests.helpers import ROOT
 from tests.helpers.small_models import SMALL
 
 torch = pytest.importorskip("torch")
-from tests.helpers.torch_modules import TorchNetwork, channels_first, synapses  # noqa: E402
+from tests.helpers.torch_modules import TorchNetwork, channels_first, synapses, torchvision_models  # noqa: E402
 
 BACKENDS = ["numpy", "torch", "jax", "array-api-strict"]
 
@@ -131,17 +128,6 @@ def test_the_module_that_the_readme_names(numpy64):
     module.load_state_dict(tensors(numpy64.export_params(network, params, stats)), strict=True)
     x = images(network)
     assert agree(logits(network, params, stats, x), module, x)
-
-
-def torchvision_models():
-    """torchvision's models. Its wheel is built for CUDA, and its compiled operations, which no model needs, are asked
-    for where they are described to the compiler: that module is left out."""
-    if importlib.util.find_spec("torchvision") is None:
-        pytest.skip("torchvision is not installed")
-    sys.modules.setdefault("torchvision._meta_registrations", ModuleType("torchvision._meta_registrations"))
-    from torchvision import models
-
-    return models
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,9 @@ def train(
     held_out: Annotated[int | None, typer.Option(help="Training images kept for validation.")] = None,
     skip_unreadable: SkipUnreadable = None,
     augmentation: Annotated[str | None, typer.Option(help="How training images are cropped and flipped.")] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="Weights to begin from, as `export` writes them; feedback weights are drawn.")
+    ] = None,
     setting: Settings = None,
     code: Code = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue what OUT holds, where it holds anything.")] = False,
@@ -128,6 +131,7 @@ def train(
         "dtype": dtype, "precision": precision,
         "kernels": kernels, "batch": batch, "epochs": epochs, "steps": steps, "seed": seed, "held_out": held_out,
         "augmentation": augmentation, "skip_unreadable": skip_unreadable,
+        "start": None if start is None else str(start),
     }  # fmt: skip
     layout = given(
         {"image_column": image_column, "label_column": label_column, "train_split": train_split,

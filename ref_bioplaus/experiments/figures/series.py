@@ -73,14 +73,16 @@ def identity(experiment: Experiment, without: Sequence[str] = ()) -> dict[str, A
 
 
 def known_by(run: Run, without: Sequence[str] = ()) -> dict[str, Any]:
-    """Its `identity`, with hashes of its images where they have no name that tells and of code of one's own, and what
-    changed on its way."""
+    """Its `identity`, with hashes of its images where they have no name that tells, of code of one's own and of the
+    weights that it was given to begin from, and what changed on its way."""
     code = {name: one.get("sha256", "") for name, one in (run.experiment.code or {}).items()}
-    own = [code[name] for kind, name in places.names(as_dict(run.experiment))
-           if kind not in places.NOT_LEARNED and name in code]  # fmt: skip
+    used = [code[name] for kind, name in places.names(as_dict(run.experiment))
+            if kind not in places.NOT_LEARNED and name in code]  # fmt: skip
+    own = identity(run.experiment, without)
     more = {"images": segments.identity(run.segments), "changed": segments.changes_told(run.segments)}
-    more["code"] = ", ".join(digest[: segments.SHORT] for digest in own)
-    return identity(run.experiment, without) | {name: value for name, value in more.items() if value}
+    more["code"] = ", ".join(digest[: segments.SHORT] for digest in used)
+    more["weights"] = own.pop("start_sha256", "")[: segments.SHORT]
+    return own | {name: value for name, value in more.items() if value}
 
 
 def once(runs: Iterable[Run]) -> tuple[list[Run], list[str]]:

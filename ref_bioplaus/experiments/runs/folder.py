@@ -22,18 +22,12 @@ from ..spec.experiment import (
     from_dict,
     read,
 )
-from . import checkpoints, sources
+from . import checkpoints, sources, weights
 from .checkpoints import Checkpoint
 from .logs import EXPERIMENT, FAILURE, LOG, TENSORBOARD
 
-BEGUN = (
-    EXPERIMENT,
-    LOG,
-    TENSORBOARD,
-    FAILURE,
-    sources.FOLDER,
-    checkpoints.BEST,
-)  # what a run has before its first checkpoint
+# What a run has before its first checkpoint
+BEGUN = (EXPERIMENT, LOG, TENSORBOARD, FAILURE, sources.FOLDER, checkpoints.BEST, weights.START)
 
 
 class Busy(ExperimentError):
@@ -53,7 +47,7 @@ def alone(out: Path) -> Iterator[None]:
             try:
                 out.mkdir(parents=True, exist_ok=True)
                 held.enter_context(locking.locked(out))
-                for name in (EXPERIMENT, LOG, FAILURE, checkpoints.BEST):
+                for name in (EXPERIMENT, LOG, FAILURE, checkpoints.BEST, weights.START):
                     files.check_place(out / name)  # before what is there is read
             except NotOrdinary:
                 raise
@@ -103,6 +97,8 @@ def check_same(experiment: Experiment, stored: Experiment, out: Path, adjusting:
         if adjusting and name in ADJUSTABLE and a and b and a.get("name") == b.get("name"):
             continue
         moved = name == "modifications" and list(a or ()) != list(b or ())  # each is wrapped around those before it
+        if name == "start_sha256" and a is None:  # not given
+            continue
         if name not in NOT_LEARNING and (a != b or moved):
             raise ExperimentError(
                 f"The run in {out} has {name} = {b!r}, not {a!r}: leave it as it is, or start in another folder."
@@ -171,10 +167,12 @@ def check_checkpoint(checkpoint: Checkpoint | None, data: Data, experiment: Expe
         )
 
 
-def prepare_folder(out: Path, experiment: Experiment, state: int, checkpoint: Checkpoint | None) -> None:
+def prepare_folder(
+    out: Path, experiment: Experiment, state: int, checkpoint: Checkpoint | None, start: weights.Start | None = None
+) -> None:
     """Write the experiment into the folder, and first into the checkpoint that is gone on from, where there is one.
 
-    state: its bytes. Raises ExperimentError where there is no room or no right to.
+    state: its bytes. start: what a new run begins from. Raises ExperimentError where there is no room or no right to.
     """
     needed = (checkpoints.FILES + 1) * (state + 100_000)
     try:
@@ -192,6 +190,8 @@ def prepare_folder(out: Path, experiment: Experiment, state: int, checkpoint: Ch
             if checkpoint.header["progress"].get("best_step") == checkpoint.header["step"]:
                 checkpoints.write_best(checkpoint)
             checkpoints.keep_until(out, checkpoint, as_dict(experiment))
+        elif start is not None:
+            files.write_whole(out / weights.START, start.content)
         sources.keep(out, experiment)
         files.write_whole(out / EXPERIMENT, as_toml(experiment).encode())
     except OSError as error:

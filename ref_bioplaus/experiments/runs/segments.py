@@ -86,8 +86,8 @@ def segment(
 
 def shortened(fields: Mapping[str, Any]) -> dict[str, Any]:
     """An experiment's fields but for what stands in experiment.toml alone: the classes' names and, of vectors, mean and
-    deviation of each unit, which may be thousands, and where the folder of the images is, of which its own name is
-    left."""
+    deviation of each unit, which may be thousands, and where the folder of the images and the file of the first
+    weights are, of which their own name is left."""
     found = dict(fields)
     if "inputs" in found:
         inputs = found["inputs"].items()
@@ -96,8 +96,9 @@ def shortened(fields: Mapping[str, Any]) -> dict[str, Any]:
             for name, value in inputs
             if name != "classes" and not (isinstance(value, list) and len(value) > SHORT)
         }
-    if "data" in found:
-        found["data"] = Path(found["data"]).name
+    for name in ("data", "start"):
+        if name in found:
+            found[name] = Path(found[name]).name
     return found
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from ... import algorithms, initializers, inverses, optimizers, registry
 from ...algorithms.sign_symmetry import RULES
 from ...backends import Backend
+from ...initializers import Given
 from ...network import Network
 from ...registry import shapes
 from ...registry.names import parameters
@@ -330,8 +331,13 @@ def build_network(experiment: Experiment, shape: Shape) -> Network:
         ) from error
 
 
-def build(experiment: Experiment, backend: Backend, shape: Shape) -> Built:
-    """The network, loss and algorithm of a checked experiment. Raises ExperimentError."""
+def build(
+    experiment: Experiment, backend: Backend, shape: Shape, begin: Callable[[Network], Given] | None = None
+) -> Built:
+    """The network, loss and algorithm of a checked experiment. begin: gives the first weights, where they are given.
+
+    Raises ExperimentError.
+    """
     row = find_row(experiment.algorithm)
     network = build_network(experiment, shape)
     network = network.with_kernels(backend.kernels).with_dtype(backend.dtype)
@@ -345,6 +351,8 @@ def build(experiment: Experiment, backend: Backend, shape: Shape) -> Built:
     row = wrapped_row(experiment, row, total)._replace(
         options=dict(row.options) | resolve_options(row, experiment.algorithm_options)
     )
+    if begin is not None:
+        row = row._replace(options=dict(row.options) | {"initializer": started(experiment, row, network, begin)})
     optimizer = make_optimizer("optimizer", experiment.optimizer, shape.steps, network)
     inverse = None
     if row.inverses:
@@ -360,6 +368,21 @@ def build(experiment: Experiment, backend: Backend, shape: Shape) -> Built:
         raise
     except ValueError as error:
         raise ExperimentError(f'The algorithm "{row.name}" cannot learn on "{experiment.model}": {error}.') from error
+
+
+def started(experiment: Experiment, row: registry.Row, network: Network, begin: Callable[[Network], Given]) -> Given:
+    """The first weights, in the place of an initializer. Raises ExperimentError where the algorithm draws its own."""
+    if "initializer" not in algorithm_parameters(row):
+        raise ExperimentError(
+            f'The algorithm "{row.name}" takes no initializer, so it cannot begin from given weights: give its '
+            "function the parameter initializer, and hand that to initializers.new_state."
+        )
+    if "initializer" in experiment.algorithm_options:
+        raise ExperimentError(
+            "algorithm_options.initializer draws the first weights, but the run begins from given ones: leave out one "
+            "of them."
+        )
+    return begin(network)
 
 
 def first_state(experiment: Experiment, built: Built, backend: Backend | None) -> State:

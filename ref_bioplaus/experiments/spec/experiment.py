@@ -59,6 +59,8 @@ class Experiment:
     optimizer: Table = field(default_factory=dict)  # {name, eta, ...}, by_layer: {layer number or "last": {eta, ...}}
     inverse_optimizer: Table = field(default_factory=dict)  # of target propagation
     modifications: Table = field(default_factory=dict)  # {name: options}, innermost first, behind the algorithm's own
+    start: str | None = None  # a file of weights to begin from, as `export` writes; None: they are drawn
+    start_sha256: str | None = None  # of the weights that are begun from, as a run has found it
     batch: int = 100
     epochs: int = 10
     steps: int | None = None  # batches after which to stop, wherever in an epoch
@@ -98,6 +100,7 @@ NOT_LEARNING = (
     "device",
     "kernels",
     "data",
+    "start",
     "inputs",
     "skip_unreadable",
     "epochs",
@@ -207,7 +210,7 @@ def changed(experiment: Experiment, changes: Table) -> Experiment:
 
 FIELD_TYPES: dict[str, tuple[type, ...]] = (
     dict.fromkeys(("algorithm", "model", "augmentation", "backend", "dtype", "precision", "kernels"), (str,))
-    | dict.fromkeys(("dataset", "data", "config", "device", "loss"), (str, type(None)))
+    | dict.fromkeys(("dataset", "data", "config", "device", "loss", "start", "start_sha256"), (str, type(None)))
     | dict.fromkeys(("held_out", "skip_unreadable", "batch", "epochs", "seed", "evaluate_every"), (int,))
     | dict.fromkeys(("algorithm_options", "model_options", "modifications"), (dict,))
     | dict.fromkeys(("optimizer", "inverse_optimizer", "inputs", "layout"), (dict,))

@@ -18,7 +18,7 @@ from ...backends import Backend
 from ...network import Network, forward
 from ...types import State
 from ..data import left_out
-from ..runs import checkpoints, headers, logs, segments
+from ..runs import checkpoints, headers, logs, segments, weights
 from ..runs.folder import check_unedited
 from ..spec.building import Built, first_state
 from ..spec.checking import checked
@@ -137,6 +137,13 @@ class Loaded:
         record |= left_out.counts(data, splits)
         return record | segments.description(experiment, self.backend, data)
 
+    def export(self, file: str | Path) -> dict[str, np.ndarray]:
+        """Write weights, biases and running statistics to a safetensors file, which a torch Module of the same layers
+        loads strictly; gives what it holds, by PyTorch's names (see layouts.py). Raises ExperimentError."""
+        arrays = self.backend.export_params(self.network, self.state.forward.params, self.state.stats)
+        weights.write(file, arrays)
+        return arrays
+
 
 def load(
     out: str | Path, checkpoint: str | None = None, images: Any = None, code: Any = None,
@@ -159,6 +166,14 @@ def load(
         run = f"The run in {out}"
         return Loaded(out, found, opening.opened(experiment, images, Reporter(), run, found, changed_code))
     return Loaded(out, found, opening.reopened(experiment, found, changed_code))
+
+
+def export(
+    out: str | Path, file: str | Path, checkpoint: str | None = None, code: Any = None, changed_code: bool = False,
+    **changes: Any,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Write what a run has learned to a file for torch, as `Loaded.export` does; arguments and errors as of `load`."""
+    return load(out, checkpoint, None, code, changed_code, **changes).export(file)
 
 
 def answering(built: Built, classes: int):

@@ -18,6 +18,7 @@ from ..runs import checkpoints, headers, segments, sound
 from ..runs.checkpoints import Checkpoint, CheckpointError
 from ..runs.folder import check_checkpoint, labels_of, prepare_folder
 from ..runs.logs import LOG, TENSORBOARD, Log, records_of, reopened, segments_of
+from ..runs.weights import Start
 from ..spec import phases
 from ..spec.building import first_state
 from ..spec.experiment import ExperimentError, as_dict
@@ -43,12 +44,14 @@ class Training:
         out: Path,
         checkpoint: Checkpoint | None,
         reporter: Reporter,
+        start: Start | None = None,
         callback: Callable[[dict[str, Any]], Any] | None = None,
         tensorboard: bool = False,
         given: Mapping[str, Any] | None = None,
         despite_lost_log: bool = False,
     ):
-        """given: by whoever called. Raises what is known before anything is learned, and writes to the folder last."""
+        """start: what a new run begins from. given: by whoever called. Raises what is known before anything is learned,
+        and writes to the folder last."""
         self.experiment, self.backend, self.data, self.shape, self.built = opened
         self.out, self.reporter, self.callback, self.given = out, reporter, callback, dict(given or {})
         experiment, built = self.experiment, self.built
@@ -76,7 +79,7 @@ class Training:
         lines = self.log.lines()
         self.records, self.segments = records_of(lines), segments_of(lines)
         self.proven = sound.proven(self.records)
-        self.take_folder(checkpoint)
+        self.take_folder(checkpoint, start)
         self.last_saved = time.monotonic()
         self.tensorboard = (
             TensorBoard(out / TENSORBOARD, self.at.step + 1 if checkpoint else 0) if tensorboard else None
@@ -94,10 +97,10 @@ class Training:
             self.left_out.restore(checkpoint.header.get("left_out", {}))
         self.log, self.lost = reopened(self.out, checkpoint.header, self.at.due, self.experiment, despite_lost_log)
 
-    def take_folder(self, checkpoint: Checkpoint | None) -> None:
+    def take_folder(self, checkpoint: Checkpoint | None, start: Start | None) -> None:
         """Write to the folder for the first time. What is later than the checkpoint goes: first other checkpoints, then
         the log's lines, of which those would know."""
-        prepare_folder(self.out, self.experiment, self.needs.state, checkpoint)
+        prepare_folder(self.out, self.experiment, self.needs.state, checkpoint, start)
         if not exists(self.out / checkpoints.BEST):
             self.at.best = self.at.best_step = None
         self.log.cut()

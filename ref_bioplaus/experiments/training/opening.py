@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from ...types import Batch
 from ..data import loading, own
 from ..data.contract import Data
 from ..data.images import PIXELS
-from ..runs import sources
+from ..runs import sources, weights
 from ..runs.checkpoints import Checkpoint
 from ..spec import places
 from ..spec.building import Built, Shape, build
@@ -38,11 +39,11 @@ class Opened(NamedTuple):
 
 def opened(
     experiment: Experiment, data: Any, reporter: Reporter, run: str, checkpoint: Checkpoint | None = None,
-    changed_code: bool = False,
+    changed_code: bool = False, start: weights.Start | None = None,
 ) -> Opened:  # fmt: skip
     """Get backend and images, and build. data: instead of the experiment's own, as own.py takes it. run: what a
     sentence on inputs that do not fit begins with. checkpoint: what is gone on from. changed_code: though code of one's
-    own is another now. Raises what `train` raises before it runs."""
+    own is another now. start: the weights that are begun from. Raises what `train` raises before it runs."""
     backend = get_backend(experiment, reporter)
     experiment = identified(experiment, checkpoint, reporter, changed_code)
     data = load_data(experiment, reporter) if data is None else normalised(experiment, data)
@@ -53,7 +54,8 @@ def opened(
     if doubt:
         reporter.note(f"{doubt}.")
     shape = shape_of(data, experiment)
-    return Opened(experiment, backend, data, shape, build(experiment, backend, shape))
+    begin = None if start is None else partial(weights.given_to, start=start)
+    return Opened(experiment, backend, data, shape, build(experiment, backend, shape, begin))
 
 
 def reopened(experiment: Experiment, checkpoint: Checkpoint, changed_code: bool = False) -> Opened:

@@ -19,7 +19,7 @@ from typing import Any
 from ... import naming
 from ..data import own
 from ..data.contract import Data
-from ..runs import checkpoints, headers
+from ..runs import checkpoints, headers, weights
 from ..runs.folder import alone, check_empty, check_same, check_unedited
 from ..spec.checking import checked, told
 from ..spec.experiment import (
@@ -50,15 +50,17 @@ def train(
     images: Any = None,
     reporter: Reporter | None = None,
     tensorboard: bool = False,
+    params: Any = None,
 ) -> Run:
     """Run an experiment, its results in the folder `out`.
 
     callback: called with each record; where it returns True the run stops, with a checkpoint to go on from. resume:
     continue what the folder holds, where it holds anything; start, where a run in it was killed before its first
     checkpoint. images: data of your own, instead of the experiment's dataset: arrays (x, y), splits of them, a
-    datasets.Dataset, a function that gives one of these (own.py), or a Data. Raises ExperimentError (Busy where another
-    process runs it), BackendError, DataError and CheckpointError, each one sentence, before anything runs where it can
-    be known, and NotFinite.
+    datasets.Dataset, a function that gives one of these (own.py), or a Data. params: the weights to begin from, a file
+    that `export` wrote, a Module's state_dict(), or (params, stats) as from_torch gives them; feedback weights are
+    drawn as always (see weights.py). Raises ExperimentError (Busy where another process runs it), BackendError,
+    DataError and CheckpointError, each one sentence, before anything runs where it can be known, and NotFinite.
     """
     given, out, targets = given_fields(experiment), Path(out), None
     if images is None and is_own(DATASET, experiment.dataset):
@@ -72,7 +74,11 @@ def train(
         experiment = replace(experiment, dataset=name if loaded else OWN)
     experiment = checked(experiment, targets)
     with alone(out):
-        if resume and checkpoints.found(out):
+        goes_on = resume and bool(checkpoints.found(out))
+        start = weights.start_of(experiment, params, needed=not goes_on)
+        if start is not None:
+            experiment = replace(experiment, start_sha256=start.sha256)
+        if goes_on:
             checkpoint = headers.latest(out)
             check_same(experiment, from_dict(checkpoint.header["experiment"]), out)
             check_unedited(out, checkpoint, experiment)
@@ -80,7 +86,7 @@ def train(
         else:
             checkpoint = None
             check_empty(out, resume)
-        return begun(experiment, out, checkpoint, images, reporter, callback, tensorboard, given).run()
+        return begun(experiment, out, checkpoint, images, reporter, start, callback, tensorboard, given).run()
 
 
 def resume(
@@ -121,17 +127,19 @@ def resume(
         experiment = learned_inputs(experiment, found)
         check_unedited(out, found, experiment)
         more = (callback, tensorboard, given, despite_lost_log)
-        return begun(experiment, out, found, images, reporter, *more, changed_code=changed_code).run()
+        return begun(experiment, out, found, images, reporter, None, *more, changed_code=changed_code).run()
 
 
 def begun(
     experiment: Experiment, out: Path, checkpoint: checkpoints.Checkpoint | None, images: Any,
-    reporter: Reporter | None, *more: Any, changed_code: bool = False,
+    reporter: Reporter | None, start: weights.Start | None, *more: Any, changed_code: bool = False,
 ) -> Training:  # fmt: skip
     """A run that is ready to learn, from a checkpoint where there is one."""
     reporter, run = reporter or Reporter(), f"The run in {out}" if checkpoint else "The experiment"
-    ready = opened(experiment, images, reporter, run, checkpoint, changed_code)
-    return Training(ready, out, checkpoint, reporter, *more)
+    if checkpoint and experiment.start_sha256 and "sign_changes" in experiment.metrics:  # since the first weights
+        start = start or weights.kept(out, experiment.start_sha256)
+    ready = opened(experiment, images, reporter, run, checkpoint, changed_code, start)
+    return Training(ready, out, checkpoint, reporter, start, *more)
 
 
 def given_fields(experiment: Experiment) -> dict[str, Any]:
@@ -141,7 +149,9 @@ def given_fields(experiment: Experiment) -> dict[str, Any]:
 
 
 def learned_inputs(experiment: Experiment, checkpoint: checkpoints.Checkpoint) -> Experiment:
-    """The experiment with the inputs that a run has learned from, where it is given none. Raises ExperimentError."""
+    """The experiment with the inputs that a run has learned from and the hash of the weights that it began from, where
+    it is given none. Raises ExperimentError."""
+    first = experiment.start_sha256 or checkpoint.header["experiment"].get("start_sha256")
     stored = checkpoint.header["experiment"].get("inputs", {})
     for name, value in plain(experiment.inputs).items():
         if value != stored.get(name, value):
@@ -149,7 +159,7 @@ def learned_inputs(experiment: Experiment, checkpoint: checkpoints.Checkpoint) -
                 f"The run in {checkpoint.path.parent} has inputs.{name} = {few(stored[name])}, not {few(value)}: leave "
                 "it as it is, or start in another folder."
             )
-    return replace(experiment, inputs=plain(experiment.inputs) | stored)
+    return replace(experiment, inputs=plain(experiment.inputs) | stored, start_sha256=first)
 
 
 def evaluate(

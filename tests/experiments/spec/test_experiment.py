@@ -71,6 +71,8 @@ EVERY_FIELD = Experiment(
     },
     inverse_optimizer={"name": "adam", "eta": 0.001},
     modifications={"fixed-signs": {"start_share": 0.05}, "batch-manhattan": {}},
+    start="weights/η.safetensors",
+    start_sha256="e3b0",
     batch=1,
     epochs=500,
     steps=7,
