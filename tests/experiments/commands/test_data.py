@@ -214,3 +214,14 @@ def test_a_column_of_real_numbers_is_learned_where_it_is_named(strange, tmp_path
 def test_the_sentence_names_the_option(layout, sentence, strange):
     with pytest.raises(DataError, match=sentence):
         loading.load("x", strange, layout=layout)
+
+
+def test_what_functions_of_ones_own_give_is_looked_at(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\n\n\ndef bars():\n    return np.zeros((6, 5, 4), np.uint8), np.arange(6) % 2\n\n\n"
+        "class Foreign:\n    def batches(self):\n        return []\n\n\ndef foreign():\n    return Foreign()\n"
+    )
+    shown = printed("data", f"{tmp_path / 'mine.py'}:bars")
+    assert "6 train images of 5 x 4 x 1" in shown and "2 classes" in shown
+    assert "has no" in printed("data", f"{tmp_path / 'mine.py'}:none", code=2)
+    assert "of which only `train` knows" in printed("data", f"{tmp_path / 'mine.py'}:foreign", code=2)

@@ -1,0 +1,60 @@
+"""A rule, its oracle, a network, a loss and data of one's own in one file; README's section says what uses it how."""
+
+import numpy as np
+
+import ref_bioplaus as rb
+
+
+def rule(network, loss, optimizer, gain: float = 1.0):
+    """Feedback alignment whose feedback may be larger or smaller."""
+
+    def init(key):
+        B = rb.initializers.feedback_params(network, (key, "feedback"))
+        return rb.initializers.new_state(network, key, optimizer, feedback=rb.Pathway(B))
+
+    def learn(state, batch):
+        params, B = state.forward.params, state.feedback.params
+        trace, stats = rb.forward(network, params, state.stats, batch.x, (state.key, "step", state.t))
+        u = trace.h[-1]
+
+        def feedback(l, delta):
+            return gain * network[l].linear.transport(B[l].W, delta[l])
+
+        delta, grads = rb.backward(network, params, trace, loss.gradient(u, batch.y), feedback)
+        forward = rb.Pathway(*optimizer.update(grads, state.forward.memory, params, network.kernels))
+        info = rb.Info(loss.value(u, batch.y), loss.output(u), trace.h, delta, grads=grads)
+        return state._replace(t=state.t + 1, forward=forward, stats=stats), info
+
+    return rb.Algorithm(init, {"learn": learn})
+
+
+def oracle(given):
+    """The rule's step in layers of tanh, with softmax and cross-entropy, in plain NumPy."""
+    h, delta, L, N = {0: given.x.reshape(len(given.x), -1)}, {}, given.L, len(given.x)
+    for l in range(1, L + 1):
+        u = h[l - 1] @ given.W[l].T + given.b[l]
+        h[l] = np.tanh(u) if l < L else u
+    delta[L] = np.exp(u) / np.exp(u).sum(axis=1, keepdims=True) - given.y
+    for l in range(L - 1, 0, -1):
+        delta[l] = (1 - h[l] ** 2) * (delta[l + 1] @ given.B[l + 1])
+    return {"dW": {l: delta[l].T @ h[l - 1] / N for l in delta}, "db": {l: delta[l].mean(axis=0) for l in delta}}
+
+
+def network(in_shape, classes):
+    """30 units between pixels and classes."""
+    return rb.chain(in_shape, rb.flatten, (rb.dense(30), rb.bias, rb.tanh), (rb.dense(classes), rb.bias))
+
+
+def loss():
+    """Cross-entropy of a target of which a fifth goes to all classes alike (label smoothing)."""
+    of, smooth = rb.losses.cross_entropy(), lambda y: 0.8 * y + 0.2 / y.shape[-1]
+    return of._replace(value=lambda u, y: of.value(u, smooth(y)), gradient=lambda u, y: of.gradient(u, smooth(y)))
+
+
+def bars(count=600, seed=0):
+    """Noisy images of 9 x 7 with a bright bar, which goes down or across."""
+    random = np.random.default_rng(seed)
+    images, y = random.integers(0, 120, (count, 9, 7), dtype=np.uint8), random.choice(["down", "across"], count)
+    for image, name in zip(images, y, strict=True):
+        image[(slice(None), random.integers(7)) if name == "down" else random.integers(9)] += 100
+    return {"train": (images[100:], y[100:]), "test": (images[:100], y[:100])}
