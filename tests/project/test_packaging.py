@@ -1,7 +1,5 @@
 """Wheel and sdist: complete, installable in an empty environment, and usable outside the repository."""
 
-import os
-import subprocess
 import sys
 import tarfile
 import textwrap
@@ -11,39 +9,22 @@ import zipfile
 import pytest
 
 from tests.helpers import ROOT
-
-
-def run(*command, cwd, **environment):
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-    done = subprocess.run(
-        [str(c) for c in command], cwd=cwd, env=clean | environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+from tests.helpers.packages import run, wheel_of_the_tree
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """(wheel from the tree, sdist, wheel from the sdist)"""
     folder = tmp_path_factory.mktemp("built")
-    source = folder / "source"
-    tracked = run("git", "ls-files", "-co", "--exclude-standard", cwd=ROOT).splitlines()
-    for file in tracked:
-        if (ROOT / file).exists() or (ROOT / file).is_symlink():
-            (source / file).parent.mkdir(parents=True, exist_ok=True)
-            if (ROOT / file).is_symlink():
-                (source / file).symlink_to((ROOT / file).readlink())
-            else:
-                (source / file).write_bytes((ROOT / file).read_bytes())
+    wheel, source = wheel_of_the_tree(folder)
     build = (sys.executable, "-m", "build", "--no-isolation")
-    run(*build, "--wheel", "--outdir", folder / "wheel", cwd=source)
     run(*build, "--sdist", "--outdir", folder / "sdist", cwd=source)
     (sdist,) = (folder / "sdist").glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         archive.extractall(folder / "unpacked", filter="data")
     (unpacked,) = (folder / "unpacked").iterdir()
     run(*build, "--wheel", "--outdir", folder / "second", cwd=unpacked)
-    (wheel,), (second,) = (folder / "wheel").glob("*.whl"), (folder / "second").glob("*.whl")
+    (second,) = (folder / "second").glob("*.whl")
     return wheel, sdist, second
 
 
