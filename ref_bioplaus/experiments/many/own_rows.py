@@ -11,9 +11,9 @@ from ... import naming
 from ...registry.rows import BACKPROP
 from .. import papers
 from ..runs.logs import stored
-from ..spec.building import algorithm_parameters
 from ..spec.experiment import Experiment
 from ..spec.names import find_row
+from ..spec.taken import algorithm_parameters
 
 PREFIX = "own-"  # of a row's id, which is the folder of its runs
 

@@ -6,18 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 from ... import naming, registry
-from .building import (
-    check_loss,
-    make_optimizer,
-    options_of,
-    parameters_of,
-    resolve_options,
-    targets_of,
-    wrapped_row,
-)
+from .building import check_loss, make_optimizer, targets_of, wrapped_row
 from .experiment import INPUTS, OWN, Experiment, ExperimentError, Table, as_dict, check_type, from_dict, plain
 from .names import AUGMENTATION, DATASET, LOSS, METRIC, MODEL, OPTIMIZER, bound, find_row, is_own, thing
 from .options import above_0, finite, flag, list_of, parsed, positive, text, whole, word
+from .taken import options_of, parameters_of, resolve_options
 
 DATASETS = {"mnist": "ylecun/mnist", "cifar": "uoft-cs/cifar10", "imagenet": "ILSVRC/imagenet-1k"}
 CIFAR_MODELS = ("he2016/resnet20",)

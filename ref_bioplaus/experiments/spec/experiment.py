@@ -77,6 +77,8 @@ class Experiment:
 
     def __post_init__(self) -> None:
         for name, value in places.changed(vars(self), name_of).items():
+            if name == "modifications" and isinstance(value, dict) and len(value) < len(self.modifications):
+                raise ExperimentError("modifications has two functions of one name: give one of them another.")
             if name in PLACES:
                 object.__setattr__(self, name, value)
 

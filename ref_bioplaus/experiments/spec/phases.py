@@ -12,10 +12,11 @@ from ... import backends
 from ...registry import Row
 from ...types import Schedule
 from ..data.augmentation import DataError
-from .building import Shape, build, parameters_of
+from .building import Shape, build
 from .checking import STEPS, checked
 from .experiment import Experiment, ExperimentError
 from .names import MODEL, find_row, thing
+from .taken import parameters_of
 
 CLASSES = 10  # of a network whose schedule alone is asked for
 MANY = 10**6  # steps of which each is asked for

@@ -12,19 +12,7 @@ import numpy as np
 import pytest
 
 from ref_bioplaus import algorithms, inverses, registry
-from ref_bioplaus.experiments.spec.building import (
-    INITIALIZERS,
-    OPTIONS,
-    WORDS,
-    Shape,
-    algorithm_parameters,
-    build,
-    first_state,
-    make_optimizer,
-    parameters_of,
-    rate,
-    resolve_options,
-)
+from ref_bioplaus.experiments.spec.building import Shape, build, first_state, make_optimizer, rate
 from ref_bioplaus.experiments.spec.checking import checked
 from ref_bioplaus.experiments.spec.experiment import (
     FIELD_TYPES,
@@ -37,6 +25,14 @@ from ref_bioplaus.experiments.spec.experiment import (
     read,
 )
 from ref_bioplaus.experiments.spec.options import parsed
+from ref_bioplaus.experiments.spec.taken import (
+    INITIALIZERS,
+    OPTIONS,
+    WORDS,
+    algorithm_parameters,
+    parameters_of,
+    resolve_options,
+)
 from ref_bioplaus.experiments.training import opening
 from ref_bioplaus.experiments.training.reporter import Reporter
 from ref_bioplaus.models import MODELS

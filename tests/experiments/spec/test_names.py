@@ -15,7 +15,6 @@ from ref_bioplaus.experiments.demo.running import run as demo
 from ref_bioplaus.experiments.many import jobs
 from ref_bioplaus.experiments.runs import checkpoints, logs, sources
 from ref_bioplaus.experiments.spec import places
-from ref_bioplaus.experiments.spec.building import resolve_options
 from ref_bioplaus.experiments.spec.checking import checked
 from ref_bioplaus.experiments.spec.experiment import (
     Experiment,
@@ -28,6 +27,7 @@ from ref_bioplaus.experiments.spec.experiment import (
     read,
     to_name_again,
 )
+from ref_bioplaus.experiments.spec.taken import resolve_options
 from ref_bioplaus.experiments.training.reporter import Reporter
 from ref_bioplaus.experiments.training.starting import NotFinite, evaluate, load, resume, train
 from tests.helpers.commands import printed
@@ -332,6 +332,8 @@ def test_installed_packages_enrol_by_entry_points(here, monkeypatch):
         ("algorithm", "it = 5", r"is a int, expected a function \(network, loss, optimizer"),
         ("algorithm", "def it(network): pass", r"takes \(network\), expected a function \(network, loss, optimizer"),
         ("algorithm", "def it(a, b, c): return 5", "returns a int, expected Algorithm"),
+        ("algorithm", "from ref_bioplaus import Algorithm\ndef it(a, b, c): return Algorithm(None, {'step': None})",
+         'has the modes step, but its schedule asks for "learn": call one so'),
         ("model", "def it(classes): pass", r"takes \(classes\), expected a function \(in_shape, classes\)"),
         ("model", "def it(in_shape, classes): return 5", "returns a int, expected Network"),
         ("loss", "def it(u, y): pass", r"takes \(u, y\), expected a function without arguments, or a Loss"),
@@ -444,7 +446,9 @@ def test_what_is_ours_has_its_own_name(here):
     assert Experiment(algorithm=algorithms.tp).algorithm == "tp"
 
 
-def test_metrics_of_one_name_are_refused(here):
+def test_two_things_of_one_name_are_refused(here):
+    with pytest.raises(ExperimentError, match="modifications has two functions of one name"):
+        Experiment(modifications={(lambda optimizer: optimizer): {}, (lambda optimizer: optimizer): {}})
     with pytest.raises(ExperimentError, match="metrics has others.py:norms twice"):
         checked(Experiment(**SMALL, metrics=("others.py:norms", "./others.py:norms")))
 
