@@ -48,6 +48,7 @@ LATER = {  # by name, what is imported when it is first named
     "conformance": "conformance",
     "experiments": "experiments",
     "interop": "backends.torch_.interop",
+    "testing": "conformance.authors",
 }
 
 

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from . import __version__
+from .conformance.commands.check import check
 from .conformance.commands.conformance import conformance_app
 from .experiments.commands import data, demo, exporting, figures, predict, reproduce, train
 from .experiments.commands.lists import catalogue_app
@@ -37,6 +38,7 @@ app.add_typer(catalogue_app, name="list")
 app.add_typer(conformance_app, name="conformance")
 for command in (data.data, train.train, train.resume, train.evaluate, predict.predict, exporting.export):
     app.command()(command)
+app.command()(check)
 reproduce.mount(app, catalogue_app)
 figures.mount(app)
 app.command()(demo.demo)

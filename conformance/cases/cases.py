@@ -5,7 +5,7 @@ from its own id and a seed (ref_bioplaus.random), so that anybody can draw it ag
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -32,6 +32,20 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "rmsprop": optimizers.rmsprop(1e-2),
 }
 UPDATES = 1  # done before a stored state
+
+
+class Stepped(Protocol):
+    """What a step is taken of: a case of the table, or somebody's own rule on a network."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def dtype(self) -> str: ...
+    def network(self, kernels: Kernels = PORTABLE) -> Network:
+        """The network, in its dtype."""
+
+    def build(self, kernels: Kernels = PORTABLE) -> Algorithm:
+        """The algorithm."""
 
 
 class Case(NamedTuple):
@@ -75,10 +89,7 @@ class Case(NamedTuple):
 
     def batch(self, seed: int, n: int = 6) -> tuple[np.ndarray, np.ndarray]:
         """x (n, *in_shape), of which the first sample is 0, and y (n, classes) one-hot: NumPy, held by every dtype."""
-        shape = (n, *self.network()[0].out_shape)
-        x = normal((root(seed), self.id, "x", n), shape, np.float64)
-        x = as_held(np.concatenate([np.zeros_like(x[:1]), x[1:]]) if n > 1 else x, self.dtype)
-        label, _ = words((root(seed), self.id, "y", n), (n,))
+        x, (label, _) = drawn_inputs(self, seed, n), words((root(seed), self.id, "y", n), (n,))
         return x, np.eye(CLASSES)[label % CLASSES]
 
     def start(self, seed: int) -> State:
@@ -87,27 +98,38 @@ class Case(NamedTuple):
         Some weight is exactly 0. Every number is one that the case's dtype holds.
         """
         state = self._replace(dtype="float64").build().init(root(seed))
-        address = (root(seed), self.id, "start")
+        return mid_learning(state, (root(seed), self.id), self.dtype)
 
-        def stirred(params):
-            return tuple(
-                p._replace(
-                    W=p.W if p.W is None else with_zeros(p.W),
-                    local=tuple(
-                        {k: v + 0.1 * normal((*address, l, i, k), v.shape, np.float64) for k, v in op.items()}
-                        for i, op in enumerate(p.local)
-                    ),
-                )
-                for l, p in enumerate(params)
+
+def drawn_inputs(asked: Stepped, seed: int, n: int) -> np.ndarray:
+    """Inputs (n, *in_shape) that the dtype holds, of which the first sample is 0 where there are several."""
+    shape = (n, *asked.network()[0].out_shape)
+    x = normal((root(seed), asked.id, "x", n), shape, np.float64)
+    return as_held(np.concatenate([np.zeros_like(x[:1]), x[1:]]) if n > 1 else x, asked.dtype)
+
+
+def mid_learning(state: State, address: tuple, dtype: str) -> State:
+    """A first state, NumPy arrays in float64, as after an update: see Case.start."""
+
+    def stirred(params):
+        return tuple(
+            p._replace(
+                W=p.W if p.W is None else with_zeros(p.W),
+                local=tuple(
+                    {k: v + 0.1 * normal((*address, "start", l, i, k), v.shape, np.float64) for k, v in op.items()}
+                    for i, op in enumerate(p.local)
+                ),
             )
-
-        forward, feedback = (
-            path._replace(memory=remembering(path.memory, (*address, name)))
-            for name, path in (("forward", state.forward), ("feedback", state.feedback))
+            for l, p in enumerate(params)
         )
-        forward = forward._replace(params=stirred(state.forward.params))
-        state = state._replace(t=np.asarray(UPDATES, np.int32), forward=forward, feedback=feedback)
-        return tree_map(lambda a: as_held(a, self.dtype), state)
+
+    forward, feedback = (
+        path._replace(memory=remembering(path.memory, (*address, "start", name)))
+        for name, path in (("forward", state.forward), ("feedback", state.feedback))
+    )
+    forward = forward._replace(params=stirred(state.forward.params))
+    state = state._replace(t=np.asarray(UPDATES, np.int32), forward=forward, feedback=feedback)
+    return tree_map(lambda a: as_held(a, dtype), state)
 
 
 def remembering(memory, address: tuple):

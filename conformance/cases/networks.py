@@ -108,6 +108,12 @@ def square(outputs=CLASSES):
     return chain((9,), (dense(7), bias, tanh), (dense(7), bias, tanh), (dense(outputs), bias), dtype="float64")
 
 
+def equal(outputs=CLASSES):
+    """All layers but the last equal: where the weights of one have the right shape for another."""
+    hidden = (dense(7), bias, tanh)
+    return chain((7,), hidden, hidden, hidden, (dense(outputs), bias), dtype="float64")
+
+
 EQUAL = {"square": square}
 CHAINS = {"FC": fully_connected, "LC": locally_connected_net, "conv": convolutional_chain}
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ref_bioplaus.backends import Backend
-from ref_bioplaus.conformance.cases.cases import Case
+from ref_bioplaus.conformance.cases.cases import Case, Stepped
 from ref_bioplaus.conformance.judging.judge import Score
 from ref_bioplaus.kernels import Kernels
 from ref_bioplaus.types import Algorithm
@@ -19,14 +19,14 @@ class Subject:
     """What is under test: a backend, and the algorithms as somebody implemented them (ours, unless said otherwise)."""
 
     backend: Backend
-    build: Callable[[Case, Kernels], Algorithm] = Case.build
+    build: Callable[[Any, Kernels], Algorithm] = Case.build  # of a case, or whatever else is asked
 
     @property
     def dtype(self) -> str:
         """Of its parameters."""
         return self.backend.dtype
 
-    def algorithm(self, case: Case) -> Algorithm:
+    def algorithm(self, case: Stepped) -> Algorithm:
         """A case's algorithm, with the backend's kernels."""
         return self.build(case, self.backend.kernels)
 

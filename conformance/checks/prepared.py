@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import device
 
-from ref_bioplaus.conformance.cases.cases import Case
+from ref_bioplaus.conformance.cases.cases import Case, Stepped
 from ref_bioplaus.conformance.checks.outcomes import Subject
 from ref_bioplaus.conformance.judging.decisions import recordable, recorded
 from ref_bioplaus.tree import leaves, named_leaves, tree_map
@@ -17,7 +17,7 @@ from ref_bioplaus.types import Batch, State, in_order
 class Prepared:
     """One mode of a case's algorithm on the subject, ready to be run from stored states."""
 
-    def __init__(self, subject: Subject, case: Case, step: str, mode: str):
+    def __init__(self, subject: Subject, case: Stepped, step: str, mode: str):
         self.backend = subject.backend
         self.case = case
         pure = subject.algorithm(case).modes[step]

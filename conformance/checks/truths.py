@@ -149,32 +149,38 @@ def auxiliary_rows(case: Case, state: State) -> list:
 
 
 def manners(case: Case, step: str) -> Check:
-    """What every step owes: nothing mutated (donating: only the state consumed), the same twice, a trace per shape."""
+    """What every step owes."""
 
     def run(subject: Subject, mode: str) -> Finding:
         here = case._replace(dtype=subject.dtype)
-        prepared, backend = Prepared(subject, here, step, mode), subject.backend
-        start, (x, y) = stored(here, 0), here.batch(0)
-        state, batch = prepared.inputs(start, x, y)
-        key = state.key
-        held, asked = copies(state, backend.to_numpy), copies((batch, key), backend.to_numpy)
-        first, _ = prepared.run(state, batch)
-        if mode != "donating" and changed(held, state, backend.to_numpy):
-            return Finding(problem="the step wrote into the state it was given")
-        if changed(asked, (batch, key), backend.to_numpy):
-            return Finding(problem="the step wrote into the batch or the key it was given")
-        if mode == "donating" and not refuses(prepared, state, batch):
-            return Finding(problem="a donated state was used again, and nothing was raised")
-        again, _ = prepared.run(*prepared.inputs(start, x, y))
-        if changed(copies(first, backend.to_numpy), again, backend.to_numpy):
-            return Finding(problem="the same step from the same state gave other bits the second time")
-        prepared.run(*prepared.inputs(start, *here.batch(0, 2)))
-        if backend.compiles and mode != "eager" and prepared.run.traces != 2:  # type: ignore[attr-defined]
-            traces = prepared.run.traces  # type: ignore[attr-defined]
-            return Finding(problem=f"{traces} traces for two batch shapes: the compiled step retraces")
-        return Finding()
+        prepared = Prepared(subject, here, step, mode)
+        return Finding(problem=unmannerly(prepared, mode, stored(here, 0), here.batch(0), here.batch(0, 2)))
 
     return Check(f"3/manners/{case.id}/{step}", 3, case.row, run)
+
+
+def unmannerly(prepared: Prepared, mode: str, start: State, given: tuple, smaller: tuple) -> str:
+    """A sentence where nothing was to be mutated (donating: only the state consumed), the same was to come out twice,
+    and a compiled step to trace once per shape; "" where all is well. given, smaller: (x, y) of two sizes."""
+    backend = prepared.backend
+    state, batch = prepared.inputs(start, *given)
+    key = state.key
+    held, asked = copies(state, backend.to_numpy), copies((batch, key), backend.to_numpy)
+    first, _ = prepared.run(state, batch)
+    if mode != "donating" and changed(held, state, backend.to_numpy):
+        return "the step wrote into the state it was given"
+    if changed(asked, (batch, key), backend.to_numpy):
+        return "the step wrote into the batch or the key it was given"
+    if mode == "donating" and not refuses(prepared, state, batch):
+        return "a donated state was used again, and nothing was raised"
+    again, _ = prepared.run(*prepared.inputs(start, *given))
+    if changed(copies(first, backend.to_numpy), again, backend.to_numpy):
+        return "the same step from the same state gave other bits the second time"
+    prepared.run(*prepared.inputs(start, *smaller))
+    if backend.compiles and mode != "eager" and prepared.run.traces != 2:  # type: ignore[attr-defined]
+        traces = prepared.run.traces  # type: ignore[attr-defined]
+        return f"{traces} traces for two batch shapes: the compiled step retraces"
+    return ""
 
 
 def refuses(prepared: Prepared, state: State, batch) -> bool:
@@ -220,7 +226,11 @@ def checks(rows: Sequence[Row] = ROWS) -> tuple[Check, ...]:
     found: list[Check] = []
     main = [r for r in rows if not r.asked.variant]
     for architecture in ARCHITECTURES:
-        found += [is_backprop_when_symmetric(r.name, teaching(r), architecture) for r in main if r.asked.symmetric]
+        found += [
+            is_backprop_when_symmetric(r.name, teaching(r), architecture)
+            for r in main
+            if "equals BP when B = W" in r.declares
+        ]
         found += [kolen_pollack_shrinks(architecture, "sgd", 1 - DECAY)] if rows is ROWS else []
     found += [kolen_pollack_shrinks("FC", "sgd, Nesterov, decoupled", 1 - 0.05 * DECAY)] if rows is ROWS else []
     for r in main:
@@ -228,7 +238,7 @@ def checks(rows: Sequence[Row] = ROWS) -> tuple[Check, ...]:
             found += [batch_order(r.name, teaching(r), a) for a in ("FC", "LC", "ResNet, BN after ReLU")]
     found += statements() if rows is ROWS else []
     for r in main:
-        if r.asked.fixed:
+        if "B stays" in r.declares:
             stays = bits_that_stay(r.name, teaching(r), "conv", "the feedback weights", lambda c, s: leaves(s.feedback))
             found.append(stays)
     found += [mirroring(a) for a in ("ResNet, BN before ReLU", "ResNet, BN after ReLU")] if rows is ROWS else []

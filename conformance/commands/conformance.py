@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 LEVELS = (0, 1, 2, 3, 4)
 KERNELS = ("portable", "native")
 ENOUGH = 20  # sentences of one kind
+NOT_JUDGED = (
+    "Not judged: whether a rule is what its paper says, as each was compared with itself on other arrays; "
+    "`ref-bioplaus check` asks that."
+)
 
 conformance_app = typer.Typer(no_args_is_help=True, help="Check a backend, or an implementation of your own.")
 
@@ -115,6 +119,7 @@ def run(
         show(report, console)
     unwritten = write(reports, files)
     console.print(Text(verdict(reports), style="green" if sound(reports) else "bold red"), soft_wrap=True)
+    say(console, NOT_JUDGED)
     if unwritten:
         fail(unwritten)
     raise typer.Exit(0 if sound(reports) else 1)

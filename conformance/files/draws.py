@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ref_bioplaus.algorithms.sign_symmetry import magnitudes_at
-from ref_bioplaus.conformance.cases.cases import Case
+from ref_bioplaus.conformance.cases.cases import Stepped
 from ref_bioplaus.initializers import fan_out
 from ref_bioplaus.kernels import PORTABLE
 from ref_bioplaus.layouts import Axes, places, plain, weights
@@ -29,15 +29,18 @@ class Draw(NamedTuple):
     axes: Axes
 
 
-def drawn(case: Case, mode: str, state: State, x: np.ndarray, y: np.ndarray) -> tuple[list[Draw], bool]:
-    """The random numbers of one step in the order of their names, and whether these are all that it draws."""
+def drawn(case: Stepped, mode: str, state: State, x: np.ndarray, y: np.ndarray) -> tuple[list[Draw], bool]:
+    """The random numbers of one step in the order of their names, and whether these are all that it draws.
+
+    case: in float64, as the state is.
+    """
     seen: set[tuple[int, ...]] = set()
 
     def noted(key, start, n):
         seen.add(words_of(key))
         return PORTABLE.random_words(key, start, n)
 
-    case._replace(dtype="float64").build(PORTABLE._replace(random_words=noted)).modes[mode](state, Batch(x, y))
+    case.build(PORTABLE._replace(random_words=noted)).modes[mode](state, Batch(x, y))
     used = {words_of(key_at(draw.address)): draw for draw in known(case.network(), state, x.shape[0])}
     return [draw for words, draw in used.items() if words in seen], seen <= used.keys()
 

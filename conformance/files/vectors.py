@@ -94,7 +94,7 @@ class Vector:
     @cached_property
     def draws(self):
         """The random numbers of the step, and whether these are all that it draws."""
-        return drawn(self.case, self.mode, *self.start)
+        return drawn(self.case._replace(dtype="float64"), self.mode, *self.start)
 
     def inputs(self) -> dict[str, Tensor]:
         """Everything that one step needs, in the case's dtype: state, batch and random numbers."""

@@ -16,8 +16,16 @@ from ref_bioplaus.tree import leaves, tree_map
 DECIDING = ("activation", "activation_backward", "max_pool")  # kernels whose portable form decides
 
 
+class HostTransfer(TypeError):
+    """A step asked an array for its values, which a compiler does not have."""
+
+
+class InPlace(TypeError):
+    """A step wrote into an array, which not every library can."""
+
+
 class Recorded:
-    """An array of the subject, whose decisions are written down."""
+    """An array of the subject, whose decisions are written down. It refuses to leave the device."""
 
     __slots__ = ("array", "space")
 
@@ -36,10 +44,44 @@ class Recorded:
     def __getitem__(self, index):
         return Recorded(self.space, self.array[index])
 
+    def __setitem__(self, index, value):
+        raise InPlace("an array is written to in place")
+
+    def __len__(self):
+        return self.array.shape[0]
+
     def __neg__(self):
         return Recorded(self.space, -self.array)
 
+    @property
+    def T(self):
+        """A matrix transposed."""
+        return Recorded(self.space, self.array.T)
+
+    @property
+    def mT(self):
+        """Matrices transposed."""
+        return self.space.matrix_transpose(self)
+
+    def __abs__(self):
+        return self.space.abs(self)
+
     __hash__ = None  # type: ignore[assignment]
+
+
+def refusal(name: str) -> Callable:
+    """A method that would bring values to the host."""
+
+    def refuse(self, *arguments, **options):
+        raise HostTransfer(f"{name} of an array")
+
+    return refuse
+
+
+for _name in ("bool", "float", "int", "complex", "index", "array"):
+    setattr(Recorded, f"__{_name}__", refusal(f"__{_name}__"))
+for _name in ("item", "tolist", "numpy"):
+    setattr(Recorded, _name, refusal(_name))
 
 
 def operator(name: str, decides: bool) -> Callable:
@@ -52,7 +94,7 @@ def operator(name: str, decides: bool) -> Callable:
     return apply
 
 
-for _name in ("add", "sub", "mul", "truediv", "floordiv", "and", "or", "xor"):
+for _name in ("add", "sub", "mul", "truediv", "floordiv", "pow", "matmul", "and", "or", "xor"):
     setattr(Recorded, f"__{_name}__", operator(f"__{_name}__", False))
     setattr(Recorded, f"__r{_name}__", operator(f"__r{_name}__", False))
 for _name in ("lshift", "rshift"):

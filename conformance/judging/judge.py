@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ref_bioplaus.conformance.cases.cases import Case
+from ref_bioplaus.conformance.cases.cases import Stepped
 from ref_bioplaus.conformance.judging.rounding import PRECISIONS, Rounded, Rounding
+from ref_bioplaus.kernels import PORTABLE, Kernels
 from ref_bioplaus.tree import tree_map
 from ref_bioplaus.types import Batch, State, in_order
 
@@ -42,16 +43,19 @@ class Expected(NamedTuple):
 
 
 def expect(
-    case: Case, mode: str, start: State, x: np.ndarray, y: np.ndarray, precision: str = "ieee", decisions=None
-) -> Expected:
+    case: Stepped, mode: str, start: State, x: np.ndarray, y: np.ndarray, precision: str = "ieee", decisions=None,
+    kernels: Kernels = PORTABLE, variances: State | None = None,
+) -> Expected:  # fmt: skip
     """One step of a case, run on the namespace that knows its rounding errors.
 
     decisions: those of the implementation under test, in order (see decisions.py), taken where they are undecidable.
+    variances: of the errors that the state has already, a tree like it; none if left out.
     """
     space = Rounding(PRECISIONS[case.dtype, precision], case.dtype, decisions)
-    step = case.build().modes[mode]
+    step = case.build(kernels).modes[mode]
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        state, info = step(tree_map(space.exact, start), Batch(space.exact(x), space.exact(y)))
+        begin = tree_map(space.exact, start) if variances is None else tree_map(space.unsure, start, variances)
+        state, info = step(begin, Batch(space.exact(x), space.exact(y)))
     return Expected(in_order(info, state), space.undecidable, space.precision.tiny, space.wrong_decisions)
 
 

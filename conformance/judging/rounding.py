@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ref_bioplaus.conformance.judging.composed import Composed
+
 MARGIN = 10.0  # standard deviations within which a decision is undecidable
 TRANSCENDENTAL = 8.0  # unit round-offs allowed to tanh, exp, log and their like (measured: up to 5)
 ROOT = 3.0  # unit round-offs allowed to a square root, which not every library rounds correctly (measured: up to 2)
@@ -41,6 +43,10 @@ PRECISIONS = {
     ("float32", "bf16"): Precision("float32, bfloat16 products", 2.0**-24, 2.0**-8, 2.0**-24, 2.0**-126),
     ("bfloat16", "ieee"): Precision("bfloat16", 2.0**-8, 2.0**-8, 2.0**-24, 2.0**-126),
 }
+
+
+class NotOffered(AttributeError):
+    """A function of the array API that this namespace does not have."""
 
 
 class Rounded:
@@ -96,6 +102,31 @@ class Rounded:
 
     __radd__, __rmul__ = __add__, __mul__
 
+    def __matmul__(self, other):
+        return self.space.matmul(self, other)
+
+    def __pow__(self, other):
+        return self.space.pow(self, other)
+
+    def __abs__(self):
+        return self.space.abs(self)
+
+    def __setitem__(self, index, value):
+        raise NotOffered("the judge's arithmetic has no writing in place")
+
+    def __len__(self):
+        return self.v.shape[0]
+
+    @property
+    def T(self):
+        """A matrix transposed."""
+        return self.space.permute_dims(self, (1, 0))
+
+    @property
+    def mT(self):
+        """Matrices transposed."""
+        return self.space.matrix_transpose(self)
+
     def __floordiv__(self, other):
         return self.space.exactly(np.floor_divide, self, other)
 
@@ -140,10 +171,10 @@ class Rounded:
         raise TypeError("a step asked an array for its truth")
 
 
-class Rounding:
+class Rounding(Composed):
     """The namespace, for one precision; `undecidable` counts decisions that a correct result may make otherwise.
 
-    It offers what the library uses of the array API, under the standard's names.
+    It offers what the library uses of the array API, under the standard's names, and what is composed of that.
     """
 
     __name__ = "ref_bioplaus.conformance.judging.rounding"
@@ -157,7 +188,10 @@ class Rounding:
         self.undecidable = 0
         self.decisions = 0
         self.wrong_decisions = 0  # given ones that differ although they were decidable
-        self.linalg = SimpleNamespace()
+        self.linalg = SimpleNamespace(vector_norm=self.vector_norm)
+
+    def __getattr__(self, name: str):
+        raise NotOffered(f"the judge's arithmetic has no {name}")
 
     # Making arrays
 
@@ -165,6 +199,11 @@ class Rounding:
         """An array without error: an input that the precision under test can hold."""
         array = np.asarray(array)
         return Rounded(self, array.astype(np.float64) if array.dtype.kind == "f" else array)
+
+    def unsure(self, array, variance) -> Rounded:
+        """An array with errors of a variance."""
+        found = self.exact(array)
+        return found if found.s is None else Rounded(self, found.v, variance, MARGIN * np.sqrt(variance))
 
     def lift(self, other, like: Rounded) -> Rounded:
         """A Python number as an array: with the error of its own rounding, where the precision cannot hold it."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..machine.files import write_whole
 from . import ROWS, catalogue
+from .rows import DECLARATIONS
 
 
 def algorithm_table() -> str:
@@ -34,6 +35,19 @@ def markdown(table: catalogue.Table) -> str:
     """A catalogue's table."""
     rows = [table.headings, ("---",) * len(table.headings), *table.rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows)
+
+
+def declarations() -> str:
+    """What rows declare, how it is tested, and which rows do: the file's name where all of its rows do."""
+    lines = ["| declaration | what is tested | of |", "|---|---|---|"]
+    for word, tested in DECLARATIONS.items():
+        those: list[str] = []
+        for module in dict.fromkeys(row.module for row in ROWS):
+            rows = [row for row in ROWS if row.module == module]
+            mine = [row.name for row in rows if word in row.declares]
+            those += [module] if len(mine) == len(rows) else mine
+        lines.append(f"| {word} | {tested} | {', '.join(f'`{name}`' for name in those)} |")
+    return "\n".join(lines)
 
 
 def choices() -> str:
@@ -69,6 +83,7 @@ def paragraph(text: str) -> str:
 SECTIONS = {
     "algorithms": algorithm_table,
     "modifications": lambda: markdown(catalogue.modifications()),
+    "declarations": declarations,
     "models": lambda: markdown(catalogue.models()),
     "choices": choices,
 }

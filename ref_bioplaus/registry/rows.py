@@ -22,9 +22,22 @@ class Asked(NamedTuple):
     adam: bool = False  # the suite's cases learn by Adam, and not by gradient descent with momentum and decay
     smooth: bool = True  # a step is a smooth function of the state: a free run stays near the reference's
     noisy: bool = False  # a step draws numbers for each sample, so that the order of the batch matters
-    fixed: bool = False  # the feedback weights never change
-    symmetric: bool = False  # with B = W it is backpropagation
     large: bool = True  # the benchmarks time it on large networks, too
+
+
+DECLARATIONS = {
+    "B stays": "no step changes the feedback path, and an update hangs on B as the state holds it, not on t or the key",
+    "B has W's layout": "feedback.params[l].W has the shape of W_l for every layer l with others that learn below it",
+    "keeps no feedback weights": "the feedback path of the state is empty",
+    "B moves as W does": "by gradient descent without decay B_l moves by what W_l moves by",
+    "hidden errors do not read W above them": "other weights above that make the same of the batch change no update",
+    "equals BP when B = W": "with B_l = W_l the update is backpropagation's, and with another B it is not",
+    "linear in the error": "the update by a sum of errors is the sum of their updates",
+    "the same for two losses": "losses that differ, but not in their gradient at the output, give one update",
+    "needs no global error": "other targets change no update below the output layer",
+    "B learns without targets": "other targets change nothing in the modes that leave the forward path alone",
+    "moves without an error": "an error of exactly 0 moves W all the same (where it is not declared, it must not)",
+}  # what a row may declare, and how `ref-bioplaus check` tests it: by changing what must not matter
 
 
 class Row(NamedTuple):
@@ -46,6 +59,7 @@ class Row(NamedTuple):
     family: str = ""  # title of the demo's picture that it is drawn in; "" for one of its file's name
     note: str = ""  # what a reader of the demo's table must know of the time of its steps
     asked: Asked = Asked()
+    declares: tuple[str, ...] = ()  # what is true of it beyond what is asked of every rule: of DECLARATIONS
 
     def build(
         self, network: Network, loss: Loss, optimizer: Optimizer, inverse_optimizer: Optimizer | None = None, **options
@@ -106,18 +120,26 @@ ALTERNATING = {"schedule": algorithms.alternating}
 E_I = ("fixed-signs", {"start": 100})
 CONST: tuple[str, dict] = ("constant-norm", {})
 BM: tuple[str, dict] = ("batch-manhattan", {})
+LINEAR = ("linear in the error", "the same for two losses")
+NONE_KEPT = ("keeps no feedback weights",)
+NO_TRANSPORT = ("hidden errors do not read W above them",)
+LIKE_W = ("B has W's layout",)
+FA = (*LIKE_W, *NO_TRANSPORT, "equals BP when B = W", *LINEAR)  # whatever delivers its errors as FA does
 
 
 def _bp(name, label, paper, equations, *wrappers, recipes=(), variant=True, **options):
     asked = Asked(variant, brief=variant, adam=True)
+    noisy = "noise_on_delta" in options
     return Row(name, label, "backprop", paper, equations, algorithms.backprop, options, tuple(wrappers),
-               recipes=dict(recipes), family="Backpropagation", asked=asked)  # fmt: skip
+               recipes=dict(recipes), family="Backpropagation", asked=asked,
+               declares=(*NONE_KEPT, *(LINEAR[1:] if noisy else LINEAR)))  # fmt: skip
 
 
 def _ss(name, label, paper, equations, rule, *wrappers, recipes=(), variant=True, **options):
     return Row(name, label, "sign_symmetry", paper, equations, algorithms.sign_symmetry, {"rule": rule} | options,
                tuple(wrappers), feedback=algorithms.sign_feedback, recipes=dict(recipes), family="Sign-symmetry",
-               asked=Asked(variant, smooth=False))  # fmt: skip
+               asked=Asked(variant, smooth=False),
+               declares=((LIKE_W if rule is algorithms.initial_magnitude else NONE_KEPT) + LINEAR))  # fmt: skip
 
 
 def _wm(name, label, equations, variant=False, **options):
@@ -125,13 +147,16 @@ def _wm(name, label, equations, variant=False, **options):
     return Row(name, label, "weight_mirror", AKROUT, equations, algorithms.weight_mirror, options,
                learning=("engaged",), recipes={"fc": recipe} | ({} if variant else {"lc": recipe}), family=LEARNED,
                note="a mirror step follows every step, inside its time",
-               asked=Asked(variant, brief=variant, adam=True, symmetric=True))  # fmt: skip
+               asked=Asked(variant, brief=variant, adam=True),
+               declares=(*FA, "B learns without targets"))  # fmt: skip
 
 
-def _tp(name, label, paper, equations, make, recipes=(), variant=False, auxiliary=False, **options):
+def _tp(name, label, paper, equations, make, recipes=(), variant=False, auxiliary=False, declares=(), **options):
     return Row(name, label, "target_propagation", paper, equations, make, options, inverses=True, auxiliary=auxiliary,
                learning=("parallel", "forward"), recipes=dict(recipes), family="Target propagation",
-               asked=Asked(variant, "schedule" in options, adam=not auxiliary, noisy=True, large=False))  # fmt: skip
+               asked=Asked(variant, "schedule" in options, adam=not auxiliary, noisy=True, large=False),
+               declares=("B learns without targets", *(NO_TRANSPORT * (make is not algorithms.dtp)), *declares)
+               )  # fmt: skip
 
 
 ROWS = (
@@ -142,11 +167,11 @@ ROWS = (
     _bp("backprop-alignment", "BP + Alignment", MOSKOVITZ, "(9)", ("align-to-random", {})),
     _bp("backprop-constant-norm", "BP Const.", MOSKOVITZ, "(10)", CONST),
     Row("feedback-alignment", "FA", "feedback_alignment", AKROUT, "(1), (3), (4)", algorithms.feedback_alignment,
-        recipes={"lc": DEFAULT}, family=RANDOM, asked=Asked(fixed=True, symmetric=True)),
+        recipes={"lc": DEFAULT}, family=RANDOM, declares=("B stays", *FA)),
     Row("dfa", "DFA", "direct_feedback_alignment", "Nøkland 2016", "(7)", algorithms.direct_feedback_alignment,
-        family=RANDOM, asked=Asked(adam=True, fixed=True)),
+        family=RANDOM, asked=Asked(adam=True), declares=("B stays", *NO_TRANSPORT, *LINEAR)),
     Row("dense-fa", "DenseFA", "dense_feedback_alignment", MOSKOVITZ, "sec. 4", algorithms.dense_feedback_alignment,
-        family=RANDOM, asked=Asked(adam=True, fixed=True, large=False)),
+        family=RANDOM, asked=Asked(adam=True, large=False), declares=("B stays", *LIKE_W, *NO_TRANSPORT, *LINEAR)),
     _ss("usf", "FA-uSF", LIAO, "B = sign(W)", algorithms.uniform, recipes={"fc": Recipe(0.01)}),
     _ss("usf-batch-manhattan", "FA-uSF + BM", LIAO, "B = sign(W)", algorithms.uniform, BM,
         recipes={"fc": Recipe(1e-3, momentum=0.5)}),
@@ -160,12 +185,12 @@ ROWS = (
     _ss("xiao", "SS", XIAO, "B = sign(W) sqrt(2 / n_out)", algorithms.fan_out_scale, symmetric_output=True),
     Row("kolen-pollack", "KP", "kolen_pollack", AKROUT, "(3), (16), (17)", algorithms.kolen_pollack,
         recipes={"fc": Recipe(0.05, decay=5e-3), "lc": Recipe(0.2, decay=1e-2)}, family=LEARNED,
-        asked=Asked(symmetric=True)),
+        declares=(*FA, "B moves as W does")),
     _wm("weight-mirror", "WM", "(3), (4), (6), (7)"),
     _wm("weight-mirror-turns", "WM, layers in turns", "(3), (4), (6), (7), (12)", variant=True, layers="turns",
         bias_blocking=True),
     _tp("tp", "TP", BARTUNOV, "sec. 2.1.2", algorithms.tp,
-        recipes={"fc": Recipe(4e-3, adam=True, inverse_eta=2e-3)}, variant=True),
+        recipes={"fc": Recipe(4e-3, adam=True, inverse_eta=2e-3)}, variant=True, declares=("moves without an error",)),
     _tp("dtp", "DTP, parallel", BARTUNOV, "(2)", algorithms.dtp,
         recipes={"lc": Recipe(4e-3, adam=True, inverse_eta=4e-3)}),
     _tp("dtp-alternating", "DTP, alternating", BARTUNOV, "(2)", algorithms.dtp, variant=True, **ALTERNATING),

@@ -45,7 +45,7 @@ ORDER = [
     {"conformance.checks", "experiments.runs"},
     {"conformance.files", "experiments.training"},
     {"conformance.reporting", "experiments.many"},
-    {"conformance.proofs", "experiments.figures"},
+    {"conformance.proofs", "conformance.authors", "experiments.figures"},
     {"conformance.commands", "experiments.demo"},
     {"conformance.test_suite", "experiments.commands"},
     {"experiments.examples"},

@@ -1,0 +1,118 @@
+"""Functions of the array API that are made of others: for rules that use more of it than ours do."""
+
+from typing import Any
+
+import numpy as np
+
+
+class Composed:
+    """What a namespace offers beside `rounding.Rounding`'s own, under the standard's names."""
+
+    # Its own: declared here for those who read types
+    exact: Any
+    multiply: Any
+    elementwise: Any
+    maximum: Any
+    minimum: Any
+    full: Any
+    full_like: Any
+    sum: Any
+    mean: Any
+    max: Any
+    sqrt: Any
+    ceil: Any
+    moved: Any
+    compare: Any
+    exactly: Any
+
+    def subtract(self, x, y):
+        """x - y"""
+        return x - y
+
+    def negative(self, x):
+        """-x"""
+        return -x
+
+    def square(self, x):
+        """x * x"""
+        return self.multiply(x, x)
+
+    def pow(self, x, y):
+        """x to the power of a number."""
+        return self.elementwise(x, lambda v: v**y, lambda v: y * v ** (y - 1))
+
+    def clip(self, x, min=None, max=None):
+        """As in the standard, between numbers."""
+        x = x if min is None else self.maximum(x, self.full_like(x, min))
+        return x if max is None else self.minimum(x, self.full_like(x, max))
+
+    def sin(self, x):
+        """As in the standard."""
+        return self.elementwise(x, np.sin, np.cos)
+
+    def cos(self, x):
+        """As in the standard."""
+        return self.elementwise(x, np.cos, lambda v: -np.sin(v))
+
+    def min(self, x, axis=None, keepdims=False):
+        """As in the standard."""
+        return -self.max(-x, axis, keepdims)
+
+    def squeeze(self, x, axis):
+        """As in the standard."""
+        return self.moved(lambda a: np.squeeze(a, axis=axis), x)
+
+    def flip(self, x, axis=None):
+        """As in the standard."""
+        return self.moved(lambda a: np.flip(a, axis=axis), x)
+
+    def roll(self, x, shift, axis=None):
+        """As in the standard."""
+        return self.moved(lambda a: np.roll(a, shift, axis=axis), x)
+
+    def ones(self, shape, dtype=None, device=None):
+        """As in the standard."""
+        return self.full(shape, 1.0, dtype)
+
+    def var(self, x, axis=None, correction=0.0, keepdims=False):
+        """As in the standard. An error of the mean does not matter, as what is centred sums to 0."""
+        centred = x - self.exact(self.mean(x, axis=axis, keepdims=True).v)
+        mean = self.mean(centred * centred, axis=axis, keepdims=keepdims)
+        n = x.size / max(mean.size, 1)
+        return mean * (n / (n - correction)) if correction else mean
+
+    def std(self, x, axis=None, correction=0.0, keepdims=False):
+        """As in the standard."""
+        return self.sqrt(self.var(x, axis, correction, keepdims))
+
+    def vecdot(self, x, y, axis=-1):
+        """As in the standard."""
+        return self.sum(x * y, axis=axis)
+
+    def vector_norm(self, x, axis=None, keepdims=False):
+        """As in the standard's linalg, of order 2."""
+        return self.sqrt(self.sum(self.square(x), axis=axis, keepdims=keepdims))
+
+    def floor(self, x):
+        """As in the standard."""
+        return -self.ceil(-x)
+
+    def greater(self, x, y):
+        """x > y"""
+        return self.compare(np.greater, x, y)
+
+    def less(self, x, y):
+        """x < y"""
+        return self.compare(np.less, x, y)
+
+    def logical_and(self, x, y):
+        """As in the standard."""
+        return self.exactly(np.logical_and, x, y)
+
+    def logical_or(self, x, y):
+        """As in the standard."""
+        return self.exactly(np.logical_or, x, y)
+
+    def logical_not(self, x):
+        """As in the standard."""
+        return self.moved(np.logical_not, x)
