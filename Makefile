@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all test-oldest generated kills mutation ownership lint types bench bench-report clean
+.PHONY: demo test test-slow test-all test-oldest generated kills mutation ownership lint types bench bench-report clean
 
 demo: .venv/ready
 	$(BIN)/ref-bioplaus demo
@@ -12,9 +12,11 @@ PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pyth
 test: .venv/ready lint types
 	$(PYTEST)
 
-# And then the tests that are marked slow, which mostly wait for a compiler.
-test-all: test
+# The tests that are marked slow, which mostly wait for a compiler; and all of them.
+test-slow: .venv/ready
 	$(PYTEST) -m slow
+
+test-all: test test-slow
 
 # The oldest versions that pyproject.toml permits, on the tests that touch what is not ours, but for those that take long.
 TOUCHING := tests/project/test_oldest.py tests/project/test_security.py tests/library/test_naming.py \
