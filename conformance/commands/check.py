@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from ref_bioplaus import naming
-from ref_bioplaus.conformance.commands.conformance import fail, split
-from ref_bioplaus.showing.terminal import new_console, say
+from ref_bioplaus.conformance.commands.conformance import split
+from ref_bioplaus.showing.terminal import fail, new_console, say
 
 STYLES = {"fail": "red", "not judged": "yellow", "measured": ""}
 

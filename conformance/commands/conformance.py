@@ -10,16 +10,16 @@ import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 from rich.console import Console
 from rich.progress import TextColumn
-from rich.text import Text
 
 from ref_bioplaus.conformance.commands.exchange import exchange_app, path
 from ref_bioplaus.conformance.files.reading import shown
-from ref_bioplaus.showing.terminal import bars, new_console, new_table
+from ref_bioplaus.showing.terminal import bars, fail, new_console, new_table, say
+from ref_bioplaus.showing.words import on_one_line
 
 if TYPE_CHECKING:
     from ref_bioplaus.backends import Backend
@@ -118,7 +118,7 @@ def run(
         reports.append(report)
         show(report, console)
     unwritten = write(reports, files)
-    console.print(Text(verdict(reports), style="green" if sound(reports) else "bold red"), soft_wrap=True)
+    say(console, verdict(reports), "green" if sound(reports) else "bold red")
     say(console, NOT_JUDGED)
     if unwritten:
         fail(unwritten)
@@ -292,7 +292,7 @@ class Bar:
         self.rich = bars(console, TextColumn("{task.fields[at]}", markup=False), remaining=False)
         self.task = self.rich.add_task(name, total=total, at="")
         if not console.is_terminal:
-            console.print(Text(f"{name}: {total:,} outcomes"))
+            say(console, f"{name}: {total:,} outcomes")
 
     def __enter__(self) -> "Bar":
         self.rich.start()
@@ -326,23 +326,9 @@ def show(report: "Report", console: Console) -> None:
     for state, style in (("fail", "red"), ("error", "red"), ("deviates", "")):
         found = [o for o in report.outcomes if o.state == state]
         for o in found[:ENOUGH]:
-            say(console, f"{o.id} ({o.mode}) {words[state]}: {o.reason}", style)
+            say(console, on_one_line(f"{o.id} ({o.mode}) {words[state]}: {o.reason}"), style)
         if len(found) > ENOUGH:
             say(console, f"... and {len(found) - ENOUGH:,} more; --html or --json name them all.", style)
     for problem in report.problems:
-        say(console, problem, "red")
+        say(console, on_one_line(problem), "red")
     console.print()
-
-
-def say(console: Console, sentence: str, style: str = "") -> None:
-    """One line, whatever is in it."""
-    from ref_bioplaus.conformance.reporting.report import printable
-
-    sentence = printable(" ".join(sentence.split()))
-    console.print(Text(sentence, style=style), soft_wrap=True)
-
-
-def fail(sentence: str) -> NoReturn:
-    """Print one sentence to stderr and stop with exit code 2."""
-    say(Console(stderr=True), sentence, "red")
-    raise typer.Exit(2)

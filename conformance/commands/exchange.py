@@ -5,9 +5,12 @@ Exit codes: 0 all is well · 1 something departs, or nothing was judged · 2 the
 
 import shlex
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
+
+from ref_bioplaus.showing.terminal import fail, new_console, say
+from ref_bioplaus.showing.words import one_line
 
 exchange_app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
 SHOWN = 3  # names of missing outputs to print
@@ -38,10 +41,10 @@ def emit(
     try:
         ids = exchange.emit(folder, case, layout, dtype)
     except exchange.ExchangeError as error:
-        stop(str(error))
-    say(f"{folder / 'manifest.json'} describes {exchange.counted(len(ids))}, with inputs in {folder / 'inputs'}.")
+        fail(str(error))
+    tell(f"{folder / 'manifest.json'} describes {exchange.counted(len(ids))}, with inputs in {folder / 'inputs'}.")
     judging = f"ref-bioplaus conformance judge {shlex.quote(str(folder))}"
-    say(f"Write any of their outputs to {folder / 'outputs'}, then: {judging}")
+    tell(f"Write any of their outputs to {folder / 'outputs'}, then: {judging}")
 
 
 @exchange_app.command()
@@ -61,8 +64,8 @@ def judge(
             found.append(verdict)
             report(verdict)
     except exchange.ExchangeError as error:
-        stop(str(error))
-    say(exchange.summary(found))
+        fail(str(error))
+    tell(exchange.summary(found))
     states = {verdict.state for verdict in found}
     raise typer.Exit(2 if "error" in states else 1 if "fail" in states or "pass" not in states else 0)
 
@@ -70,12 +73,12 @@ def judge(
 def report(verdict) -> None:
     """Print one verdict."""
     if verdict.state == "pass":
-        say(f"pass     {verdict.id}: {verdict.given} outputs, largest score {verdict.score:.2g}")
+        tell(f"pass     {verdict.id}: {verdict.given} outputs, largest score {verdict.score:.2g}")
     else:
-        say(f"{verdict.state:<8} {verdict.id}: {verdict.text}")
+        tell(f"{verdict.state:<8} {verdict.id}: {verdict.text}")
     if verdict.missing:
         more = f" and {len(verdict.missing) - SHOWN} more" if len(verdict.missing) > SHOWN else ""
-        say(f"         not given: {', '.join(verdict.missing[:SHOWN])}{more}")
+        tell(f"         not given: {', '.join(verdict.missing[:SHOWN])}{more}")
 
 
 @exchange_app.command()
@@ -98,23 +101,23 @@ def regenerate(
         try:
             problems = vectors.check(folder)
         except OSError as error:
-            stop(f"The folder {folder} cannot be read ({error.strerror}): name another with --folder.")
+            fail(f"The folder {folder} cannot be read ({error.strerror}): name another with --folder.")
         for problem in problems:
-            say(problem)
+            tell(problem)
         if problems:
             raise typer.Exit(1)
-        say(f"The {len(vectors.chosen())} vectors in {folder} are what the source gives.")
+        tell(f"The {len(vectors.chosen())} vectors in {folder} are what the source gives.")
         return
     try:
         made = vectors.regenerate(folder, all=all)
         compared = high_precision.regenerate(all) if own else []
     except OSError as error:
-        stop(f"The folder {folder} cannot be written to ({error.strerror}): name another with --folder.")
+        fail(f"The folder {folder} cannot be written to ({error.strerror}): name another with --folder.")
     except ImportError as error:
-        stop(f"New steps are compared with 50 digits, which needs {error.name}: pip install mparray.")
-    say(f"{len(vectors.chosen())} vectors are in {folder}; {len(made)} were made anew: {some(made)}.")
+        fail(f"New steps are compared with 50 digits, which needs {error.name}: pip install mparray.")
+    tell(f"{len(vectors.chosen())} vectors are in {folder}; {len(made)} were made anew: {some(made)}.")
     if own:
-        say(f"{len(compared)} steps were compared with {high_precision.DIGITS} digits: {some(compared)}.")
+        tell(f"{len(compared)} steps were compared with {high_precision.DIGITS} digits: {some(compared)}.")
 
 
 def some(ids: list[str]) -> str:
@@ -123,14 +126,6 @@ def some(ids: list[str]) -> str:
     return ", ".join(ids[:SHOWN]) + more or "none"
 
 
-def say(sentence: str, err: bool = False) -> None:
+def tell(sentence: str) -> None:
     """One line, whatever the names in it are made of."""
-    from ref_bioplaus.conformance.reporting.report import printable
-
-    typer.echo(printable(sentence).replace("\n", " "), err=err)
-
-
-def stop(sentence: str) -> NoReturn:
-    """Print one sentence to stderr and stop with exit code 2."""
-    say(sentence, err=True)
-    raise typer.Exit(2)
+    say(new_console(), one_line(sentence))

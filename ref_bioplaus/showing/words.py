@@ -35,6 +35,11 @@ def one_line(sentence: str) -> str:
     return re.sub(r"\S{300,}", lambda word: f"{word[0][:100]}...", visible)
 
 
+def on_one_line(text: str) -> str:
+    """What has several lines, on one, to print."""
+    return one_line(" ".join(text.split()))
+
+
 def sentence(error: Exception) -> str:
     """An error as one line of at most 300 characters."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
