@@ -24,8 +24,22 @@ LONG = {  # of the rows, the architectures whose steps JAX compiles for half a m
 }
 
 
+def covering():
+    """{row: the architecture that `make test` compiles it on with JAX}: the one that fewest rows before it have, so that
+    each has some; `make test-all` has all of them."""
+    chosen = {}
+    for row in ROWS:
+        tried = [a for name, a in reversed(CASES) if name == row.name and a not in LONG.get(name, ())]
+        if tried:
+            chosen[row.name] = min(tried, key=[*chosen.values()].count)
+    return chosen
+
+
+COVERING = covering()
+
+
 def compiles_long(name, architecture, backend_name):
-    return backend_name == "jax" and architecture in LONG.get(name, ())
+    return backend_name == "jax" and COVERING.get(name) != architecture
 
 
 REFERENCES: dict[tuple[str, str], tuple] = {}
@@ -63,6 +77,7 @@ def test_backends_agree_after_four_steps(name, architecture, backend_name):
 
 
 def test_every_algorithm_is_tried_on_every_architecture():
+    assert {*COVERING.values()} == {architecture for _, architecture in CASES}
     for row in ROWS:
         tried = {architecture for name, architecture in CASES if name == row.name}
         variant = row.wrappers or row.name.endswith("-alternating") or row.name in VARIANTS

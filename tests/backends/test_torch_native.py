@@ -13,6 +13,7 @@ from ref_bioplaus.conformance.checks.runner import run
 from ref_bioplaus.kernels import PORTABLE, threefry
 from ref_bioplaus.linear import conv, dense, locally_connected
 from ref_bioplaus.optimizers import adam, piecewise, sgd
+from ref_bioplaus.registry import ROWS
 from ref_bioplaus.tree import leaves, tree_map
 from ref_bioplaus.types import LayerParams
 from tests.helpers import slow
@@ -302,7 +303,10 @@ def built(backend, case):
     return algorithm, algorithm.init(backend.key(3)), given
 
 
-@pytest.mark.parametrize("name", [slow(name) if "ResNet" in name else name for name in CASES])
+VARIANTS = [r.name for r in ROWS if r.asked.variant]
+
+
+@pytest.mark.parametrize("name", [slow(name) if "ResNet" in name or name in VARIANTS else name for name in CASES])
 def test_captured_donating_and_eager_steps_are_equal_bit_by_bit(native, name):
     backend, case = native(), CASES[name]
     algorithm, start, given = built(backend, case)

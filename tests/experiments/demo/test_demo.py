@@ -418,14 +418,22 @@ def test_a_process_that_has_died_between_tasks_is_replaced():
 
 def test_an_interrupt_ends_all_processes(tmp_path):
     words = ["demo", "--backend", "numpy", "--steps", "2000", "--processes", "2", "--out", str(tmp_path)]
-    code = f"from ref_bioplaus.__main__ import app\nif __name__ == '__main__': app({words})"
+    code = (
+        "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job ignores it
+        f"from ref_bioplaus.__main__ import app\nif __name__ == '__main__': app({words})"
+    )
     demo = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    assert demo.stdout.readline().startswith("Learning")
-    assert "test error" in demo.stdout.readline()
-    demo.send_signal(signal.SIGINT)
-    printed, complaints = demo.communicate(timeout=120)
+    try:
+        assert demo.stdout.readline().startswith("Learning")
+        assert "test error" in demo.stdout.readline()
+        demo.send_signal(signal.SIGINT)
+        printed, complaints = demo.communicate(timeout=120)
+    except BaseException:
+        os.killpg(demo.pid, signal.SIGKILL)
+        demo.communicate()
+        raise
     assert demo.returncode == 130 and printed.splitlines()[-1].startswith("Interrupted"), complaints
     assert json.loads((tmp_path / "demo.json").read_text())["trainings"]
     with pytest.raises(ProcessLookupError):  # nobody of its session is left
