@@ -25,8 +25,8 @@ LONG = {  # of the rows, the architectures whose steps JAX compiles for half a m
 
 
 def covering():
-    """{row: the architecture that `make test` compiles it on with JAX}: the one that fewest rows before it have, so that
-    each has some; `make test-all` has all of them."""
+    """{row: the architecture that `make test` compiles it on with JAX}: the one that fewest rows before it have, so
+    that each has some; `make test-all` has all of them."""
     chosen = {}
     for row in ROWS:
         tried = [a for name, a in reversed(CASES) if name == row.name and a not in LONG.get(name, ())]
