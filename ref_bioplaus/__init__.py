@@ -2,6 +2,7 @@
 
 import os
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from . import algorithms as algorithms
 from . import initializers as initializers
@@ -50,14 +51,22 @@ LATER = {  # by name, what is imported when it is first named
     "interop": "backends.torch_.interop",
     "testing": "conformance.authors",
 }
+if TYPE_CHECKING:  # the same for type checkers, to which a name that is not there is an error
+    from . import backends as backends
+    from . import conformance as conformance
+    from . import experiments as experiments
+    from .backends.torch_ import interop as interop
+    from .conformance import authors
+
+    testing = authors
+else:
+
+    def __getattr__(name: str) -> Any:
+        """rb.backends and others of LATER, imported when they are first named."""
+        if name in LATER:
+            return import_module(f"{__name__}.{LATER[name]}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *LATER})
-
-
-def __getattr__(name: str):
-    """rb.backends and others of LATER, imported when they are first named."""
-    if name in LATER:
-        return import_module(f"{__name__}.{LATER[name]}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
