@@ -52,7 +52,7 @@ class Backend:
 
     # What a library has to say for itself
 
-    def asarray(self, array, dtype: str | None = None) -> Array:
+    def asarray(self, array: Any, dtype: str | None = None) -> Array:
         """A NumPy array (or number) on the device; floats in the backend's dtype unless `dtype` names another."""
         raise NotImplementedError(f"{type(self).__name__} must define asarray")
 
@@ -124,7 +124,7 @@ class Backend:
             raise BackendError(f"seed is {seed}, expected 0 to 2^63 - 1")
         return self.asarray(np.array([seed >> 32, seed & 0xFFFFFFFF], dtype=np.uint32).view(np.int32))
 
-    def batch(self, x, y) -> Batch:
+    def batch(self, x: Any, y: Any) -> Batch:
         """NumPy inputs and targets as a Batch on the device, in the backend's dtype."""
         return Batch(self.asarray(x, self.dtype), self.asarray(y, self.dtype))
 
@@ -180,7 +180,7 @@ class Backend:
         return "tf32" if survives(1.0 + 2.0**-9) else "bf16"
 
     def export_params(
-        self, network: Network, params, stats=None, inverse: Inverse = mirrored_inverse
+        self, network: Network, params: Tree, stats: Tree = None, inverse: Inverse = mirrored_inverse
     ) -> dict[str, np.ndarray]:
         """Parameters as NumPy arrays of their own, in PyTorch's layout and under its names, as layouts.py says.
 
@@ -202,7 +202,10 @@ class Backend:
     def import_params(
         self, network: Network, params: Tree, arrays: Mapping[str, Any], stats: Tree, inverse: Inverse = ...
     ) -> tuple[Tree, Tree]: ...
-    def import_params(self, network, params, arrays, stats=None, inverse=mirrored_inverse):
+    def import_params(
+        self, network: Network, params: Tree, arrays: Mapping[str, Any], stats: Tree = None,
+        inverse: Inverse = mirrored_inverse,
+    ):  # fmt: skip
         """`params` with the arrays of `export_params`, or a Module's state_dict(), in their places; their own memory.
 
         With `stats`: (params, stats). Raises KeyError for missing names, and ValueError for names that are not the

@@ -11,6 +11,7 @@ from typing import Any
 
 from ref_bioplaus.backends.straight import compiled
 from ref_bioplaus.tree import leaves, unflatten
+from ref_bioplaus.types import Tree
 
 EXACT = getattr(sys, "_is_gil_enabled", lambda: True)()  # counts are exact under the GIL only
 
@@ -33,7 +34,7 @@ class Ownership:
         self.alone, self.copied = alone, copied
         self.shared: Callable[[Any], bool] = lambda tree: True
 
-    def take(self, tree) -> Any:
+    def take(self, tree: Tree) -> Any:
         """The tree, with copies of the arrays that somebody else can see. It may be held itself: its parts may not."""
         if not self.shared(tree):
             return tree
@@ -44,7 +45,7 @@ class Ownership:
         self.shared = sharing(tree, self.alone)
         return tree
 
-    def look(self, tree, held: bool, seen: list[bool]) -> None:
+    def look(self, tree: Tree, held: bool, seen: list[bool]) -> None:
         """Appends for each array, in the order of `leaves`, whether others see it; held: they see the whole tree."""
         for branch in map(tree.get, sorted(tree)) if isinstance(tree, dict) else tree:
             others = held or sys.getrefcount(branch) > ONE
@@ -54,7 +55,7 @@ class Ownership:
                 seen.append(others or not self.alone(branch))
 
 
-def sharing(tree, alone: Callable[[Any], bool]) -> Callable[[Any], bool]:
+def sharing(tree: Tree, alone: Callable[[Any], bool]) -> Callable[[Any], bool]:
     """A function of trees: whether others can see an array of one that is built like this one; True of any other tree.
 
     It is `look` written down as straight Python code, several times as fast, for a state that comes again and again.

@@ -7,6 +7,7 @@ backend, dtype, precision and form of kernels at a time. A failure that a deviat
 import datetime
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ from ref_bioplaus_pytest import OPTIONS
 SUBJECT = pytest.StashKey[tuple[records.Subject, tuple[deviations.Deviation, ...]]]()
 
 
-def pytest_generate_tests(metafunc):
+def pytest_generate_tests(metafunc: pytest.Metafunc):
     """A test per check and mode that is asked for; a mistake in an option is one sentence."""
     if "check" not in metafunc.fixturenames:
         return
@@ -53,7 +54,7 @@ def subject(asked_for: Mapping[str, str]) -> tuple[records.Subject, tuple[deviat
     return records.Subject(backend), deviations.load(backend.name, folder)
 
 
-def judged(config, outcomes: Sequence[records.Outcome], others: Sequence[str]) -> list[str]:
+def judged(config: pytest.Config, outcomes: Sequence[records.Outcome], others: Sequence[str]) -> list[str]:
     """What is out of order in the deviations that concern some outcomes, which they then excuse.
 
     others: ids of checks that a row may name though these outcomes are not of them.
@@ -69,7 +70,7 @@ def judged(config, outcomes: Sequence[records.Outcome], others: Sequence[str]) -
     return report.problems
 
 
-def test_conformance(check, mode, pytestconfig):
+def test_conformance(check: Any, mode: str, pytestconfig: pytest.Config):
     """A check passes, or the test fails with the sentence that says where the first departure is."""
     outcome = runner.outcome_of(pytestconfig.stash[SUBJECT][0], check, mode)
     problems = judged(pytestconfig, [outcome], [outcome.id])
@@ -81,7 +82,7 @@ def test_conformance(check, mode, pytestconfig):
     assert outcome.state == "pass", outcome.reason
 
 
-def test_deviations(pytestconfig):
+def test_deviations(pytestconfig: pytest.Config):
     """Every deviation of the backend is in force, and names a check of the suite."""
     ids = [check.id for check in levels.checks(levels.LEVELS)] if pytestconfig.stash[SUBJECT][1] else []
     problems = judged(pytestconfig, [], ids)

@@ -106,6 +106,9 @@ class Given(NamedTuple):
         return tree["params"], tree["stats"]
 
 
+Start = Initializer | Given  # of the forward path
+
+
 def given(params: Params, stats: Tree) -> Given:
     """Learning starts from these weights, biases and statistics: NumPy arrays, or arrays of the library that learns.
 
@@ -114,7 +117,7 @@ def given(params: Params, stats: Tree) -> Given:
     return Given(params, stats)
 
 
-def forward_params(network: Network, key: Address, initializer: Initializer | Given = fan_in) -> tuple[Params, Tree]:
+def forward_params(network: Network, key: Address, initializer: Start = fan_in) -> tuple[Params, Tree]:
     """W_l from the initializer, biases 0, and BatchNorm's initial statistics; or those that are given."""
     if isinstance(initializer, Given):
         return initializer.on(network, key)
@@ -174,8 +177,9 @@ def check_feedback(name: str, feedback: str, initializer: Initializer) -> None:
 
 
 def generated_columns(
-    initializer: Initializer, linear: Dense, address: Address, dtype: DType, kernels: Kernels, start, width: int
-) -> Array:
+    initializer: Initializer, linear: Dense, address: Address, dtype: DType, kernels: Kernels, start: int | Array,
+    width: int,
+) -> Array:  # fmt: skip
     """Columns `start` to `start + width` of initializer(linear, address, dtype, kernels), bit for bit: (n_out, width).
 
     The initializer has to make every weight from the random numbers of that weight alone.
@@ -214,7 +218,7 @@ def generated_transport(
 
 
 def new_state(
-    network: Network, key: Key, optimizer: Optimizer, initializer: Initializer | Given = fan_in,
+    network: Network, key: Key, optimizer: Optimizer, initializer: Start = fan_in,
     feedback: Pathway | None = None,
 ) -> State:  # fmt: skip
     """The state before the first step, from a root key, int32 (2,)."""

@@ -10,7 +10,7 @@ NaN too). What is chosen is chosen whole: NaN is the maximum of a window that ho
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from array_api_compat import array_namespace, device
 
@@ -252,12 +252,12 @@ def batch_norm_backward(cache: tuple, gamma: Array, dy: Array) -> tuple[Array, A
     return dx, dgamma, dbeta
 
 
-def activation(nonlinearity, x: Array) -> Array:
+def activation(nonlinearity: Any, x: Array) -> Array:
     """y = function(x), elementwise. nonlinearity: a local.Nonlinearity; a native form knows the usual ones by name."""
     return nonlinearity.function(x)
 
 
-def activation_backward(nonlinearity, y: Array, dy: Array) -> Array:
+def activation_backward(nonlinearity: Any, y: Array, dy: Array) -> Array:
     """dy * derivative(y): the slope as a function of the output."""
     return dy * nonlinearity.derivative(y)
 
@@ -271,7 +271,9 @@ def channel_sum(dy: Array, axes: tuple[int, ...]) -> Array:
 # eta is a number or an array ().
 
 
-def sgd(p: list, g: list, v: list, keep: list, eta, momentum: float, nesterov: bool) -> tuple[list, list]:
+def sgd(
+    p: list, g: list, v: list, keep: list, eta: float | Array, momentum: float, nesterov: bool
+) -> tuple[list, list]:
     """v <- momentum v + g;  p <- keep p - eta v, or keep p - eta (g + momentum v) with Nesterov's."""
     v = [momentum * v_ + g_ for v_, g_ in zip(v, g, strict=True)] if momentum else g
     step = [g_ + momentum * v_ for g_, v_ in zip(g, v, strict=True)] if nesterov else v
@@ -279,7 +281,7 @@ def sgd(p: list, g: list, v: list, keep: list, eta, momentum: float, nesterov: b
 
 
 def adam(
-    p: list, g: list, m: list, v: list, keep: list, eta, correction: tuple, b1: float, b2: float,
+    p: list, g: list, m: list, v: list, keep: list, eta: float | Array, correction: tuple, b1: float, b2: float,
     epsilon: float, form: str,
 ) -> tuple[list, list, list]:  # fmt: skip
     """m, v <- moving averages of g, g^2;  p <- keep p - eta m_hat / (sqrt(v_hat) + epsilon).
@@ -297,7 +299,7 @@ def adam(
     return [scaled(k, p_) - s for p_, s, k in zip(p, step, keep, strict=True)], m, v
 
 
-def scaled(keep, p: Array) -> Array:
+def scaled(keep: Array, p: Array) -> Array:
     """keep * p, and p itself where keep is the number 1."""
     return p if isinstance(keep, float) and keep == 1.0 else keep * p
 

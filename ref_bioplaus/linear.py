@@ -73,23 +73,23 @@ class Dense:
     fan_in = property(lambda self: self.n_in)
     fan_out = property(lambda self: self.n_out)
 
-    def apply(self, W, x):
+    def apply(self, W: Array, x: Array) -> Array:
         """(n_out, n_in), (N, n_in) -> (N, n_out)"""
         return self.kernels.dense_apply(W, x)
 
-    def transport(self, B, u):
+    def transport(self, B: Array, u: Array) -> Array:
         """(n_out, n_in), (N, n_out) -> (N, n_in)"""
         return self.kernels.dense_transport(B, u)
 
-    def correlate(self, x, u):
+    def correlate(self, x: Array, u: Array) -> Array:
         """(N, n_in), (N, n_out) -> (n_out, n_in)"""
         return self.kernels.dense_correlate(x, u)
 
-    def position_mean(self, sums):
+    def position_mean(self, sums: Array) -> Array:
         """No weight is shared: the sums themselves."""
         return sums
 
-    def existing(self, W):
+    def existing(self, W: Array) -> Array:
         """All of W."""
         return W
 
@@ -108,25 +108,25 @@ class Convolution:
     fan_in = property(lambda self: self.window.kernel[0] * self.window.kernel[1] * self.window.in_shape[2])
     fan_out = property(lambda self: self.window.kernel[0] * self.window.kernel[1] * self.channels)
 
-    def apply(self, W, x):
+    def apply(self, W: Array, x: Array) -> Array:
         """W, (N, *in_shape) -> (N, *out_shape)"""
         return self.kernels.conv_apply(W, x, self.window)
 
-    def transport(self, B, u):
+    def transport(self, B: Array, u: Array) -> Array:
         """W, (N, *out_shape) -> (N, *in_shape)"""
         return self.kernels.conv_transport(B, u, self.window)
 
-    def correlate(self, x, u):
+    def correlate(self, x: Array, u: Array) -> Array:
         """(N, *in_shape), (N, *out_shape) -> W"""
         return self.kernels.conv_correlate(x, u, self.window)
 
-    def position_mean(self, sums):
+    def position_mean(self, sums: Array) -> Array:
         """Each filter entry by the number of windows in which it reads a pixel, not padding."""
         rows, cols = self.window.pixels_read()
         reads = [[[[float(max(sum(r) * sum(c), 1))]] for c in zip(*cols, strict=True)] for r in zip(*rows, strict=True)]
         return sums / array_namespace(sums).asarray(reads, dtype=sums.dtype, device=device(sums))
 
-    def existing(self, W):
+    def existing(self, W: Array) -> Array:
         """All of W."""
         return W
 
@@ -148,23 +148,23 @@ class LocalConnection:
     fan_in = property(lambda self: self.window.kernel[0] * self.window.kernel[1] * self.window.in_shape[2])
     fan_out = property(lambda self: self.window.kernel[0] * self.window.kernel[1] * self.channels)
 
-    def apply(self, W, x):
+    def apply(self, W: Array, x: Array) -> Array:
         """W, (N, *in_shape) -> (N, *out_shape)"""
         return self.kernels.local_apply(W, x, self.window)
 
-    def transport(self, B, u):
+    def transport(self, B: Array, u: Array) -> Array:
         """W, (N, *out_shape) -> (N, *in_shape)"""
         return self.kernels.local_transport(B, u, self.window)
 
-    def correlate(self, x, u):
+    def correlate(self, x: Array, u: Array) -> Array:
         """(N, *in_shape), (N, *out_shape) -> W"""
         return self.kernels.local_correlate(x, u, self.window)
 
-    def position_mean(self, sums):
+    def position_mean(self, sums: Array) -> Array:
         """No weight is shared: the sums themselves."""
         return sums
 
-    def existing(self, W):
+    def existing(self, W: Array) -> Array:
         """A window that overlaps the border has no weights there: 0, and their gradient is 0 too."""
         xp = array_namespace(W)
         rows, cols = (
@@ -189,23 +189,23 @@ class Transpose:
     fan_in = property(lambda self: self.linear.fan_out)
     fan_out = property(lambda self: self.linear.fan_in)
 
-    def apply(self, W, x):
+    def apply(self, W: Array, x: Array) -> Array:
         """W, (N, *in_shape) -> (N, *out_shape)"""
         return self.linear.transport(W, x)
 
-    def transport(self, B, u):
+    def transport(self, B: Array, u: Array) -> Array:
         """W, (N, *out_shape) -> (N, *in_shape)"""
         return self.linear.apply(B, u)
 
-    def correlate(self, x, u):
+    def correlate(self, x: Array, u: Array) -> Array:
         """(N, *in_shape), (N, *out_shape) -> W"""
         return self.linear.correlate(u, x)
 
-    def position_mean(self, sums):
+    def position_mean(self, sums: Array) -> Array:
         """As the map it transposes."""
         return self.linear.position_mean(sums)
 
-    def existing(self, W):
+    def existing(self, W: Array) -> Array:
         """As the map it transposes."""
         return self.linear.existing(W)
 

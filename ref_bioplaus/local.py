@@ -21,7 +21,7 @@ from array_api_compat import array_namespace, device
 from . import random
 from .kernels import PORTABLE, Kernels
 from .linear import Part, shown
-from .types import Array
+from .types import Address, Array, DType, Key, Shape, Tree
 from .windows import Padding, Pair, Window, overlap_add, pair, patches, window
 
 
@@ -41,15 +41,15 @@ class LocalOperation:
         """What it learns, by name."""
         return {}
 
-    def init(self, key, dtype):
+    def init(self, key: Key, dtype: DType) -> tuple[dict[str, Array], dict[str, Array]]:
         """No parameters, no statistics."""
         return {}, {}
 
-    def forward(self, params, stats, x, key, train):
+    def forward(self, params: Tree, stats: Tree, x: Array, key: Address, train: bool) -> tuple[Array, Tree, Tree]:
         """y, new statistics, cache."""
         return x, stats, ()
 
-    def backward(self, params, cache, dy):
+    def backward(self, params: Tree, cache: Tree, dy: Array) -> tuple[Array, dict[str, Array]]:
         """Error at x, gradients of the parameters."""
         return dy, {}
 
@@ -66,12 +66,12 @@ class Nonlinearity(LocalOperation):
     derivative: Callable[[Array], Array]
     kernels: Kernels = PORTABLE
 
-    def forward(self, params, stats, x, key, train):
+    def forward(self, params: Tree, stats: Tree, x: Array, key: Address, train: bool) -> tuple[Array, Tree, Tree]:
         """y, and y as the cache."""
         y = self.kernels.activation(self, x)
         return y, stats, y
 
-    def backward(self, params, cache, dy):
+    def backward(self, params: Tree, cache: Tree, dy: Array) -> tuple[Array, dict[str, Array]]:
         """dy * derivative(y)"""
         return self.kernels.activation_backward(self, cache, dy), {}
 
@@ -118,15 +118,15 @@ class Bias(LocalOperation):
 
     parameter_shapes = property(lambda self: {"b": self.b_shape})
 
-    def init(self, key, dtype):
+    def init(self, key: Key, dtype: DType) -> tuple[dict[str, Array], dict[str, Array]]:
         """b = 0."""
         return {"b": full(key, self.b_shape, 0.0, dtype)}, {}
 
-    def forward(self, params, stats, x, key, train):
+    def forward(self, params: Tree, stats: Tree, x: Array, key: Address, train: bool) -> tuple[Array, Tree, Tree]:
         """x + b"""
         return self.kernels.add(x, params["b"]), stats, ()
 
-    def backward(self, params, cache, dy):
+    def backward(self, params: Tree, cache: Tree, dy: Array) -> tuple[Array, dict[str, Array]]:
         """The bias learns from the error itself, summed over what shares it."""
         axes = tuple(range(dy.ndim - len(self.b_shape)))
         return dy, {"b": self.kernels.channel_sum(dy, axes)}
@@ -150,12 +150,12 @@ class BatchNorm(LocalOperation):
 
     parameter_shapes = property(lambda self: {"gamma": self.in_shape[-1:], "beta": self.in_shape[-1:]})
 
-    def init(self, key, dtype):
+    def init(self, key: Key, dtype: DType) -> tuple[dict[str, Array], dict[str, Array]]:
         """gamma = 1, beta = 0; mean = 0, var = 1."""
         gamma, beta, mean, var = (full(key, self.in_shape[-1:], value, dtype) for value in (1.0, 0.0, 0.0, 1.0))
         return {"gamma": gamma, "beta": beta}, {"mean": mean, "var": var}
 
-    def forward(self, params, stats, x, key, train):
+    def forward(self, params: Tree, stats: Tree, x: Array, key: Address, train: bool) -> tuple[Array, Tree, Tree]:
         """In training the batch's own statistics; in test the running ones, which then have no backward pass."""
         if not train:
             z = (x - stats["mean"]) / array_namespace(x).sqrt(stats["var"] + self.epsilon)
@@ -166,7 +166,7 @@ class BatchNorm(LocalOperation):
         moved = {name: stats[name] + self.rate * (batch[name] - stats[name]) for name in stats}
         return y, moved, cache
 
-    def backward(self, params, cache, dy):
+    def backward(self, params: Tree, cache: Tree, dy: Array) -> tuple[Array, dict[str, Array]]:
         """Exact, through the batch's mean and variance."""
         dx, dgamma, dbeta = self.kernels.batch_norm_backward(cache, params["gamma"], dy)
         return dx, {"gamma": dgamma, "beta": dbeta}
@@ -190,7 +190,7 @@ class Dropout(LocalOperation):
     probability: float
     kernels: Kernels = PORTABLE
 
-    def forward(self, params, stats, x, key, train):
+    def forward(self, params: Tree, stats: Tree, x: Array, key: Address, train: bool) -> tuple[Array, Tree, Tree]:
         """In training drop with `probability` and scale the rest by 1 / (1 - probability); in test the identity."""
         if not train:
             return x, stats, None
@@ -198,7 +198,7 @@ class Dropout(LocalOperation):
         mask = array_namespace(x).astype(kept, x.dtype) * (1.0 / (1.0 - self.probability))
         return x * mask, stats, mask
 
-    def backward(self, params, cache, dy):
+    def backward(self, params: Tree, cache: Tree, dy: Array) -> tuple[Array, dict[str, Array]]:
         """dy * mask"""
         return dy if cache is None else dy * cache, {}
 
@@ -219,12 +219,12 @@ class MaxPool(LocalOperation):
 
     out_shape = property(lambda self: (*self.window.out_size, self.in_shape[2]))
 
-    def forward(self, params, stats, x, key, train):
+    def forward(self, params: Tree, stats: Tree, x: Array, key: Address, train: bool) -> tuple[Array, Tree, Tree]:
         """y, and where each maximum was."""
         y, first = self.kernels.max_pool(x, self.window)
         return y, stats, first
 
-    def backward(self, params, cache, dy):
+    def backward(self, params: Tree, cache: Tree, dy: Array) -> tuple[Array, dict[str, Array]]:
         """The error goes to the first maximum."""
         return self.kernels.max_pool_backward(cache, dy, self.window), {}
 
@@ -258,12 +258,12 @@ class AveragePool(LocalOperation):
         count = [[r * c for c in cols] for r in rows]
         return array_namespace(x).asarray(count, dtype=x.dtype, device=device(x))[None, :, :, None]
 
-    def forward(self, params, stats, x, key, train):
+    def forward(self, params: Tree, stats: Tree, x: Array, key: Address, train: bool) -> tuple[Array, Tree, Tree]:
         """y"""
         y = array_namespace(x).sum(patches(x, self.window), axis=3) / self._count(x)
         return y, stats, ()
 
-    def backward(self, params, cache, dy):
+    def backward(self, params: Tree, cache: Tree, dy: Array) -> tuple[Array, dict[str, Array]]:
         """Every pixel of a window gets an equal share of its error."""
         share = array_namespace(dy).expand_dims(dy / self._count(dy), axis=3)
         kh, kw = self.window.kernel
@@ -286,11 +286,11 @@ class GlobalAveragePool(LocalOperation):
 
     out_shape = property(lambda self: self.in_shape[2:])
 
-    def forward(self, params, stats, x, key, train):
+    def forward(self, params: Tree, stats: Tree, x: Array, key: Address, train: bool) -> tuple[Array, Tree, Tree]:
         """(N, height, width, channels) -> (N, channels)"""
         return array_namespace(x).mean(x, axis=(1, 2)), stats, ()
 
-    def backward(self, params, cache, dy):
+    def backward(self, params: Tree, cache: Tree, dy: Array) -> tuple[Array, dict[str, Array]]:
         """Every pixel gets an equal share."""
         share = dy[:, None, None, :] * (1.0 / (self.in_shape[0] * self.in_shape[1]))
         return array_namespace(dy).broadcast_to(share, (dy.shape[0], *self.in_shape)), {}
@@ -311,11 +311,11 @@ class Flatten(LocalOperation):
 
     out_shape = property(lambda self: (math.prod(self.in_shape),))
 
-    def forward(self, params, stats, x, key, train):
+    def forward(self, params: Tree, stats: Tree, x: Array, key: Address, train: bool) -> tuple[Array, Tree, Tree]:
         """(N, height, width, channels) -> (N, height * width * channels)"""
         return array_namespace(x).reshape(x, (x.shape[0], *self.out_shape)), stats, ()
 
-    def backward(self, params, cache, dy):
+    def backward(self, params: Tree, cache: Tree, dy: Array) -> tuple[Array, dict[str, Array]]:
         """The same numbers as an image."""
         return array_namespace(dy).reshape(dy, (dy.shape[0], *self.in_shape)), {}
 
@@ -323,6 +323,6 @@ class Flatten(LocalOperation):
 flatten = Part("flatten", Flatten)
 
 
-def full(key, shape, value: float, dtype) -> Array:
+def full(key: Key, shape: Shape, value: float, dtype: DType) -> Array:
     """An array of one value, in the namespace and on the device of the key."""
     return array_namespace(key).full(shape, value, dtype=dtype, device=device(key))

@@ -5,8 +5,9 @@ The gradients' factors are the losses' own: squared_error has no 1/2, so its gra
 
 from array_api_compat import array_namespace, device
 
+from .linear import Part
 from .local import Nonlinearity, tanh
-from .types import Array, Loss
+from .types import Array, DType, Loss
 
 
 def softmax(u: Array) -> Array:
@@ -64,7 +65,7 @@ def squared_error() -> Loss:
     return Loss(value, gradient, lambda u: u, lambda h, y: y)
 
 
-def with_auxiliary_output(loss: Loss, n: int, activation=tanh) -> Loss:
+def with_auxiliary_output(loss: Loss, n: int, activation: Part = tanh) -> Loss:
     """h_L = [o, z]: the task sees the first n units o; z only informs the inverse (Bartunov et al. 2018, eq. 3).
 
     z passes through `activation`, the network's nonlinearity, and gets no error; the target keeps z and corrects o.
@@ -91,7 +92,7 @@ def with_auxiliary_output(loss: Loss, n: int, activation=tanh) -> Loss:
     return Loss(lambda u, y: loss.value(*split(u, y)), gradient, output, target, learned_units=n)
 
 
-def one_hot(labels: Array, classes: int, dtype) -> Array:
+def one_hot(labels: Array, classes: int, dtype: DType) -> Array:
     """Integer labels (N,) in 0 to classes - 1 -> (N, classes) of 0 and 1."""
     xp = array_namespace(labels)
     index = xp.arange(classes, dtype=labels.dtype, device=device(labels))

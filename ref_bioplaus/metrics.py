@@ -8,7 +8,7 @@ import math
 from array_api_compat import array_namespace
 
 from .network import Network, forward, layer_forward
-from .types import Array, Info, Params, State
+from .types import Array, Info, Loss, Params, State
 
 
 def angle(a: Array, b: Array) -> Array:
@@ -19,7 +19,7 @@ def angle(a: Array, b: Array) -> Array:
     return 2.0 * xp.atan2(xp.sqrt(xp.sum(difference * difference)), xp.sqrt(xp.sum(total * total))) * (180.0 / math.pi)
 
 
-def matrix_angles(forward: Params, feedback) -> dict[int, Array]:
+def matrix_angles(forward: Params, feedback: Params) -> dict[int, Array]:
     """Angle between W_l and B_l (or V_l), for each layer that has both in one layout (Akrout et al. 2019, fig. 4)."""
     pairs = ((l, w.W, getattr(b, "W", None)) for l, (w, b) in enumerate(zip(forward, feedback, strict=False)))
     return {l: angle(W, B) for l, W, B in pairs if W is not None and B is not None and W.shape == B.shape}
@@ -43,7 +43,7 @@ def sign_changes(before: Params, after: Params) -> dict[int, Array]:
     return {l: _fraction(a.W, b.W) for l, (a, b) in pairs if a.W is not None}
 
 
-def reconstruction_errors(network: Network, loss, inverses: dict, state: State, x: Array) -> dict[int, Array]:
+def reconstruction_errors(network: Network, loss: Loss, inverses: dict, state: State, x: Array) -> dict[int, Array]:
     """Mean over the batch of ||g(h_l) - h_{l-1}||^2 / ||h_{l-1}||^2, for inverses {l: Layer} (Bartunov et al., sec. 2).
 
     x (N, *in_shape), in test mode.

@@ -181,20 +181,20 @@ def weights_of(params: Params) -> Params:
     return tuple(LayerParams(p.W) for p in params)
 
 
-def norm(W):
+def norm(W: Array) -> Array:
     """The Euclidean norm of a tensor taken as a vector, ()."""
     xp = array_namespace(W)
     return xp.sqrt(xp.sum(W * W))
 
 
-def scaled_to(W, target):
+def scaled_to(W: Array, target: float | Array) -> Array:
     """W at another norm; a zero W as it is."""
     xp = array_namespace(W)
     n = norm(W)
     return W * xp.where(n == 0, xp.ones_like(n), target / xp.where(n == 0, xp.ones_like(n), n))
 
 
-def sign_or(W, otherwise):
+def sign_or(W: Array, otherwise: Array) -> Array:
     """The sign of W, and `otherwise` where W is 0."""
     xp = array_namespace(W)
     return xp.where(W == 0, otherwise, xp.sign(W))

@@ -215,11 +215,11 @@ class Source(SourceLoader):
     def __init__(self, path: str, content: bytes):
         self.path, self.content = path, content
 
-    def get_filename(self, name):
+    def get_filename(self, name: str):
         """The file."""
         return self.path
 
-    def get_data(self, path):
+    def get_data(self, path: str):
         """Its content as it was read."""
         if path != self.path:
             raise OSError(path)

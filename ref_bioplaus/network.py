@@ -18,7 +18,7 @@ from array_api_compat import array_namespace
 from .kernels import PORTABLE, Kernels
 from .linear import Part
 from .local import Bias, LocalOperation, Nonlinearity
-from .types import Address, Array, Key, LayerParams, Params, Tree
+from .types import Address, Array, DType, Key, LayerParams, Loss, Params, State, Tree
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def layer_backward(layer: Layer, params: LayerParams, cache: Tree, dh: Array) ->
     return dh, tuple(reversed(grads))
 
 
-def predict(network: Network, loss, state, x: Array) -> Array:
+def predict(network: Network, loss: Loss, state: State, x: Array) -> Array:
     """h_L in test mode: no dropout, BatchNorm's running statistics. x (N, *in_shape) -> (N, *out_shape)."""
     trace, _ = forward(network, state.forward.params, state.stats, x, train=False)
     return loss.output(trace.h[-1])
@@ -258,7 +258,7 @@ class Builder:
         return network
 
 
-def chain(in_shape: Collection[int], *layers, dtype: str = "float32") -> Network:
+def chain(in_shape: Collection[int], *layers: Part | Collection[Part], dtype: str = "float32") -> Network:
     """Layers one after the other: chain((28, 28, 1), (conv(32, 5), bias, relu), max_pool(2), (dense(10), bias))."""
     builder = Builder(in_shape)
     for parts in layers:
@@ -266,7 +266,7 @@ def chain(in_shape: Collection[int], *layers, dtype: str = "float32") -> Network
     return builder.build(dtype)
 
 
-def dtype_of(network: Network, key: Array):
+def dtype_of(network: Network, key: Array) -> DType:
     """The network's dtype in the namespace of a key. Raises ValueError where that library has none, and for no key."""
     check_key(key)
     xp = array_namespace(key)

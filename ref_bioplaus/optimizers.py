@@ -227,7 +227,7 @@ def warm_up(eta: LearningRate, updates: int) -> LearningRate:
     return schedule
 
 
-def rate(eta: LearningRate, count: Array, dtype: DType):
+def rate(eta: LearningRate, count: Array, dtype: DType) -> float | Array:
     """The learning rate after `count` updates: a number, or an array ()."""
     return eta(count, dtype) if callable(eta) else eta
 
@@ -235,7 +235,7 @@ def rate(eta: LearningRate, count: Array, dtype: DType):
 # Shared by the optimizers
 
 
-def decayed(g: list, p: list, on: list[bool], decay: float, form: str, eta_t) -> tuple[list, list]:
+def decayed(g: list, p: list, on: list[bool], decay: float, form: str, eta_t: float | Array) -> tuple[list, list]:
     """Gradients, and the factor that every tensor keeps of itself, under one of the three forms of decay."""
     if form == "coupled" and decay:
         g = [g_ + decay * p_ if yes else g_ for g_, p_, yes in zip(g, p, on, strict=True)]

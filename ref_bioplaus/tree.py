@@ -1,10 +1,10 @@
 """Map over nested tuples, named tuples, lists and dicts of arrays; None is an empty tree."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 
-def tree_map(f: Callable, tree, *rest):
+def tree_map(f: Callable, tree: Any, *rest: Any) -> Any:
     """The tree of f(leaf, *leaves of the other trees at the same place). Dicts go in the order of their sorted keys."""
     if tree is None:
         return None
@@ -16,18 +16,18 @@ def tree_map(f: Callable, tree, *rest):
     return f(tree, *rest)
 
 
-def leaves(tree) -> list:
+def leaves(tree: Any) -> list:
     """The arrays of a tree, in order."""
     return [leaf for _, leaf in named_leaves(tree)]
 
 
-def unflatten(tree, flat) -> Any:
+def unflatten(tree: Any, flat: Iterable) -> Any:
     """The tree's shape with the arrays of the sequence `flat`, in the order of `leaves`."""
     remaining = iter(flat)
     return tree_map(lambda _: next(remaining), tree)
 
 
-def named_leaves(tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def named_leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Pairs (path, array), a path being names and numbers joined by "/", as in "forward/params/2/W"."""
     if tree is None:
         return

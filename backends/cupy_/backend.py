@@ -1,5 +1,8 @@
 """CuPy: eager, on an NVIDIA GPU."""
 
+from collections.abc import Callable
+from typing import Any
+
 import array_api_compat.cupy as xp
 import cupy
 import numpy as np
@@ -7,6 +10,7 @@ import numpy as np
 from ref_bioplaus.backends.base import Backend, BackendError
 from ref_bioplaus.backends.cupy_ import kernels as cupy_kernels
 from ref_bioplaus.backends.cupy_ import with_torch as cupy_torch
+from ref_bioplaus.types import Array
 
 
 class CupyBackend(Backend):
@@ -16,13 +20,13 @@ class CupyBackend(Backend):
     on_gpu = True  # it has no mode for determinism: its native kernels add nothing up in an order left to chance
     torch_convolutions = False
 
-    def asarray(self, array, dtype=None):
+    def asarray(self, array: Any, dtype: str | None = None) -> Array:
         """An array on the device."""
         array = np.asarray(array)
         with self.device:
             return cupy.asarray(array, dtype=self.target_dtype(array, dtype))
 
-    def to_numpy(self, array):
+    def to_numpy(self, array: Array) -> np.ndarray:
         """A NumPy array."""
         return cupy.asnumpy(array)
 
@@ -50,7 +54,7 @@ class CupyBackend(Backend):
         with self.device:
             return cupy_kernels.native(cupy, self.torch_convolutions)
 
-    def eager(self, step):
+    def eager(self, step: Callable):
         """The step, on this device."""
 
         def run(*arguments):
@@ -66,7 +70,9 @@ class CupyTorchBackend(CupyBackend):
     torch_convolutions = True
 
 
-def with_torch(device=None, dtype="float32", precision="ieee", kernels="native") -> CupyBackend:
+def with_torch(
+    device: str | None = None, dtype: str = "float32", precision: str = "ieee", kernels: str = "native"
+) -> CupyBackend:
     """CuPy with torch's convolutions: --backend ref_bioplaus.backends.cupy_.backend:with_torch.
 
     Raises BackendError where there is no such GPU, or no torch that sees it.
@@ -76,7 +82,10 @@ def with_torch(device=None, dtype="float32", precision="ieee", kernels="native")
     return backend(device, dtype, precision, kernels, CupyTorchBackend)
 
 
-def backend(device=None, dtype="float32", precision="ieee", kernels="portable", kind=CupyBackend) -> CupyBackend:
+def backend(
+    device: str | None = None, dtype: str = "float32", precision: str = "ieee", kernels: str = "portable",
+    kind: Any = CupyBackend,
+) -> CupyBackend:  # fmt: skip
     """CuPy. Raises BackendError where there is no such GPU."""
     try:
         count = cupy.cuda.runtime.getDeviceCount()

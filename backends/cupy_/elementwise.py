@@ -11,6 +11,7 @@ from typing import Any
 
 from ref_bioplaus import local
 from ref_bioplaus.kernels import PARITY, ROTATIONS
+from ref_bioplaus.types import Array, Key, Tree
 from ref_bioplaus.windows import Window
 
 FORWARD = {  # y from x; what is not a number stays so
@@ -107,17 +108,17 @@ class Elementwise:
             rounds("(unsigned int)high", "(unsigned int)low"), "threefry",
         )  # fmt: skip
 
-    def activation(self, nonlinearity, x):
+    def activation(self, nonlinearity: Any, x: Array):
         """y = function(x); a nonlinearity that is not the package's own by its own function."""
         kernels = self.activations.get((nonlinearity.function, nonlinearity.derivative))
         return kernels[0](x) if kernels else nonlinearity.function(x)
 
-    def activation_backward(self, nonlinearity, y, dy):
+    def activation_backward(self, nonlinearity: Any, y: Array, dy: Array):
         """dy * derivative(y)"""
         kernels = self.activations.get((nonlinearity.function, nonlinearity.derivative))
         return kernels[1](y, dy) if kernels else dy * nonlinearity.derivative(y)
 
-    def max_pool(self, x, window):
+    def max_pool(self, x: Array, window: Window):
         """The largest pixel of every window, and its entry in the kernel: the first in row-major order of equal ones.
 
         Both (N, height, width, C). Padding is the lowest number there is.
@@ -127,13 +128,13 @@ class Elementwise:
         self.pool(self.xp.ascontiguousarray(x), -math.inf, *geometry(window), y, first)
         return y, first
 
-    def max_pool_backward(self, first, dy, window):
+    def max_pool_backward(self, first: Array, dy: Array, window: Window):
         """The error at x: every pixel collects from the windows whose first maximum it is."""
         dx = self.xp.empty((dy.shape[0], *window.in_shape), dtype=dy.dtype)
         self.pool_backward(first, self.xp.ascontiguousarray(dy), *geometry(window), dx)
         return dx
 
-    def batch_norm(self, x, gamma, beta, epsilon):
+    def batch_norm(self, x: Array, gamma: Array, beta: Array, epsilon: float):
         """Normalise over all axes but the last: y, mean, population variance, and what the backward pass needs."""
         axes, m = tuple(range(x.ndim - 1)), math.prod(x.shape[:-1])
         mean = self.xp.sum(x, axis=axes) / m
@@ -143,14 +144,14 @@ class Elementwise:
         z, y = self.normalise(d, inv_std, gamma, beta)
         return y, mean, var, (z, inv_std)
 
-    def batch_norm_backward(self, cache, gamma, dy):
+    def batch_norm_backward(self, cache: Tree, gamma: Array, dy: Array):
         """The error at x, and the gradients of gamma and beta, summed over the batch."""
         z, inv_std = cache
         axes, m = tuple(range(dy.ndim - 1)), math.prod(dy.shape[:-1])
         dbeta, dgamma = self.xp.sum(dy, axis=axes), self.xp.sum(dy * z, axis=axes)
         return self.batch_norm_error(dy, z, gamma * inv_std, dgamma / m, dbeta / m), dgamma, dbeta
 
-    def random_words(self, key, start, n):
+    def random_words(self, key: Key, start: Array, n: int):
         """Words `start` to `start + n` of the stream of a key, int32 (2,): two int32 arrays (n,).
 
         Raises ValueError where a tile would cross a multiple of 2^32.
@@ -163,7 +164,7 @@ class Elementwise:
         self.words(key, self.xp.uint32(high & 0xFFFFFFFF), self.xp.uint32(low), first, second)
         return first, second
 
-    def threefry(self, key, x0, x1):
+    def threefry(self, key: Key, x0: Array, x1: Array):
         """Encrypt the counters (x0, x1), two int32 (n,), under a key, int32 (2,)."""
         return self.encrypted(self.xp.ascontiguousarray(key), x0, x1)
 

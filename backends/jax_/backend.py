@@ -1,5 +1,8 @@
 """JAX: whole steps compiled, on a CPU, GPU or TPU."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as xp
 import numpy as np
@@ -8,6 +11,7 @@ from ref_bioplaus.backends.base import Backend, BackendError
 from ref_bioplaus.backends.jax_.kernels import native_kernels
 from ref_bioplaus.backends.ownership import Ownership
 from ref_bioplaus.tree import leaves
+from ref_bioplaus.types import Array
 
 PRECISIONS = {"ieee": "highest", "tf32": "tensorfloat32", "bf16": "bfloat16"}
 
@@ -19,12 +23,12 @@ class JaxBackend(Backend):
     dtypes = ("float32", "float64", "bfloat16")
     compiles = True
 
-    def asarray(self, array, dtype=None):
+    def asarray(self, array: Any, dtype: str | None = None) -> Array:
         """An array on the device."""
         array = np.asarray(array)
         return jax.device_put(array.astype(xp.dtype(self.target_dtype(array, dtype))), self.device)
 
-    def to_numpy(self, array):
+    def to_numpy(self, array: Array) -> np.ndarray:
         """A NumPy array; bfloat16 as float32."""
         return np.asarray(array.astype(xp.float32) if array.dtype == xp.bfloat16 else array)
 
@@ -57,11 +61,11 @@ class JaxBackend(Backend):
         """JAX's forms for the device (see kernels.py)."""
         return native_kernels(self.device.platform, self.dtype, self.precision)
 
-    def wrap(self, step):
+    def wrap(self, step: Callable):
         """The whole step under jit."""
         return self.jit(step)
 
-    def wrap_donating(self, step):
+    def wrap_donating(self, step: Callable):
         """The same, reusing the memory of its first argument, the state; key and batch stay."""
         run = self.jit(step, donate_argnums=0)
 
@@ -79,7 +83,7 @@ class JaxBackend(Backend):
         """JAX's arrays have no views that it does not know of itself."""
         return Ownership(lambda array: True, lambda array: xp.array(array, copy=True))
 
-    def jit(self, step, **options):
+    def jit(self, step: Callable, **options: Any):
         """jit, with products in the backend's precision: set while tracing, so that a call costs nothing more.
 
         It runs where its arguments are: whatever the backend makes stays on its device.
@@ -91,7 +95,7 @@ class JaxBackend(Backend):
 
         return jax.jit(precise, **options)
 
-    def eager(self, step):
+    def eager(self, step: Callable):
         """Products have the backend's precision for as long as the step runs."""
 
         def run(*arguments):
@@ -101,7 +105,9 @@ class JaxBackend(Backend):
         return run
 
 
-def backend(device=None, dtype="float32", precision="ieee", kernels="portable") -> JaxBackend:
+def backend(
+    device: str | None = None, dtype: str = "float32", precision: str = "ieee", kernels: str = "portable"
+) -> JaxBackend:
     """JAX; device None is its default one. Raises BackendError for a device that is not there.
 
     float64 turns x64 on for the whole process, and nothing turns it off again: every array names its dtype, so that

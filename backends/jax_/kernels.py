@@ -99,7 +99,7 @@ def max_pool_backward(index: Array, dy: Array, window: Window) -> Array:
 
 
 def adam(
-    p: list, g: list, m: list, v: list, keep: list, eta, correction: tuple, b1: float, b2: float,
+    p: list, g: list, m: list, v: list, keep: list, eta: float | Array, correction: tuple, b1: float, b2: float,
     epsilon: float, form: str,
 ) -> tuple[list, list, list]:  # fmt: skip
     """m, v <- moving averages of g, g^2;  p <- keep p - size m / (scale sqrt(v) + epsilon)."""

@@ -1,6 +1,7 @@
 """Local operations, block by block: pooling, batch norm, nonlinearities, sums over what shares a bias."""
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -8,6 +9,8 @@ from ref_bioplaus import local
 from ref_bioplaus.backends.numpy_ import memory
 from ref_bioplaus.backends.numpy_.memory import Workspace, blocks, flat, repeated, whole_rows
 from ref_bioplaus.backends.numpy_.windows import Images, padded_size, window_entries
+from ref_bioplaus.types import Array, Tree
+from ref_bioplaus.windows import Window
 
 NONLINEARITIES = (local.tanh, local.relu, local.sigmoid, local.rectified_tanh)
 
@@ -22,7 +25,7 @@ class LocalOperations:
 
     # Pooling, some samples at a time
 
-    def max_pool(self, x, window):
+    def max_pool(self, x: Array, window: Window):
         """The largest pixel of every window, and which it was: the first in row-major order where several are equal."""
         before, size = padded_size(window)
         y = self.space.empty((x.shape[0], *window.out_size, x.shape[3]), x.dtype)
@@ -49,7 +52,7 @@ class LocalOperations:
         self.space.share(work, self.samples(y))
         return y, first.transpose(1, 2, 3, 0, 4)
 
-    def max_pool_backward(self, first, dy, window):
+    def max_pool_backward(self, first: Array, dy: Array, window: Window):
         """The error at x: each window hands its error to its first maximum."""
         before, size = padded_size(window)
         height, width, C = window.in_shape
@@ -79,14 +82,14 @@ class LocalOperations:
         self.space.share(work, self.samples(dy))
         return x
 
-    def samples(self, y) -> list[slice]:
+    def samples(self, y: Array) -> list[slice]:
         """Samples, so many at a time that they are a block of y."""
         step = max(1, memory.BLOCK // max(1, math.prod(y.shape[1:])))
         return [slice(n, min(n + step, len(y))) for n in range(0, len(y), step)]
 
     # BatchNorm
 
-    def batch_norm(self, x, gamma, beta, epsilon):
+    def batch_norm(self, x: Array, gamma: Array, beta: Array, epsilon: float):
         """Normalise over all axes but the last: y, mean, population variance, and what the backward pass needs."""
         C, m = x.shape[-1], math.prod(x.shape[:-1])
         z, y = self.space.like(x), self.space.like(x)
@@ -119,7 +122,7 @@ class LocalOperations:
         self.space.share(normalise, blocks(x.size, C))
         return y, mean, var, (z, inv_std)
 
-    def batch_norm_backward(self, cache, gamma, dy):
+    def batch_norm_backward(self, cache: Tree, gamma: Array, dy: Array):
         """The error at x, and the gradients of gamma and beta, summed over the batch."""
         z, inv_std = cache
         C, m = dy.shape[-1], math.prod(dy.shape[:-1])
@@ -153,7 +156,7 @@ class LocalOperations:
 
     # Elementwise
 
-    def activation(self, nonlinearity, x):
+    def activation(self, nonlinearity: Any, x: Array):
         """y = function(x); in blocks for the usual ones."""
         name = self.names.get((nonlinearity.function, nonlinearity.derivative))
         if name is None:
@@ -178,7 +181,7 @@ class LocalOperations:
         self.space.share(work, blocks(x.size))
         return y
 
-    def activation_backward(self, nonlinearity, y, dy):
+    def activation_backward(self, nonlinearity: Any, y: Array, dy: Array):
         """dy * derivative(y); in blocks for the usual ones."""
         name = self.names.get((nonlinearity.function, nonlinearity.derivative))
         if name is None:
@@ -206,7 +209,7 @@ class LocalOperations:
         self.space.share(work, blocks(dy.size))
         return dx
 
-    def add(self, a, b):
+    def add(self, a: Array, b: Array):
         """a + b: a bias (the last axes of a), or another array of a's shape."""
         if a.nbytes < memory.LARGE or a.shape[a.ndim - b.ndim :] != b.shape or not b.size:
             return a + b
@@ -222,7 +225,7 @@ class LocalOperations:
         self.space.share(work, blocks(a.size, 1 if b.size == a.size else b.size))
         return y
 
-    def channel_sum(self, dy, axes):
+    def channel_sum(self, dy: Array, axes: tuple[int, ...]):
         """The sum over the leading axes: a row of ones times the rest, block by block."""
         kept, n = dy.shape[len(axes) :], math.prod(dy.shape[: len(axes)])
         rows = np.reshape(dy, (n, math.prod(kept)))

@@ -4,12 +4,14 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any
 
 import numpy as np
+
+from ref_bioplaus.types import DType
 
 BLOCK = 1 << 16  # elements worked on at a time: several such arrays stay in the caches
 LARGE = 1 << 20  # bytes from which on memory is worth keeping
@@ -37,7 +39,7 @@ class Arena:
         """How many references there are to an entry of a list."""
         return sys.getrefcount(buffers[i])
 
-    def empty(self, shape: tuple[int, ...], dtype) -> np.ndarray:
+    def empty(self, shape: tuple[int, ...], dtype: DType) -> np.ndarray:
         """An array of any content that nobody else can see."""
         size = math.prod(shape) * np.dtype(dtype).itemsize
         if size < LARGE or not self.counts:
@@ -65,7 +67,7 @@ class Scratch(threading.local):
     def __init__(self) -> None:
         self.buffers: dict[tuple[str, Any], np.ndarray] = {}
 
-    def take(self, name: str, shape: tuple[int, ...], dtype) -> np.ndarray:
+    def take(self, name: str, shape: tuple[int, ...], dtype: DType) -> np.ndarray:
         """The buffer of that name, with any content, valid until it is taken again."""
         size = math.prod(shape)
         buffer = self.buffers.get((name, dtype))
@@ -95,7 +97,7 @@ class Workers:
         return [work(items[: ends[1]]), *(future.result() for future in later)]
 
 
-def threads(environment=os.environ) -> int:
+def threads(environment: Mapping[str, str] = os.environ) -> int:
     """How many threads share an operation: as many as BLAS has, where these sleep when they have nothing to do.
 
     OpenBLAS's threads wait for 2^OPENBLAS_THREAD_TIMEOUT cycles before they sleep, by default 2^28, a tenth of a

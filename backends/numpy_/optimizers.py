@@ -6,6 +6,7 @@ import numpy as np
 
 from ref_bioplaus.backends.numpy_.memory import Workspace, blocks, flat
 from ref_bioplaus.kernels import PARITY, ROTATIONS
+from ref_bioplaus.types import Array, Key
 
 
 class Optimizers:
@@ -14,7 +15,7 @@ class Optimizers:
     def __init__(self, space: Workspace) -> None:
         self.space = space
 
-    def sgd(self, p, g, v, keep, eta, momentum, nesterov):
+    def sgd(self, p: list, g: list, v: list, keep: list, eta: float | Array, momentum: float, nesterov: bool):
         """v <- momentum v + g;  p <- keep p - eta v, or keep p - eta (g + momentum v) with Nesterov's."""
         new_p = [self.space.like(p_) for p_ in p]
         new_v = [self.space.like(v_) for v_ in v] if momentum else g
@@ -36,7 +37,10 @@ class Optimizers:
         self.space.share(work, tasks(keep, p, g, v, new_p, new_v))
         return new_p, new_v
 
-    def adam(self, p, g, m, v, keep, eta, correction, b1, b2, epsilon, form):
+    def adam(
+        self, p: list, g: list, m: list, v: list, keep: list, eta: float | Array, correction: tuple, b1: float,
+        b2: float, epsilon: float, form: str,
+    ):  # fmt: skip
         """m, v <- moving averages of g, g^2;  p <- keep p - eta m_hat / (sqrt(v_hat) + epsilon), or the "hat" form.
 
         sqrt(v_hat) = sqrt(v) / root, so that with epsilon scaled by the root no pass over the numbers is spent on it.
@@ -66,7 +70,7 @@ class Optimizers:
         self.space.share(work, tasks(keep, p, g, m, v, new_p, new_m, new_v))
         return new_p, new_m, new_v
 
-    def random_words(self, key, start, n):
+    def random_words(self, key: Key, start: Array, n: int):
         """Words `start` to `start + n` of the stream of a key: Threefry-2x32-20, block by block."""
         high, low = divmod(start, 1 << 32)
         if low + n > 1 << 32:
@@ -105,6 +109,6 @@ def tasks(keep: list, *tensors: list) -> list[tuple[list[np.ndarray], float, sli
     ]
 
 
-def kept_part(keep, p, out):
+def kept_part(keep: Array, p: Array, out: Array):
     """keep * p in `out`, and p itself where keep is the number 1."""
     return p if isinstance(keep, float) and keep == 1.0 else np.multiply(p, p.dtype.type(keep), out=out)

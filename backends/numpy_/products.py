@@ -22,6 +22,7 @@ from ref_bioplaus.backends.numpy_.windows import (  # fmt: skip
     pixel_count,
     reached,
 )
+from ref_bioplaus.types import Array
 from ref_bioplaus.windows import Window
 
 ROW = 32  # numbers in a window's row from which on rows are gathered in place of windows
@@ -35,27 +36,27 @@ class Products:
 
     # Dense
 
-    def dense_apply(self, W, x):
+    def dense_apply(self, W: Array, x: Array):
         """u = x W^T"""
         return np.matmul(x, W.T, out=self.space.empty((x.shape[0], W.shape[0]), x.dtype))
 
-    def dense_transport(self, B, u):
+    def dense_transport(self, B: Array, u: Array):
         """x = u B"""
         return np.matmul(u, B, out=self.space.empty((u.shape[0], B.shape[1]), u.dtype))
 
-    def dense_correlate(self, x, u):
+    def dense_correlate(self, x: Array, u: Array):
         """W = u^T x"""
         return np.matmul(u.T, x, out=self.space.empty((u.shape[1], x.shape[1]), x.dtype))
 
     # Convolution
 
-    def conv_apply(self, W, x, window):
+    def conv_apply(self, W: Array, x: Array, window: Window):
         """u: every window's pixels times the one filter bank."""
         u = self.space.empty((x.shape[0], *window.out_size, W.shape[3]), x.dtype)
         self.convolve(W, x, gathering(window), u)
         return u
 
-    def conv_transport(self, B, u, window):
+    def conv_transport(self, B: Array, u: Array, window: Window):
         """x: for each phase of the stride, a convolution of u with the entries that reach it, reversed."""
         N, C = u.shape[0], window.in_shape[2]
         x = self.space.empty((N, *window.in_shape), u.dtype)
@@ -73,7 +74,7 @@ class Products:
                 x[:, phase.pixels[0], phase.pixels[1]] = p
         return x
 
-    def conv_correlate(self, x, u, window):
+    def conv_correlate(self, x: Array, u: Array, window: Window):
         """W: the sum over chunks of the pixels' transpose times the signal."""
         at = gathering(window)
         if by_rows(at, x.shape[3]):
@@ -85,7 +86,7 @@ class Products:
             W += np.matmul(signal[positions].T, c, out=self.space.take("product", W.shape, x.dtype))
         return np.ascontiguousarray(W.T).reshape(*window.kernel, window.in_shape[2], O)
 
-    def convolve(self, F, x, at: Gathering, u):
+    def convolve(self, F: Array, x: Array, at: Gathering, u: Array):
         """Every window's pixels times F (kernel height, kernel width, C, O), written into u (N, height, width, O)."""
         if by_rows(at, x.shape[3]):
             self.convolve_rows(F, x, at, u)
@@ -94,14 +95,14 @@ class Products:
         for positions, c in self.images.columns(x, at):
             np.matmul(c, F, out=u[positions])
 
-    def rows(self, x, at: Gathering, phase: AxisPhase) -> np.ndarray:
+    def rows(self, x: Array, at: Gathering, phase: AxisPhase) -> np.ndarray:
         """Rows of windows on the rows of a phase: (N * rows * width, kernel width * C), in a buffer."""
         only_rows = Gathering((0, at.before[1]), (1, at.kernel[1]), (1, at.stride[1]), (phase.n, at.out_size[1]))
         c = self.space.take("columns", (len(x) * phase.n * at.out_size[1], at.kernel[1] * x.shape[3]), x.dtype)
         self.images.gather(x[:, phase.pixels], only_rows, c)
         return c
 
-    def convolve_rows(self, F, x, at: Gathering, u):
+    def convolve_rows(self, F: Array, x: Array, at: Gathering, u: Array):
         """As `convolve`: every row times the filters of all kernel rows that read it, added up at their windows."""
         _, kw, C, O = F.shape
         height, width = at.out_size
@@ -120,7 +121,7 @@ class Products:
                     pixels, windows = reached(p, t, height)
                     part[:, windows] += product[:, pixels, :, t]
 
-    def correlate_rows(self, x, u, at: Gathering) -> np.ndarray:
+    def correlate_rows(self, x: Array, u: Array, at: Gathering) -> np.ndarray:
         """As `conv_correlate`: every row times the signals of all windows that read it."""
         (kh, kw), (height, width), C, O = at.kernel, at.out_size, x.shape[3], u.shape[3]
         W = np.zeros((kh, kw * C, O), x.dtype)
@@ -143,7 +144,7 @@ class Products:
 
     # Local connection: one product per window, (height, width, N, K) at a time
 
-    def local_columns(self, x, window: Window):
+    def local_columns(self, x: Array, window: Window):
         """Rows of windows, and their pixels (rows, width, N, kernel pixels * C)."""
         windows = self.images.windows(x, gathering(window)).transpose(1, 2, 0, 3, 4)
         for rows in self.local_rows(x, window):
@@ -152,19 +153,19 @@ class Products:
             np.copyto(c.reshape(part.shape), part)
             yield rows, c
 
-    def local_rows(self, x, window: Window) -> list[slice]:
+    def local_rows(self, x: Array, window: Window) -> list[slice]:
         """Rows of windows, so many at a time that their pixels fill a chunk."""
         height, width = window.out_size
         return list(chunks(height, width * x.shape[0] * pixel_count(window), x.dtype))
 
-    def local_apply(self, W, x, window):
+    def local_apply(self, W: Array, x: Array, window: Window):
         """u: every window's pixels times that window's own filter bank."""
         u = self.space.empty((x.shape[0], *window.out_size, W.shape[3]), x.dtype)
         for rows, c in self.local_columns(x, window):
             np.matmul(c, W[rows], out=u[:, rows].transpose(1, 2, 0, 3))
         return u
 
-    def local_transport(self, B, u, window):
+    def local_transport(self, B: Array, u: Array, window: Window):
         """x: the exact transpose of local_apply, each window's pixels added back in place."""
         (H, W, C), (kh, kw), (sh, sw) = window.in_shape, window.kernel, window.stride
         (top, _), (left, _) = window.padding
@@ -188,7 +189,7 @@ class Products:
                             by_column[y * sh + i - top, columns] += p[y - rows.start, first:last, :, i, j]
         return x
 
-    def local_correlate(self, x, u, window):
+    def local_correlate(self, x: Array, u: Array, window: Window):
         """W: the sum over samples of pixel times signal, window by window."""
         W = self.space.empty((*window.out_size, pixel_count(window), u.shape[3]), x.dtype)
         for rows, c in self.local_columns(x, window):

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from ref_bioplaus.backends.numpy_.memory import Workspace
+from ref_bioplaus.types import Array, DType
 from ref_bioplaus.windows import Window
 
 COLUMNS = 1 << 22  # bytes of windows gathered for one product
@@ -92,7 +93,7 @@ class Images:
     def __init__(self, space: Workspace) -> None:
         self.space = space
 
-    def padded(self, x, before: tuple[int, int], size: tuple[int, int], fill: float = 0.0) -> np.ndarray:
+    def padded(self, x: Array, before: tuple[int, int], size: tuple[int, int], fill: float = 0.0) -> np.ndarray:
         """Images of `size` pixels: those of x moved by `before` (either sign), and `fill` around them."""
         if before == (0, 0) and size == x.shape[1:3] and x.flags.c_contiguous:
             return x
@@ -107,7 +108,7 @@ class Images:
         image[:, inside[0], inside[1]] = x[:, taken[0], taken[1]]
         return image
 
-    def windows(self, x, at: Gathering) -> np.ndarray:
+    def windows(self, x: Array, at: Gathering) -> np.ndarray:
         """(N, height, width, kernel height, kernel width * C), a view of the padded images."""
         (height, width), (kh, kw), (sh, sw) = at.out_size, at.kernel, at.stride
         image = self.padded(x, at.before, ((height - 1) * sh + kh, (width - 1) * sw + kw))
@@ -115,7 +116,7 @@ class Images:
         shape = (x.shape[0], height, width, kh, kw * x.shape[3])
         return as_strided(image, shape, (n, sh * row, sw * pixel, row, number), writeable=False)
 
-    def columns(self, x, at: Gathering) -> Iterator[tuple[slice, np.ndarray]]:
+    def columns(self, x: Array, at: Gathering) -> Iterator[tuple[slice, np.ndarray]]:
         """Windows' pixels, (positions, kernel pixels * C), chunk by chunk, with their place in N * height * width."""
         N, C = x.shape[0], x.shape[3]
         height, width = at.out_size
@@ -138,7 +139,7 @@ class Images:
                 start = (n * height + top) * width
                 yield slice(start, start + len(c)), c
 
-    def gather(self, x, at: Gathering, c: np.ndarray) -> None:
+    def gather(self, x: Array, at: Gathering, c: np.ndarray) -> None:
         """Write the pixels of all windows of some samples into c, each thread those of some samples."""
         c = c.reshape(len(x), *at.out_size, at.kernel[0], -1)
 
@@ -170,7 +171,7 @@ def pixel_count(window: Window) -> int:
     return math.prod(window.kernel) * window.in_shape[2]
 
 
-def chunks(N: int, numbers: int, dtype) -> Iterator[slice]:
+def chunks(N: int, numbers: int, dtype: DType) -> Iterator[slice]:
     """Parts of N, so large that `numbers` of each of their members fill a chunk."""
     step = max(1, COLUMNS // (numbers * np.dtype(dtype).itemsize))
     return (slice(n, min(n + step, N)) for n in range(0, N, step))

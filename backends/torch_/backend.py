@@ -1,6 +1,7 @@
 """PyTorch: without autograd, on a CPU or a GPU; eager, or with native kernels as a captured step."""
 
 import threading
+from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from functools import wraps
 from typing import Any
@@ -13,6 +14,7 @@ from ref_bioplaus.backends.base import Backend, BackendError
 from ref_bioplaus.backends.ownership import Ownership
 from ref_bioplaus.backends.torch_.memory import alone
 from ref_bioplaus.kernels import Kernels
+from ref_bioplaus.types import Array
 
 
 class TorchBackend(Backend):
@@ -21,13 +23,13 @@ class TorchBackend(Backend):
     name = "torch"
     dtypes = ("float32", "float64", "bfloat16")
 
-    def asarray(self, array, dtype=None):
+    def asarray(self, array: Any, dtype: str | None = None) -> Array:
         """A tensor on the device: a copy, since a donated state is written to."""
         array = np.asarray(array)
-        dtype = getattr(torch, self.target_dtype(array, dtype))
-        return torch.as_tensor(array).to(device=self.device, dtype=dtype, copy=True)
+        of = getattr(torch, self.target_dtype(array, dtype))
+        return torch.as_tensor(array).to(device=self.device, dtype=of, copy=True)
 
-    def to_numpy(self, array):
+    def to_numpy(self, array: Array) -> np.ndarray:
         """A copy as a NumPy array; bfloat16, which NumPy lacks, as float32."""
         dtype = torch.float32 if array.dtype == torch.bfloat16 else array.dtype
         return array.detach().to(device="cpu", dtype=dtype, copy=True).numpy()
@@ -74,11 +76,11 @@ class TorchBackend(Backend):
 
         return native_kernels(self.device, self.dtype, self.precision)
 
-    def wrap(self, step):
+    def wrap(self, step: Callable):
         """Portable kernels: eager. Native ones: captured once per shape, and run as a straight line of torch calls."""
         return self.captured(step, donating=False) if self.native else self.eager(step)
 
-    def wrap_donating(self, step):
+    def wrap_donating(self, step: Callable):
         """The same; a captured step updates the state, its first argument, in place."""
         return self.captured(step, donating=True) if self.native else super().wrap_donating(step)
 
@@ -86,7 +88,7 @@ class TorchBackend(Backend):
         """A captured step's: views and arrays of other libraries are counted by torch."""
         return Ownership(alone, torch.clone) if self.native else None
 
-    def captured(self, step, donating):
+    def captured(self, step: Callable, donating: bool):
         """The step as a straight line of torch calls."""
         from ref_bioplaus.backends.torch_.capture import Captured
 
@@ -116,7 +118,7 @@ class TorchBackend(Backend):
             return self.precision
         return "tf32" if self.device.type == "cuda" and self.precision != "ieee" else "ieee"
 
-    def eager(self, step):
+    def eager(self, step: Callable):
         """No gradients are recorded, and float32 products have the backend's precision for as long as the step runs."""
 
         @wraps(step)
@@ -198,7 +200,9 @@ def products_in(precision: str, device: str):
     return PRODUCTS[device].of(precision) if device in PRODUCTS else nullcontext()
 
 
-def backend(device=None, dtype="float32", precision="ieee", kernels="portable") -> TorchBackend:
+def backend(
+    device: str | None = None, dtype: str = "float32", precision: str = "ieee", kernels: str = "portable"
+) -> TorchBackend:
     """PyTorch; device None is the first GPU where there is one. Raises BackendError for a device that is not there."""
     wanted = device or ("cuda" if torch.cuda.is_available() else "cpu")
     there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]

@@ -92,7 +92,7 @@ class Captured:
         return Line(reader(arguments), run, writer(shape[0]), module, loops, reason)
 
 
-def replayed(run: Callable, tensors: list, writable: tuple[int, ...], graphs, graph) -> tuple[Callable, str]:
+def replayed(run: Callable, tensors: list, writable: tuple[int, ...], graphs: Any, graph: Any) -> tuple[Callable, str]:
     """The calls as a CUDA graph, and no reason; or the calls themselves, and the reason why there is no graph."""
     reason = synchronising(graph)
     if reason is None:

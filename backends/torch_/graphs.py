@@ -51,7 +51,7 @@ class Replayed:
     sees such memory, by whatever tensor, and calls with another one, the calls are made without the graph.
     """
 
-    def __init__(self, run: Callable[..., list], tensors: list[torch.Tensor], writable: tuple[int, ...], graphs):
+    def __init__(self, run: Callable[..., list], tensors: list[torch.Tensor], writable: tuple[int, ...], graphs: Any):
         """graphs: a CudaGraphs. Raises RuntimeError where the calls cannot be recorded."""
         self.run = run
         self.inputs = [torch.empty_like(t) for t in tensors]
@@ -95,7 +95,7 @@ def storage_of_its_own(t: torch.Tensor) -> torch.UntypedStorage:
     return from_dlpack(to_dlpack(alias(t))).untyped_storage()
 
 
-def synchronising(graph) -> str | None:
+def synchronising(graph: Any) -> str | None:
     """The first call of a captured step that waits for the GPU, and so cannot be recorded; None where there is none."""
     for node in graph.nodes:
         if node.op != "call_function":

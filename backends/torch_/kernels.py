@@ -101,7 +101,7 @@ def batch_norm_backward(
     return (dx if x.ndim == 2 else channels_last(dx)), dgamma, dbeta
 
 
-def function_of(part) -> Callable:
+def function_of(part: Any) -> Callable:
     """The function of one of the package's own nonlinearities."""
     return part.build(()).function
 
@@ -118,13 +118,13 @@ ACTIVATIONS: dict[Callable, tuple[Callable, Callable]] = {  # function(x); dy * 
 }
 
 
-def activation(nonlinearity, x: torch.Tensor) -> torch.Tensor:
+def activation(nonlinearity: Any, x: torch.Tensor) -> torch.Tensor:
     """y = function(x); a nonlinearity that is not the package's own by its own function."""
     function, _ = ACTIVATIONS.get(nonlinearity.function, (nonlinearity.function, None))
     return function(x)
 
 
-def activation_backward(nonlinearity, y: torch.Tensor, dy: torch.Tensor) -> torch.Tensor:
+def activation_backward(nonlinearity: Any, y: torch.Tensor, dy: torch.Tensor) -> torch.Tensor:
     """dy * derivative(y)"""
     if nonlinearity.function in ACTIVATIONS:
         return ACTIVATIONS[nonlinearity.function][1](y, dy)

@@ -215,8 +215,9 @@ def f_linear(weight: Attribute, bias: Attribute | None = None) -> SimpleNamespac
 
 
 def f_conv2d(
-    weight: Attribute, bias: Attribute | None = None, stride=1, padding=0, dilation=1, groups=1
-) -> SimpleNamespace:
+    weight: Attribute, bias: Attribute | None = None, stride: int | tuple[int, int] = 1,
+    padding: str | int | tuple[int, int] = 0, dilation: int | tuple[int, int] = 1, groups: int = 1,
+) -> SimpleNamespace:  # fmt: skip
     """F.conv2d"""
     return SimpleNamespace(
         kind=nn.Conv2d, attributes={"weight": weight, "bias": bias}, out_channels=len(weight.tensor), bias=bias,
@@ -239,7 +240,10 @@ def f_batch_norm(
     )  # fmt: skip
 
 
-def f_max_pool2d(kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False) -> nn.Module:
+def f_max_pool2d(
+    kernel_size: int | tuple[int, int], stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] = 0,
+    dilation: int | tuple[int, int] = 1, ceil_mode: bool = False, return_indices: bool = False,
+) -> nn.Module:  # fmt: skip
     """F.max_pool2d, whose arguments have another order than the Module's"""
     return nn.MaxPool2d(kernel_size, stride, padding, dilation, return_indices, ceil_mode)
 

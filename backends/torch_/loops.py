@@ -4,6 +4,7 @@ import itertools
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot
@@ -21,7 +22,7 @@ NUMBERS = itertools.count()
 class Loop:
     """A function that a captured step calls again and again; it lives as long as the step."""
 
-    def __init__(self, function: Callable, tracer):
+    def __init__(self, function: Callable, tracer: Any):
         """tracer: what the step is traced by, until it has been."""
         self.function, self.tracer, self.number = function, tracer, next(NUMBERS)
 
@@ -33,7 +34,7 @@ COLLECTING: list[list[Loop]] = []  # what `collected` gave, the innermost last; 
 class Watch(TorchDispatchMode):
     """Refuses calls of tensors that a step computes: a captured loop would see them as they were when it was traced."""
 
-    def __init__(self, arrays: list[torch.Tensor], tracer):
+    def __init__(self, arrays: list[torch.Tensor], tracer: Any):
         """arrays: those that the loop is given; tracer: what the step is traced by."""
         super().__init__()
         self.given, self.tracer = {id(t) for t in arrays}, tracer

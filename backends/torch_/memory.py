@@ -1,6 +1,7 @@
 """The memory of a captured step: who made each piece of it, who reads and writes it, and what may be written over."""
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ class Memory:
     lie in one of several.
     """
 
-    def __init__(self, graph, donated: frozenset | set = frozenset()):
+    def __init__(self, graph: torch.fx.Graph, donated: frozenset | set = frozenset()):
         """donated: the arguments that may be written over."""
         self.made, self.donated = origins(graph), donated
         self.changed = frozenset().union(*(self.changed_by(node) for node in graph.nodes))
@@ -28,21 +29,21 @@ class Memory:
         for node, i in self.place.items():
             self.last |= dict.fromkeys(self.read_by(node), i)
 
-    def read_by(self, node) -> frozenset:
+    def read_by(self, node: torch.fx.Node) -> frozenset:
         """The pieces that a call takes."""
         drawn = {RANDOM} if draws(node) else ()
         return frozenset().union(drawn, *(self.made[a] for a in node.all_input_nodes))
 
-    def changed_by(self, node) -> frozenset:
+    def changed_by(self, node: torch.fx.Node) -> frozenset:
         """The pieces that a call writes to."""
         drawn = {RANDOM} if draws(node) else ()
         return frozenset().union(drawn, *(self.made[w] for w in written(node)))
 
-    def changes(self, node) -> bool:
+    def changes(self, node: torch.fx.Node) -> bool:
         """Whether any call writes to what a call takes or to its result, so that its place in the line matters."""
         return bool((self.made[node] | self.read_by(node)) & self.changed)
 
-    def may_become(self, operand, node) -> bool:
+    def may_become(self, operand: torch.fx.Node, node: torch.fx.Node) -> bool:
         """Whether a call may write its result over one of its operands."""
         pieces, i = self.made[operand], self.place[node]
         others = (a for a in node.all_input_nodes if a is not operand)
@@ -52,7 +53,7 @@ class Memory:
             and not any(self.made[a] & pieces for a in others)
         )
 
-    def becomes(self, operand, node, replacement) -> None:
+    def becomes(self, operand: torch.fx.Node, node: torch.fx.Node, replacement: torch.fx.Node) -> None:
         """Take down that the result of a call lies in an operand's memory from now on, where `replacement` shows it."""
         (piece,) = self.made[operand]
         self.last[piece] = max([self.last[piece], *(self.last[p] for p in self.made[node] if p in self.last)])
@@ -62,17 +63,17 @@ class Memory:
                 self.made[view] = (pieces - {node}) | self.made[operand]
 
 
-def draws(node) -> bool:
+def draws(node: Any) -> bool:
     """Whether a call draws random numbers: two equal ones give different numbers."""
     return is_call(node) and torch.Tag.nondeterministic_seeded in node.target.tags
 
 
-def is_call(node) -> bool:
+def is_call(node: torch.fx.Node) -> bool:
     """Whether a node is a call of one of torch's operations."""
     return node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload)
 
 
-def marked(node, wanted) -> list:
+def marked(node: Any, wanted: Callable) -> list:
     """The nodes given for those arguments of a call that are `wanted`, a function of an argument of its schema."""
     found: list[Any] = []
     for i, argument in enumerate(node.target._schema.arguments):
@@ -82,7 +83,7 @@ def marked(node, wanted) -> list:
     return found
 
 
-def written(node) -> list:
+def written(node: torch.fx.Node) -> list:
     """The nodes whose memory a call writes to. Fused updates write to gradients only where these are to be unscaled."""
     if not is_call(node):
         return []
@@ -90,7 +91,7 @@ def written(node) -> list:
     return marked(node, lambda argument: argument.alias_info.is_write and not (unscaled and argument.name == "grads"))
 
 
-def shown(node) -> list:
+def shown(node: Any) -> list:
     """The nodes in whose memory the results of a call lie."""
     if node.target in VIEWS_UNDECLARED:
         return node.all_input_nodes
@@ -98,7 +99,7 @@ def shown(node) -> list:
     return marked(node, lambda argument: True) if declared else []
 
 
-def origins(graph) -> dict[Any, frozenset]:
+def origins(graph: torch.fx.Graph) -> dict[Any, frozenset]:
     """For every node the nodes that made the memory it lies in. A view has the origins of what it looks at."""
     made: dict[Any, frozenset] = {}
     for node in graph.nodes:
@@ -112,7 +113,7 @@ def origins(graph) -> dict[Any, frozenset]:
     return made
 
 
-def is_given(origin) -> bool:
+def is_given(origin: Any) -> bool:
     """Whether memory comes from outside: an argument or a constant."""
     return not isinstance(origin, tuple) and origin.op in ("placeholder", "get_attr")
 

@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from ref_bioplaus.types import Array
+
 
 def dense(t: torch.Tensor) -> bool:
     """Whether a tensor's entries lie side by side in memory, in whatever order of its axes."""
@@ -29,7 +31,9 @@ def kept(p: list[torch.Tensor], g: list[torch.Tensor], keep: list) -> list[torch
     return [c if isinstance(k, float) and k == 1.0 else c.mul_(k) for c, k in zip(copies(p, g), keep, strict=True)]
 
 
-def sgd(p: list, g: list, v: list, keep: list, eta, momentum: float, nesterov: bool) -> tuple[list, list]:
+def sgd(
+    p: list, g: list, v: list, keep: list, eta: float | Array, momentum: float, nesterov: bool
+) -> tuple[list, list]:
     """v <- momentum v + g;  p <- keep p - eta v, or keep p - eta (g + momentum v) with Nesterov's."""
     g = [t if dense(t) else t.contiguous() for t in g]
     p, velocity = kept(p, g, keep), copies(v, g) if momentum else []
@@ -41,7 +45,7 @@ def sgd(p: list, g: list, v: list, keep: list, eta, momentum: float, nesterov: b
 
 
 def adam(
-    p: list, g: list, m: list, v: list, keep: list, eta, correction: tuple, b1: float, b2: float,
+    p: list, g: list, m: list, v: list, keep: list, eta: float | Array, correction: tuple, b1: float, b2: float,
     epsilon: float, form: str,
 ) -> tuple[list, list, list]:  # fmt: skip
     """m, v <- moving averages of g, g^2;  p <- keep p - eta m_hat / (sqrt(v_hat) + epsilon).

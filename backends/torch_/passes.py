@@ -86,7 +86,7 @@ def called_directly(module: torch.fx.GraphModule) -> torch.fx.GraphModule:
     return torch.fx.GraphModule(module, graph)
 
 
-def keep_what_is_read(graph) -> None:
+def keep_what_is_read(graph: torch.fx.Graph) -> None:
     """Drop calls whose results nobody reads, and updates of memory that nobody reads; not draws of random numbers."""
     memory = Memory(graph)
     read: set[Any] = {RANDOM}
@@ -99,7 +99,7 @@ def keep_what_is_read(graph) -> None:
             graph.erase_node(node)
 
 
-def compute_once(graph) -> None:
+def compute_once(graph: torch.fx.Graph) -> None:
     """Let equal calls share their result, where nothing is ever written to it or to what it was computed from."""
     memory = Memory(graph)
     seen: dict[Any, Any] = {}
@@ -114,7 +114,7 @@ def compute_once(graph) -> None:
             seen[arguments] = node
 
 
-def mask_without_index(graph) -> None:
+def mask_without_index(graph: torch.fx.Graph) -> None:
     """x[mask] = value without a list of the places where the mask holds, for which the host would wait for a GPU."""
     for node in list(graph.nodes):
         if node.target is not aten.index_put_.default or len(node.args) > 3 or node.kwargs:
@@ -180,7 +180,7 @@ def sign_without_mask(module: torch.fx.GraphModule) -> None:
             graph.erase_node(node)
 
 
-def update_last(graph, donated: set) -> None:
+def update_last(graph: torch.fx.Graph, donated: set) -> None:
     """Move copies of donated tensors, and all that depends on them, behind everything that does not.
 
     A call depends on an earlier one if it takes its result, reads memory that it wrote, or writes memory that it read.
@@ -201,7 +201,7 @@ def update_last(graph, donated: set) -> None:
         end.prepend(node)
 
 
-def write_in_place(graph, donated: set) -> None:
+def write_in_place(graph: torch.fx.Graph, donated: set) -> None:
     """Drop copies and write results over operands where the memory is the step's own and has no later reader."""
     memory = Memory(graph, donated)
     for node in list(graph.nodes):
@@ -227,7 +227,7 @@ def write_in_place(graph, donated: set) -> None:
         graph.erase_node(node)
 
 
-def same_layout(operand, result) -> bool:
+def same_layout(operand: torch.fx.Node, result: torch.fx.Node) -> bool:
     """Whether a result fits exactly over an operand, in which no two entries share their place."""
     a, b = operand.meta.get("val"), result.meta.get("val")
     if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor):

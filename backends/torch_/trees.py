@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from ref_bioplaus.backends.straight import compiled
+from ref_bioplaus.types import Tree
 
 
-def flatten(tree, tensors: list) -> None:
+def flatten(tree: Tree, tensors: list) -> None:
     """Appends a tree's tensors, dicts in the order of their keys. Raises TypeError for anything that is no tensor."""
     if tree is None:
         return
@@ -28,14 +29,14 @@ def flatten(tree, tensors: list) -> None:
         raise TypeError(f"a compiled step was given {tree!r}, expected trees of tensors only: close over anything else")
 
 
-def flattened(tree) -> list[torch.Tensor]:
+def flattened(tree: Tree) -> list[torch.Tensor]:
     """A tree's tensors, in order."""
     tensors: list[torch.Tensor] = []
     flatten(tree, tensors)
     return tensors
 
 
-def rebuilt(tree, tensors: Iterator) -> Any:
+def rebuilt(tree: Tree, tensors: Iterator) -> Any:
     """A tree's shape with the tensors of an iterator."""
     if tree is None:
         return None
@@ -47,7 +48,7 @@ def rebuilt(tree, tensors: Iterator) -> Any:
     return next(tensors)
 
 
-def reader(tree) -> Callable[[Any], list[torch.Tensor] | None]:
+def reader(tree: Tree) -> Callable[[Any], list[torch.Tensor] | None]:
     """A function of trees: their tensors where they are like this one, else None.
 
     Alike are trees of the same structure whose tensors have the same shapes, strides, dtypes and devices.
@@ -93,7 +94,7 @@ def reader(tree) -> Callable[[Any], list[torch.Tensor] | None]:
     return checked
 
 
-def writer(tree) -> Callable[[Any], Any]:
+def writer(tree: Tree) -> Callable[[Any], Any]:
     """A function of a list that returns this tree's shape with the entries of the list in place of its leaves."""
     known: dict[str, Any] = {}
     leaves: list[str] = []

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ref_bioplaus.backends import Backend
 from ref_bioplaus.conformance.authors.table import IN_FULL, Table
 from ref_bioplaus.conformance.authors.trials import ETA, NotJudged, says, told
 from ref_bioplaus.conformance.files.draws import drawn
@@ -148,7 +149,7 @@ def places(table: Table, name: str, l: int, state: State) -> list[tuple[str, np.
     return [(f"info/{'grads' if path == 'forward' else 'feedback_grads'}/{place}", None), (new, old)]
 
 
-def departs(table: Table, backend, mode: str, n: int, answers: dict[str, np.ndarray]) -> str:
+def departs(table: Table, backend: Backend, mode: str, n: int, answers: dict[str, np.ndarray]) -> str:
     """A sentence on the first tensor of a library that is not the oracle's, to within the errors that both may have."""
     tensors, expected = table.computed(backend, mode, "compiled", n)
     exact = expect(table.trial._replace(dtype="float64"), mode, *table.given(mode, n)).tensors

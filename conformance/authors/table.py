@@ -1,6 +1,6 @@
 """A rule's trial on one network and the libraries it is run on, with what was computed there already."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,7 +46,7 @@ class Table:
     libraries: Mapping[str, Library]  # numpy among them
     kept: dict[Any, Any] = field(default_factory=dict)
 
-    def once(self, key: tuple, make) -> Any:
+    def once(self, key: tuple, make: Callable) -> Any:
         """What `make` gives, made once."""
         if key not in self.kept:
             self.kept[key] = make()

@@ -17,7 +17,7 @@ from ref_bioplaus.network import Network
 from ref_bioplaus.random import normal, words
 from ref_bioplaus.registry import ROWS, Row, row, task_loss
 from ref_bioplaus.tree import named_leaves, tree_map, unflatten
-from ref_bioplaus.types import Algorithm, Optimizer, State
+from ref_bioplaus.types import Algorithm, Optimizer, State, Tree
 
 STEP, DECAYED = optimizers.piecewise((0.05, 0.02), (2,)), 0.01
 OPTIMIZERS: dict[str, Optimizer] = {
@@ -132,7 +132,7 @@ def mid_learning(state: State, address: tuple, dtype: str) -> State:
     return tree_map(lambda a: as_held(a, dtype), state)
 
 
-def remembering(memory, address: tuple):
+def remembering(memory: Tree, address: tuple):
     """An optimizer's memory after some updates: counts, first moments around 0, second moments above 0."""
     moments = {"m": (0.0, 0.01), "a": (0.0, 0.01), "v": (0.02, 0.01), "n": (0.02, 0.01)}  # kind -> least, size
 

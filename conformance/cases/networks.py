@@ -20,17 +20,19 @@ from ref_bioplaus import (
     tanh,
     unit_bias,
 )
+from ref_bioplaus.network import Network
+from ref_bioplaus.types import State
 
 CLASSES = 4
 IMAGE = (8, 6, 3)
 
 
-def fully_connected(outputs=CLASSES):
+def fully_connected(outputs: int = CLASSES):
     """Two hidden layers of tanh."""
     return chain((9,), (dense(11), bias, tanh), (dense(7), bias, tanh), (dense(outputs), bias), dtype="float64")
 
 
-def locally_connected_net(outputs=CLASSES):
+def locally_connected_net(outputs: int = CLASSES):
     """Two locally connected layers of tanh, then a dense one."""
     return chain(
         IMAGE,
@@ -54,7 +56,7 @@ def convolutional():
     )
 
 
-def convolutional_chain(outputs=CLASSES):
+def convolutional_chain(outputs: int = CLASSES):
     """Without pooling, which a mirrored inverse cannot undo."""
     return chain(
         IMAGE,
@@ -103,12 +105,12 @@ GRADIENT = {
 }
 
 
-def square(outputs=CLASSES):
+def square(outputs: int = CLASSES):
     """Equal layers: where a transposed weight, and that of another layer from the output, has the right shape."""
     return chain((9,), (dense(7), bias, tanh), (dense(7), bias, tanh), (dense(outputs), bias), dtype="float64")
 
 
-def equal(outputs=CLASSES):
+def equal(outputs: int = CLASSES):
     """All layers but the last equal: where the weights of one have the right shape for another."""
     hidden = (dense(7), bias, tanh)
     return chain((7,), hidden, hidden, hidden, (dense(outputs), bias), dtype="float64")
@@ -118,7 +120,7 @@ EQUAL = {"square": square}
 CHAINS = {"FC": fully_connected, "LC": locally_connected_net, "conv": convolutional_chain}
 
 
-def batch(network, n=6, seed=0, classes=CLASSES):
+def batch(network: Network, n: int = 6, seed: int = 0, classes: int = CLASSES):
     """x (n, *in_shape) with some exact zeros, y (n, classes) one-hot: NumPy arrays in float64."""
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((n, *network[0].out_shape))
@@ -126,7 +128,7 @@ def batch(network, n=6, seed=0, classes=CLASSES):
     return x, np.eye(classes)[rng.integers(0, classes, n)]
 
 
-def randomised(state, seed=0):
+def randomised(state: State, seed: int = 0):
     """A NumPy state whose biases and BatchNorm parameters are not 0 and 1."""
     rng = np.random.default_rng(seed)
     params = tuple(

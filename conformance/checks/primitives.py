@@ -12,7 +12,8 @@ from ref_bioplaus.conformance.checks.outcomes import Check, Finding, Subject
 from ref_bioplaus.conformance.judging.judge import Expected, Score, bounded, judge, named
 from ref_bioplaus.conformance.judging.rounding import PRECISIONS, Rounding
 from ref_bioplaus.kernels import PORTABLE, Kernels
-from ref_bioplaus.linear import Convolution, LocalConnection, conv, dense, locally_connected
+from ref_bioplaus.linear import Convolution, LinearMap, LocalConnection, Part, conv, dense, locally_connected
+from ref_bioplaus.local import LocalOperation
 from ref_bioplaus.random import normal
 
 SEEDS = (0, 1, 2)
@@ -102,7 +103,7 @@ def synapses() -> Iterator[Primitive]:
             yield Primitive(f"synapses/{part.name}/{n}", shapes, faces)
 
 
-def is_windowed(linear) -> bool:
+def is_windowed(linear: LinearMap) -> bool:
     """Whether synapses have a window, and so kernels."""
     return isinstance(linear, Convolution | LocalConnection)
 
@@ -170,7 +171,7 @@ def not_finite() -> Iterator[Primitive]:
     yield Primitive("elementwise/sign/not finite", ((6,),), lambda _, x: {"sign": array_namespace(x).sign(x)}, given(x))
 
 
-def forward_and_backward(part) -> Callable[..., dict[str, Any]]:
+def forward_and_backward(part: Part) -> Callable[..., dict[str, Any]]:
     """An operation without parameters: what it makes of x, and of the error at that."""
 
     def compute(kernels, x, dy):
@@ -191,7 +192,7 @@ def loss_of(name: str) -> Callable[..., dict[str, Any]]:
     return compute
 
 
-def with_kernels(op, kernels: Kernels):
+def with_kernels(op: LocalOperation, kernels: Kernels):
     """An operation bound to other kernels."""
     fields = {name: getattr(op, name) for name in op.__dataclass_fields__}
     return type(op)(**(fields | ({"kernels": kernels} if "kernels" in fields else {})))

@@ -14,7 +14,7 @@ from ref_bioplaus.naming import short
 from ref_bioplaus.random import normal
 from ref_bioplaus.registry import ROWS, Row
 from ref_bioplaus.tree import leaves, named_leaves, tree_map, unflatten
-from ref_bioplaus.types import State
+from ref_bioplaus.types import Algorithm, State
 
 SEEDS = (0, 1, 2)
 SHADOWED = 3  # steps of a shadowed trajectory
@@ -44,7 +44,9 @@ def one_step(case: Case, step: str, n: int) -> Check:
     return Check(f"1/{case.id}/{step}/{n}", 1, case.row, run)
 
 
-def answered(subject: Subject, prepared: Prepared, step: str, start: State, x, y) -> tuple[dict, judge.Expected]:
+def answered(
+    subject: Subject, prepared: Prepared, step: str, start: State, x: np.ndarray, y: np.ndarray
+) -> tuple[dict, judge.Expected]:
     """A step's tensors and what is expected of them; of undecidable decisions, those that the subject took."""
     precision = subject.backend.precision
     expected = expect(prepared.case, step, start, x, y, precision)
@@ -120,7 +122,7 @@ def free_run(case: Case) -> Check:
     return Check(f"2/free/{case.id}", 2, case.row, run, ("compiled", "donating"))
 
 
-def schedule(case: Case, algorithm) -> list:
+def schedule(case: Case, algorithm: Algorithm) -> list:
     """(mode, x, y) of every step of a free run."""
     return [(step, *case.batch(i % 7)) for i in range(FREE) for step in algorithm.schedule(i, i)]
 

@@ -18,7 +18,7 @@ from ref_bioplaus.naming import short
 from ref_bioplaus.registry import ROWS, Row
 from ref_bioplaus.registry.rows import BACKPROP
 from ref_bioplaus.tree import leaves, tree_map
-from ref_bioplaus.types import LayerParams, Pathway, State
+from ref_bioplaus.types import Batch, LayerParams, Pathway, State
 
 ARCHITECTURES = ("FC", "LC", "conv", "ResNet, BN after ReLU")
 DECAY = 0.01  # of cases.OPTIMIZERS["sgd"]
@@ -34,7 +34,9 @@ def teaching(row: Row) -> str:
     return next(filter(row.learns, case_of(row.name, "FC", "float64").build().modes))
 
 
-def differences(a: dict, b: dict, expected_a: dict, expected_b: dict, names: list[tuple[str, str]], factor=1.0) -> list:
+def differences(
+    a: dict, b: dict, expected_a: dict, expected_b: dict, names: list[tuple[str, str]], factor: float = 1.0
+) -> list:
     """Scores of a[i] - factor b[j], expected to be 0, for pairs of names."""
     scores = []
     for i, j in names:
@@ -183,7 +185,7 @@ def unmannerly(prepared: Prepared, mode: str, start: State, given: tuple, smalle
     return ""
 
 
-def refuses(prepared: Prepared, state: State, batch) -> bool:
+def refuses(prepared: Prepared, state: State, batch: Batch) -> bool:
     """Whether a consumed state is refused."""
     try:
         prepared.run(state, batch)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from rich.console import Console
@@ -301,7 +301,7 @@ class Bar:
     def __exit__(self, *error) -> None:
         self.rich.stop()
 
-    def advance(self, outcome) -> None:
+    def advance(self, outcome: Any) -> None:
         """One more is there."""
         self.rich.update(self.task, advance=1, at=f"{outcome.id} ({outcome.mode})")
 

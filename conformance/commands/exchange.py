@@ -5,7 +5,7 @@ Exit codes: 0 all is well · 1 something departs, or nothing was judged · 2 the
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -70,7 +70,7 @@ def judge(
     raise typer.Exit(2 if "error" in states else 1 if "fail" in states or "pass" not in states else 0)
 
 
-def report(verdict) -> None:
+def report(verdict: Any) -> None:
     """Print one verdict."""
     if verdict.state == "pass":
         tell(f"pass     {verdict.id}: {verdict.given} outputs, largest score {verdict.score:.2g}")

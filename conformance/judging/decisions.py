@@ -12,6 +12,7 @@ from array_api_compat import array_namespace, device
 
 from ref_bioplaus.kernels import PORTABLE, Kernels
 from ref_bioplaus.tree import leaves, tree_map
+from ref_bioplaus.types import Array
 
 DECIDING = ("activation", "activation_backward", "max_pool")  # kernels whose portable form decides
 
@@ -29,7 +30,7 @@ class Recorded:
 
     __slots__ = ("array", "space")
 
-    def __init__(self, space: "Recording", array):
+    def __init__(self, space: "Recording", array: Array):
         self.space, self.array = space, array
 
     shape = property(lambda self: self.array.shape)
@@ -112,7 +113,7 @@ class Recording:
         self._xp = xp
         self.decisions: list[Any] = []
 
-    def decided(self, result, about) -> Recorded:
+    def decided(self, result: Array, about: Array) -> Recorded:
         """A result that decides, written down where it is about floats."""
         if self._xp.isdtype(about.dtype, "real floating") or "float" in str(about.dtype):
             self.decisions.append(result)
@@ -133,7 +134,7 @@ class Recording:
         return call
 
 
-def unwrapped(value):
+def unwrapped(value: Array):
     """The subject's own array."""
     return value.array if isinstance(value, Recorded) else value
 

@@ -6,7 +6,7 @@ wrong: correct backends stay below it (reports/calibration.json), the suite's wr
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -43,8 +43,8 @@ class Expected(NamedTuple):
 
 
 def expect(
-    case: Stepped, mode: str, start: State, x: np.ndarray, y: np.ndarray, precision: str = "ieee", decisions=None,
-    kernels: Kernels = PORTABLE, variances: State | None = None,
+    case: Stepped, mode: str, start: State, x: np.ndarray, y: np.ndarray, precision: str = "ieee",
+    decisions: Sequence[np.ndarray] | None = None, kernels: Kernels = PORTABLE, variances: State | None = None,
 ) -> Expected:  # fmt: skip
     """One step of a case, run on the namespace that knows its rounding errors.
 

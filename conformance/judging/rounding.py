@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ref_bioplaus.conformance.judging.composed import Composed
+from ref_bioplaus.types import Array, DType, Shape
 
 MARGIN = 10.0  # standard deviations within which a decision is undecidable
 TRANSCENDENTAL = 8.0  # unit round-offs allowed to tanh, exp, log and their like (measured: up to 5)
@@ -54,7 +55,7 @@ class Rounded:
 
     __slots__ = ("b", "s", "space", "v")
 
-    def __init__(self, space: "Rounding", v, s=None, b=None):
+    def __init__(self, space: "Rounding", v: Array, s: Array = None, b: Array = None):
         self.space, self.v = space, np.asarray(v)
         exact = self.v.dtype.kind != "f"
         self.s: Any = None if exact else np.zeros_like(self.v) if s is None else np.broadcast_to(s, self.v.shape)
@@ -195,17 +196,17 @@ class Rounding(Composed):
 
     # Making arrays
 
-    def exact(self, array) -> Rounded:
+    def exact(self, array: Array) -> Rounded:
         """An array without error: an input that the precision under test can hold."""
         array = np.asarray(array)
         return Rounded(self, array.astype(np.float64) if array.dtype.kind == "f" else array)
 
-    def unsure(self, array, variance) -> Rounded:
+    def unsure(self, array: Array, variance: Array) -> Rounded:
         """An array with errors of a variance."""
         found = self.exact(array)
         return found if found.s is None else Rounded(self, found.v, variance, MARGIN * np.sqrt(variance))
 
-    def lift(self, other, like: Rounded) -> Rounded:
+    def lift(self, other: Any, like: Rounded) -> Rounded:
         """A Python number as an array: with the error of its own rounding, where the precision cannot hold it."""
         if isinstance(other, Rounded):
             return other
@@ -220,45 +221,45 @@ class Rounding(Composed):
         mantissa, _ = np.frexp(value)
         return not np.isfinite(value) or float(mantissa / self.u) == np.rint(mantissa / self.u)
 
-    def asarray(self, a, dtype=None, device=None):
+    def asarray(self, a: Any, dtype: DType = None, device: Any = None):
         """Nested lists of numbers, or a NumPy table of integers."""
         if isinstance(a, Rounded):
             return a
         array = np.asarray(a)
         return self.exact(array.astype(np.float64) if self.is_float(dtype) else array.astype(dtype or array.dtype))
 
-    def is_float(self, dtype) -> Any:
+    def is_float(self, dtype: DType) -> Any:
         """Whether a dtype of this namespace is a floating one."""
         return isinstance(dtype, str)
 
-    def full(self, shape, value, dtype=None, device=None):
+    def full(self, shape: Shape, value: Array, dtype: DType = None, device: Any = None):
         """As in the standard."""
         if self.is_float(dtype):
             lifted = self.lift(value, Rounded(self, 0.0))
             return Rounded(self, np.full(shape, lifted.v), lifted.s, lifted.b)
         return Rounded(self, np.full(shape, value, dtype=dtype))
 
-    def zeros(self, shape, dtype=None, device=None):
+    def zeros(self, shape: Shape, dtype: DType = None, device: Any = None):
         """As in the standard."""
         return self.full(shape, 0.0 if self.is_float(dtype) else 0, dtype)
 
-    def arange(self, n, dtype=None, device=None):
+    def arange(self, n: int, dtype: DType = None, device: Any = None):
         """0 to n - 1, integers."""
         return Rounded(self, np.arange(n, dtype=dtype))
 
-    def full_like(self, x, value):
+    def full_like(self, x: Array, value: Array):
         """As in the standard."""
         return self.full(x.shape, value, x.dtype)
 
-    def zeros_like(self, x):
+    def zeros_like(self, x: Array):
         """As in the standard."""
         return self.full_like(x, 0)
 
-    def ones_like(self, x):
+    def ones_like(self, x: Array):
         """As in the standard."""
         return self.full_like(x, 1)
 
-    def astype(self, x, dtype):
+    def astype(self, x: Array, dtype: DType):
         """To a float: exact for integers small enough, as all of the library's are; to an integer or bool: exact."""
         if self.is_float(dtype):
             return x if x.s is not None else Rounded(self, x.v.astype(np.float64))
@@ -266,7 +267,7 @@ class Rounding(Composed):
 
     # Arithmetic
 
-    def rounded(self, v, s, b, ulps: Any = 1.0) -> Rounded:
+    def rounded(self, v: Array, s: Array, b: Array, ulps: Any = 1.0) -> Rounded:
         """A result with the error of its operands and of its own rounding; an exact zero stays exact.
 
         NaN and infinities are what they are, without an error.
@@ -276,7 +277,7 @@ class Rounding(Composed):
         finite = np.isfinite(v)
         return Rounded(self, v, s, b) if finite.all() else Rounded(self, v, *(np.where(finite, a, 0.0) for a in (s, b)))
 
-    def add(self, x, y):
+    def add(self, x: Array, y: Array):
         """x + y"""
         y = self.lift(y, x)
         if x.s is None:
@@ -285,7 +286,7 @@ class Rounding(Composed):
         exact = (x.v == 0.0) & (x.s == 0.0) | (y.v == 0.0) & (y.s == 0.0)  # x + 0 is not rounded
         return self.rounded(v, x.s + y.s, x.b + y.b, np.where(exact, 0.0, 1.0))
 
-    def multiply(self, x, y):
+    def multiply(self, x: Array, y: Array):
         """x * y"""
         y = self.lift(y, x)
         if x.s is None:
@@ -295,54 +296,54 @@ class Rounding(Composed):
             return self.rounded(x.v**2, 4.0 * x.s * x.v**2 + 3.0 * x.s**2, b)
         return self.rounded(x.v * y.v, x.s * y.v**2 + y.s * x.v**2 + x.s * y.s, b)
 
-    def divide(self, x, y):
+    def divide(self, x: Array, y: Array):
         """x / y"""
         y = self.lift(y, x)
         v = x.v / y.v
         s = x.s / y.v**2 + y.s * (v / y.v) ** 2
         return self.rounded(v, s, x.b / np.abs(y.v) + y.b * np.abs(v / y.v))
 
-    def exactly(self, function, x, y):
+    def exactly(self, function: Callable, x: Array, y: Array):
         """Integer operations, wrapping."""
         return Rounded(self, wrapping(function, x.v, self.lift(y, x).v))
 
-    def elementwise(self, x, function: Callable, slope: Callable, ulps: float = TRANSCENDENTAL):
+    def elementwise(self, x: Array, function: Callable, slope: Callable, ulps: float = TRANSCENDENTAL):
         """A function of one argument whose slope is known."""
         v, d = function(x.v), slope(x.v)
         return self.rounded(v, x.s * d * d, x.b * np.abs(d), ulps)
 
-    def tanh(self, x):
+    def tanh(self, x: Array):
         """As in the standard."""
         return self.elementwise(x, np.tanh, lambda v: 1.0 - np.tanh(v) ** 2)
 
-    def exp(self, x):
+    def exp(self, x: Array):
         """As in the standard."""
         return self.elementwise(x, np.exp, np.exp)
 
-    def expm1(self, x):
+    def expm1(self, x: Array):
         """As in the standard."""
         return self.elementwise(x, np.expm1, np.exp)
 
-    def log(self, x):
+    def log(self, x: Array):
         """As in the standard."""
         return self.elementwise(x, np.log, lambda v: 1.0 / v)
 
-    def log1p(self, x):
+    def log1p(self, x: Array):
         """As in the standard."""
         return self.elementwise(x, np.log1p, lambda v: 1.0 / (1.0 + v))
 
-    def sqrt(self, x):
+    def sqrt(self, x: Array):
         """As in the standard; of an error at 0, its own root."""
         safe = np.where(x.v > 0.0, x.v, 1.0)
         return self.elementwise(x, np.sqrt, lambda v: np.where(v > 0.0, 0.5 / np.sqrt(safe), 0.0), ROOT)
 
-    def abs(self, x):
+    def abs(self, x: Array):
         """As in the standard: exact."""
         return Rounded(self, np.abs(x.v), x.s, x.b)
 
     # Products and sums
 
-    def matmul(self, x, y):
+    def matmul(self, x: Array, y: Array):
         """As in the standard; the operands are rounded first where products have a lower precision."""
         K, p = x.shape[-1], self.precision
         v, q, m = x.v @ y.v, x.v**2 @ y.v**2, np.abs(x.v) @ np.abs(y.v)
@@ -352,14 +353,14 @@ class Rounding(Composed):
             own, bound = own + 2 / 3 * p.operand**2 * q, bound + 2 * p.operand * m
         return Rounded(self, v, x.s @ y.v**2 + x.v**2 @ y.s + own, x.b @ np.abs(y.v) + np.abs(x.v) @ y.b + bound)
 
-    def tensordot(self, x, y, axes):
+    def tensordot(self, x: Array, y: Array, axes: int):
         """Over the last `axes` axes of x and the first of y."""
         left, right = x.shape[: x.ndim - axes], y.shape[axes:]
         K = prod(y.shape[:axes])
         product = self.matmul(self.reshape(x, (prod(left), K)), self.reshape(y, (K, prod(right))))
         return self.reshape(product, (*left, *right))
 
-    def sum(self, x, axis=None, keepdims=False, dtype=None):
+    def sum(self, x: Array, axis: Any = None, keepdims: bool = False, dtype: DType = None):
         """As in the standard, in whatever order."""
         where = {"axis": axis, "keepdims": keepdims}
         v, q, m = (np.sum(a, **where) for a in (x.v, x.v**2, np.abs(x.v)))
@@ -368,14 +369,14 @@ class Rounding(Composed):
         bound = self.u * K * m if K > 1 else 0.0 * v
         return Rounded(self, v, np.sum(x.s, **where) + own, np.sum(x.b, **where) + bound)
 
-    def mean(self, x, axis=None, keepdims=False):
+    def mean(self, x: Array, axis: Any = None, keepdims: bool = False):
         """As in the standard."""
         total = self.sum(x, axis, keepdims)
         return self.divide(total, float(x.v.size // max(total.v.size, 1)))
 
     # Decisions
 
-    def decide(self, own, margin, s):
+    def decide(self, own: Array, margin: Array, s: Array):
         """Our decisions, and the given ones where they lie within MARGIN standard deviations of their own error.
 
         Counts both kinds, and given decisions that differ where they were decidable.
@@ -389,43 +390,43 @@ class Rounding(Composed):
         self.wrong_decisions += int(np.sum((given != own) & ~open_))
         return np.where(open_, given, own)
 
-    def compare(self, function, x, y):
+    def compare(self, function: Callable, x: Array, y: Array):
         """A comparison: exact for integers."""
         y = self.lift(y, x)
         own = np.asarray(function(x.v, y.v))
         return Rounded(self, own if x.s is None else self.decide(own, x.v - y.v, x.s + y.s))
 
-    def sign(self, x):
+    def sign(self, x: Array):
         """As in the standard."""
         return Rounded(self, self.decide(np.sign(x.v), x.v, x.s))
 
-    def ceil(self, x):
+    def ceil(self, x: Array):
         """As in the standard."""
         return Rounded(self, self.decide(np.ceil(x.v), x.v - np.rint(x.v), x.s))
 
-    def where(self, condition, x, y):
+    def where(self, condition: Array, x: Array, y: Array):
         """As in the standard; the decision was counted where the condition was made."""
         c = condition.v
         if x.s is None:
             return Rounded(self, np.where(c, x.v, y.v))
         return Rounded(self, np.where(c, x.v, y.v), np.where(c, x.s, y.s), np.where(c, x.b, y.b))
 
-    def maximum(self, x, y):
+    def maximum(self, x: Array, y: Array):
         """The larger of the two. It is continuous: near a tie, the larger of the two errors."""
         return self.nearest(x, y, (x.v >= y.v) | np.isnan(x.v))
 
-    def minimum(self, x, y):
+    def minimum(self, x: Array, y: Array):
         """The smaller of the two."""
         return self.nearest(x, y, (x.v <= y.v) | np.isnan(x.v))
 
-    def nearest(self, x, y, first):
+    def nearest(self, x: Array, y: Array, first: Array):
         """x where `first`, else y; the larger error where both are candidates."""
         tie = np.abs(x.v - y.v) < MARGIN * np.sqrt(x.s + y.s)
         s = np.where(tie, np.maximum(x.s, y.s), np.where(first, x.s, y.s))
         b = np.where(np.abs(x.v - y.v) <= x.b + y.b, np.maximum(x.b, y.b), np.where(first, x.b, y.b))
         return Rounded(self, np.where(first, x.v, y.v), s, b)
 
-    def max(self, x, axis=None, keepdims=False):
+    def max(self, x: Array, axis: Any = None, keepdims: bool = False):
         """As in the standard; where several are candidates, the largest of their errors."""
         v = np.max(x.v, axis=axis, keepdims=True)
         with np.errstate(invalid="ignore"):
@@ -434,7 +435,7 @@ class Rounding(Composed):
         kept = (v, s, b) if keepdims else tuple(np.squeeze(a, axis=axis) for a in (v, s, b))
         return Rounded(self, *kept)
 
-    def argmax(self, x, axis=None, keepdims=False):
+    def argmax(self, x: Array, axis: Any = None, keepdims: bool = False):
         """As in the standard: the first of several. Its rival is the entry likeliest to be put above it by an error."""
         index = np.argmax(x.v, axis=axis, keepdims=True)
         places = np.arange(x.v.shape[axis]).reshape((-1,) + (1,) * (x.v.ndim - axis - 1))
@@ -450,57 +451,57 @@ class Rounding(Composed):
 
     # Moving data
 
-    def moved(self, function, x):
+    def moved(self, function: Callable, x: Array):
         """A rearrangement: of values and errors alike."""
         if x.s is None:
             return Rounded(self, function(x.v))
         return Rounded(self, function(x.v), function(np.asarray(x.s)), function(np.asarray(x.b)))
 
-    def joined(self, function, xs, axis):
+    def joined(self, function: Callable, xs: Sequence[Array], axis: Any):
         """Several arrays in one."""
         if xs[0].s is None:
             return Rounded(self, function([x.v for x in xs], axis=axis))
         return Rounded(self, *(function([getattr(x, part) for x in xs], axis=axis) for part in ("v", "s", "b")))
 
-    def reshape(self, x, shape):
+    def reshape(self, x: Array, shape: Shape):
         """As in the standard."""
         return self.moved(lambda a: np.reshape(a, shape), x)
 
-    def permute_dims(self, x, axes):
+    def permute_dims(self, x: Array, axes: tuple[int, ...]):
         """As in the standard."""
         return self.moved(lambda a: np.transpose(a, axes), x)
 
-    def matrix_transpose(self, x):
+    def matrix_transpose(self, x: Array):
         """As in the standard."""
         return self.moved(lambda a: np.swapaxes(a, -1, -2), x)
 
-    def expand_dims(self, x, axis):
+    def expand_dims(self, x: Array, axis: Any):
         """As in the standard."""
         return self.moved(lambda a: np.expand_dims(a, axis), x)
 
-    def broadcast_to(self, x, shape):
+    def broadcast_to(self, x: Array, shape: Shape):
         """As in the standard."""
         return self.moved(lambda a: np.broadcast_to(a, shape), x)
 
-    def take(self, x, index, axis):
+    def take(self, x: Array, index: Array, axis: Any):
         """As in the standard."""
         return self.moved(lambda a: np.take(a, index.v, axis=axis), x)
 
-    def concat(self, xs, axis=0):
+    def concat(self, xs: Sequence[Array], axis: Any = 0):
         """As in the standard."""
         return self.joined(np.concatenate, xs, axis)
 
-    def stack(self, xs, axis=0):
+    def stack(self, xs: Sequence[Array], axis: Any = 0):
         """As in the standard."""
         return self.joined(np.stack, xs, axis)
 
 
-def wrapping(function, x, y):
+def wrapping(function: Callable, x: Array, y: Array):
     """An integer operation that wraps, as two's complement does."""
     with np.errstate(over="ignore"):
         return function(x, y)
 
 
-def largest(errors, among, axis):
+def largest(errors: Array, among: Array, axis: Any):
     """The largest of some errors along an axis, kept."""
     return np.max(np.where(among, errors, 0.0), axis=axis, keepdims=True)

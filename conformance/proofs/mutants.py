@@ -22,9 +22,21 @@ from ref_bioplaus.kernels import Kernels
 from ref_bioplaus.linear import Convolution
 from ref_bioplaus.local import BatchNorm, Dropout
 from ref_bioplaus.network import Network
-from ref_bioplaus.registry import ROWS
+from ref_bioplaus.registry import ROWS, Row
 from ref_bioplaus.tree import leaves, unflatten
-from ref_bioplaus.types import Algorithm, LayerParams, Optimizer, Pathway, State, always
+from ref_bioplaus.types import (
+    Address,
+    Algorithm,
+    Array,
+    Key,
+    LayerParams,
+    Loss,
+    Optimizer,
+    Pathway,
+    State,
+    Tree,
+    always,
+)
 from ref_bioplaus.windows import Window
 
 Build = Callable[[Case, Kernels], Algorithm]
@@ -57,7 +69,11 @@ class Mutant:
 # Wrong by a change of the state before and after a right step
 
 
-def around(before=lambda case, state: state, after=lambda case, old, new: new, modes: tuple[str, ...] = ()) -> Build:
+def around(
+    before: Callable = lambda case, state: state,
+    after: Callable = lambda case, old, new: new,
+    modes: tuple[str, ...] = (),
+) -> Build:
     """A build whose steps change the state they are given, or the one they return. modes: () for all."""
 
     def build(case: Case, kernels: Kernels) -> Algorithm:
@@ -87,43 +103,43 @@ def keeping(old: State, new: State) -> State:
     return new._replace(feedback=new.feedback._replace(params=old.feedback.params))
 
 
-def symmetric(case, state):
+def symmetric(case: Case, state: State):
     """B_l = W_l."""
     return with_B(state, lambda l, B: state.forward.params[l].W)
 
 
-def turned_where_square(case, state):
+def turned_where_square(case: Case, state: State):
     """B_l transposed where its shape allows it."""
     return with_B(state, lambda l, B: B.T if B.ndim == 2 and B.shape[0] == B.shape[1] else B)
 
 
-def times_batch(case, state):
+def times_batch(case: Case, state: State):
     """DFA's B times the batch size: its hidden errors are not divided by it."""
     B = tuple(b if b.B is None else b._replace(B=6.0 * b.B) for b in state.feedback.params)
     return state._replace(feedback=Pathway(B))
 
 
-def without_first_update(case, old, new):
+def without_first_update(case: Case, old: State, new: State):
     """Layer 1's weights never learn."""
     params = list(new.forward.params)
     params[1] = params[1]._replace(W=old.forward.params[1].W)
     return new._replace(forward=new.forward._replace(params=tuple(params)))
 
 
-def shared_buffer(case, state):
+def shared_buffer(case: Case, state: State):
     """W's momentum buffer in place of B's."""
     v, own = state.forward.memory["v"], state.feedback.memory
     swapped = tuple(o if o.W is None else LayerParams(v[l].W) for l, o in enumerate(own["v"]))
     return state._replace(feedback=state.feedback._replace(memory=own | {"v": swapped}))
 
 
-def written_into(case, state):
+def written_into(case: Case, state: State):
     """A step that changes its argument."""
     state.forward.params[1].W[...] = 0.5 * state.forward.params[1].W
     return state
 
 
-def moved_statistics(case, old, new):
+def moved_statistics(case: Case, old: State, new: State):
     """Mirror mode moves BatchNorm's running means."""
     stats = tuple(tuple({k: 0.9 * v for k, v in op.items()} if op else op for op in layer) for layer in new.stats)
     return new._replace(stats=stats)
@@ -170,19 +186,25 @@ def growing(case: Case) -> Optimizer:
     return Optimizer(right.init, update)
 
 
-def uncorrected_adam(p, g, m, v, keep, eta, correction, b1, b2, epsilon, form):
+def uncorrected_adam(
+    p: list, g: list, m: list, v: list, keep: list, eta: float | Array, correction: tuple, b1: float, b2: float,
+    epsilon: float, form: str,
+):  # fmt: skip
     """Adam without bias correction."""
     one = correction[0] * 0.0 + 1.0
     return portable.adam(p, g, m, v, keep, eta, (one, one), b1, b2, epsilon, form)
 
 
-def other_epsilon(p, g, m, v, keep, eta, correction, b1, b2, epsilon, form):
+def other_epsilon(
+    p: list, g: list, m: list, v: list, keep: list, eta: float | Array, correction: tuple, b1: float, b2: float,
+    epsilon: float, form: str,
+):  # fmt: skip
     """Adam with the other form of epsilon."""
     other = {"paper": "hat", "hat": "paper"}[form]
     return portable.adam(p, g, m, v, keep, eta, correction, b1, b2, epsilon, other)
 
 
-def with_options(**options) -> Build:
+def with_options(**options: Any) -> Build:
     """A build with other options than the row says."""
 
     def build(case: Case, kernels: Kernels) -> Algorithm:
@@ -193,7 +215,7 @@ def with_options(**options) -> Build:
     return build
 
 
-def rebuilt(case: Case, kernels: Kernels, chosen, network: Network | None = None) -> Algorithm:
+def rebuilt(case: Case, kernels: Kernels, chosen: Row, network: Network | None = None) -> Algorithm:
     """A case with another row or network."""
 
     class Wrong(Case):
@@ -208,26 +230,30 @@ def rebuilt(case: Case, kernels: Kernels, chosen, network: Network | None = None
     return Wrong(*case).build(kernels)
 
 
-def denoising_dtp(network, loss, optimizer, inverse_optimizer, alpha=0.1, **options) -> Algorithm:
+def denoising_dtp(
+    network: Network, loss: Loss, optimizer: Optimizer, inverse_optimizer: Optimizer, alpha: float = 0.1, **options: Any
+) -> Algorithm:
     """DTP with SDTP's inverse loss."""
     return tp.target_propagation(
         network, loss, optimizer, inverse_optimizer, tp.difference_corrected, tp.de_noising, alpha=alpha, **options
     )
 
 
-def noise_preserving_sdtp(network, loss, optimizer, inverse_optimizer, **options) -> Algorithm:
+def noise_preserving_sdtp(
+    network: Network, loss: Loss, optimizer: Optimizer, inverse_optimizer: Optimizer, **options: Any
+) -> Algorithm:
     """SDTP with DTP's inverse loss."""
     return tp.target_propagation(
         network, loss, optimizer, inverse_optimizer, tp.difference_corrected, tp.noise_preserving, **options
     )
 
 
-def signed_zero(x):
+def signed_zero(x: Array):
     """A sign that is 1 at 0."""
     return np.where(x == 0, np.ones_like(x), np.sign(x))
 
 
-def shifted_tanh(x):
+def shifted_tanh(x: Array):
     """A tanh that is off by 3e-6."""
     return np.tanh(x) + 3e-6 * np.sign(x)
 
@@ -276,7 +302,7 @@ def with_synapses(old: type, change: Callable) -> Build:
 class Summing(Convolution):
     """A convolution that sums over the positions that share a weight where it is asked for their mean."""
 
-    def position_mean(self, sums):
+    def position_mean(self, sums: Array):
         """The sums."""
         return sums
 
@@ -284,7 +310,7 @@ class Summing(Convolution):
 class UnscaledDropout(Dropout):
     """Dropout whose mask is not rescaled."""
 
-    def forward(self, params, stats, x, key, train):
+    def forward(self, params: Tree, stats: Tree, x: Array, key: Address, train: bool):
         """x times a mask of 0 and 1."""
         y, stats, mask = super().forward(params, stats, x, key, train)
         kept = mask if mask is None else mask * (1.0 - self.probability)
@@ -294,7 +320,7 @@ class UnscaledDropout(Dropout):
 # Wrong kernels
 
 
-def sample_variance(x, gamma, beta, epsilon):
+def sample_variance(x: Array, gamma: Array, beta: Array, epsilon: float):
     """BatchNorm that divides by the sample's standard deviation, m - 1."""
     m = int(np.prod(x.shape[:-1]))
     centred = x - x.mean(axis=tuple(range(x.ndim - 1)))
@@ -304,26 +330,26 @@ def sample_variance(x, gamma, beta, epsilon):
     return gamma * z + beta, x.mean(axis=tuple(range(x.ndim - 1))), var, (z, inv_std)
 
 
-def last_maximum(x, window):
+def last_maximum(x: Array, window: Window):
     """Max-pooling whose last maximum takes the error."""
     p = portable.patches(x, window, fill=-np.inf)
     last = p.shape[3] - 1 - np.argmax(p[:, :, :, ::-1, :], axis=3, keepdims=True)
     return p.max(axis=3), np.arange(p.shape[3]).reshape(1, 1, 1, -1, 1) == last
 
 
-def equal_to_the_maximum(x, window):
+def equal_to_the_maximum(x: Array, window: Window):
     """Max-pooling whose error goes where the maximum is met again: NaN, which equals nothing, never is."""
     p = portable.patches(x, window, fill=-np.inf)
     met = p == p.max(axis=3, keepdims=True)
     return p.max(axis=3), met & (np.cumsum(met, axis=3) == 1)
 
 
-def spread_by_a_mask(first, dy, window):
+def spread_by_a_mask(first: Array, dy: Array, window: Window):
     """Max-pooling whose error is multiplied by the mask: NaN times 0 is NaN, all over the window."""
     return portable.overlap_add(np.expand_dims(dy, axis=3) * first, window)
 
 
-def masked_slope(nonlinearity, y, dy):
+def masked_slope(nonlinearity: Any, y: Array, dy: Array):
     """Errors times slopes, and 0 where ReLU's output is not above 0, be it NaN."""
     dx = portable.activation_backward(nonlinearity, y, dy)
     return np.where(y > 0, dx, np.zeros_like(dx)) if nonlinearity.name == "relu" else dx
@@ -335,7 +361,7 @@ def padded_wrongly(window: Window) -> Window:
     return replace(window, padding=((bottom, top), (right, left)))
 
 
-def constant_words(key, start, n):
+def constant_words(key: Key, start: Array, n: int):
     """Random bits that do not hang on their address."""
     return portable.random_words(np.array([1, 2], np.int32), start, n)
 
@@ -364,7 +390,7 @@ def retracing() -> Backend:
     return Retracing(compat, "cpu", "float32", "ieee", "portable")
 
 
-def other_sign(case, state):
+def other_sign(case: Case, state: State):
     """The first feedback weights with the other sign."""
     first, *rest = leaves(state.feedback.params)
     return state._replace(feedback=state.feedback._replace(params=unflatten(state.feedback.params, [-first, *rest])))

@@ -12,13 +12,15 @@ Choices: BP + Noise (Moskovitz et al. 2018, sec. 5.3) adds noise to "the error s
 """
 
 from ..credit import backward
-from ..initializers import fan_in, new_state
+from ..initializers import Start, fan_in, new_state
 from ..modifications import noisy_delta_gradients
-from ..network import forward
-from ..types import Algorithm, Info, Pathway
+from ..network import Network, forward
+from ..types import Algorithm, Info, Loss, Optimizer, Pathway
 
 
-def backprop(network, loss, optimizer, initializer=fan_in, noise_on_delta=0.0) -> Algorithm:
+def backprop(
+    network: Network, loss: Loss, optimizer: Optimizer, initializer: Start = fan_in, noise_on_delta: float = 0.0
+) -> Algorithm:
     """BP; noise_on_delta: the noise's variance over that of each delta_l."""
 
     def init(key):

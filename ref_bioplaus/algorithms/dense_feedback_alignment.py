@@ -19,10 +19,19 @@ from typing import NamedTuple
 from array_api_compat import array_namespace
 
 from ..credit import backward
-from ..initializers import check_feedback, fan_in, fan_out, feedback_params, generated_transport, new_state
+from ..initializers import (
+    Initializer,
+    Start,
+    check_feedback,
+    fan_in,
+    fan_out,
+    feedback_params,
+    generated_transport,
+    new_state,
+)
 from ..linear import Dense
-from ..network import dtype_of, forward
-from ..types import Algorithm, Array, Info, Pathway
+from ..network import Network, dtype_of, forward
+from ..types import Algorithm, Array, Info, Loss, Optimizer, Pathway
 
 
 class DenseFeedback(NamedTuple):
@@ -33,8 +42,8 @@ class DenseFeedback(NamedTuple):
 
 
 def dense_feedback_alignment(
-    network, loss, optimizer, initializer=fan_in, feedback_initializer=fan_out, dense_initializer=fan_out,
-    feedback="stored",
+    network: Network, loss: Loss, optimizer: Optimizer, initializer: Start = fan_in,
+    feedback_initializer: Initializer = fan_out, dense_initializer: Initializer = fan_out, feedback: str = "stored",
 ) -> Algorithm:  # fmt: skip
     """DenseFA; feedback: "stored" or "generated".
 

@@ -20,10 +20,10 @@ from typing import NamedTuple
 from array_api_compat import array_namespace
 
 from ..credit import backward
-from ..initializers import check_feedback, fan_in, fan_out, generated_transport, new_state
+from ..initializers import Initializer, Start, check_feedback, fan_in, fan_out, generated_transport, new_state
 from ..linear import Dense
-from ..network import dtype_of, forward
-from ..types import Algorithm, Array, Info, Pathway
+from ..network import Network, dtype_of, forward
+from ..types import Algorithm, Array, Info, Loss, Optimizer, Pathway
 
 
 class DirectFeedback(NamedTuple):
@@ -33,8 +33,9 @@ class DirectFeedback(NamedTuple):
 
 
 def direct_feedback_alignment(
-    network, loss, optimizer, initializer=fan_in, feedback_initializer=fan_out, skips="direct", feedback="stored"
-) -> Algorithm:
+    network: Network, loss: Loss, optimizer: Optimizer, initializer: Start = fan_in,
+    feedback_initializer: Initializer = fan_out, skips: str = "direct", feedback: str = "stored",
+) -> Algorithm:  # fmt: skip
     """DFA; skips: "direct" or "exact"; feedback: "stored" or "generated".
 
     Raises ValueError for another word, for an output that is not a vector, and for a feedback_initializer whose weights

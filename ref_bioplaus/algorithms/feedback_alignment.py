@@ -13,14 +13,15 @@ Choices: B ~ N(0, 1 / n_out), Moskovitz et al., sec. 5.1; with symmetric_output 
 """
 
 from ..credit import backward
-from ..initializers import fan_in, fan_out, feedback_params, new_state
-from ..network import forward
-from ..types import Algorithm, Info, Pathway
+from ..initializers import Initializer, Start, fan_in, fan_out, feedback_params, new_state
+from ..network import Network, forward
+from ..types import Algorithm, Info, Loss, Optimizer, Pathway
 
 
 def feedback_alignment(
-    network, loss, optimizer, initializer=fan_in, feedback_initializer=fan_out, symmetric_output=False
-) -> Algorithm:
+    network: Network, loss: Loss, optimizer: Optimizer, initializer: Start = fan_in,
+    feedback_initializer: Initializer = fan_out, symmetric_output: bool = False,
+) -> Algorithm:  # fmt: skip
     """FA."""
 
     def init(key):

@@ -14,12 +14,15 @@ Choices: one optimizer drives both pathways, so eta_W, lambda, momentum and the 
 """
 
 from ..credit import backward, per_synapse
-from ..initializers import fan_in, fan_out, feedback_params, new_state
-from ..network import forward
-from ..types import Algorithm, Info, Pathway, State
+from ..initializers import Initializer, Start, fan_in, fan_out, feedback_params, new_state
+from ..network import Network, forward
+from ..types import Algorithm, Info, Loss, Optimizer, Pathway, State
 
 
-def kolen_pollack(network, loss, optimizer, initializer=fan_in, feedback_initializer=fan_out) -> Algorithm:
+def kolen_pollack(
+    network: Network, loss: Loss, optimizer: Optimizer, initializer: Start = fan_in,
+    feedback_initializer: Initializer = fan_out,
+) -> Algorithm:  # fmt: skip
     """KP: give the optimizer a decay, or B stays as far from W as it started."""
 
     def init(key):

@@ -17,32 +17,39 @@ Choices: sign(0) = 0; SN of an all-zero W is 0. brSF draws M ~ N(0, 1 / n_out). 
     feedback is W itself (Xiao et al.); the other papers do not say, so it is not the default.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from array_api_compat import array_namespace
 
 from ..credit import backward
-from ..initializers import fan_in, fan_out, feedback_params, new_state
-from ..network import forward
-from ..types import Algorithm, Info, Pathway
+from ..initializers import Initializer, Start, fan_in, fan_out, feedback_params, new_state
+from ..kernels import Kernels
+from ..linear import LinearMap
+from ..network import Network, forward
+from ..types import Address, Algorithm, Array, Info, Loss, Optimizer, Pathway, State
+
+Rule = Callable[[LinearMap, Array, Array | None, Address, Kernels], Array]  # W, B_0 where one is stored -> B
 
 
-def uniform(linear, W, B_0, address, kernels):
+def uniform(linear: LinearMap, W: Array, B_0: Array, address: Address, kernels: Kernels) -> Array:
     """uSF."""
     return array_namespace(W).sign(W)
 
 
-def batch_random(linear, W, B_0, address, kernels):
+def batch_random(linear: LinearMap, W: Array, B_0: Array, address: Address, kernels: Kernels) -> Array:
     """brSF."""
     xp = array_namespace(W)
     return xp.abs(fan_out(linear, address, W.dtype, kernels)) * xp.sign(W)
 
 
-def initial_magnitude(linear, W, B_0, address, kernels):
+def initial_magnitude(linear: LinearMap, W: Array, B_0: Array, address: Address, kernels: Kernels) -> Array:
     """frSF, Init."""
     xp = array_namespace(W)
     return xp.abs(B_0) * xp.sign(W)  # (4)
 
 
-def strict_norm(linear, W, B_0, address, kernels):
+def strict_norm(linear: LinearMap, W: Array, B_0: Array, address: Address, kernels: Kernels) -> Array:
     """SN."""
     xp = array_namespace(W)
     sign = xp.sign(W)
@@ -50,7 +57,7 @@ def strict_norm(linear, W, B_0, address, kernels):
     return sign * xp.sqrt(xp.sum(W * W) / xp.maximum(nonzero, xp.ones_like(nonzero)))  # (5)
 
 
-def fan_out_scale(linear, W, B_0, address, kernels):
+def fan_out_scale(linear: LinearMap, W: Array, B_0: Array, address: Address, kernels: Kernels) -> Array:
     """Xiao's."""
     convolution = len(linear.out_shape) == 3
     return array_namespace(W).sign(W) * ((2.0 / linear.fan_out) ** 0.5 if convolution else linear.fan_in**-0.5)
@@ -59,12 +66,14 @@ def fan_out_scale(linear, W, B_0, address, kernels):
 RULES = (uniform, batch_random, initial_magnitude, strict_norm, fan_out_scale)
 
 
-def magnitudes_at(state, l):
+def magnitudes_at(state: State, l: int) -> Address:
     """The address of M_t of layer l."""
     return (state.key, "sign_symmetry", state.t, l)
 
 
-def sign_feedback(network, state, l, rule=strict_norm, symmetric_output=False, **others):
+def sign_feedback(
+    network: Network, state: State, l: int, rule: Rule = strict_norm, symmetric_output: bool = False, **others: Any
+) -> Array:
     """B_l at this step; options as in `sign_symmetry`."""
     W, B_0 = (path.params[l].W if path.params else None for path in (state.forward, state.feedback))
     symmetric = symmetric_output and l == network.weighted[-1]
@@ -72,8 +81,9 @@ def sign_feedback(network, state, l, rule=strict_norm, symmetric_output=False, *
 
 
 def sign_symmetry(
-    network, loss, optimizer, rule=strict_norm, initializer=fan_in, feedback_initializer=fan_out, symmetric_output=False
-) -> Algorithm:
+    network: Network, loss: Loss, optimizer: Optimizer, rule: Rule = strict_norm, initializer: Start = fan_in,
+    feedback_initializer: Initializer = fan_out, symmetric_output: bool = False,
+) -> Algorithm:  # fmt: skip
     """SS with one of the five rules above."""
 
     def init(key):

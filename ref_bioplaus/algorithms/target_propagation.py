@@ -26,26 +26,34 @@ Choices: algorithm 1 misprints indices; f carries theta_l and L_l compares with 
     pass it exactly. One below all synapses only prepares x; the inverse above it learns, but no weights by its target.
 """
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
 from array_api_compat import array_namespace
 
 from ..credit import backward, batch_mean, mean_correlation
-from ..initializers import draw, glorot_normal, new_state
+from ..initializers import Initializer, Start, draw, glorot_normal, new_state
 from ..inverses import checked, mirrored_inverse
+from ..layouts import Inverse
 from ..modifications import frozen_units
-from ..network import dtype_of, forward, layer_backward, layer_forward
+from ..network import Network, dtype_of, forward, layer_backward, layer_forward
 from ..random import normal
-from ..types import NO_PARAMS, Algorithm, Info, LayerParams, Pathway, State, always
+from ..types import NO_PARAMS, Algorithm, Array, Info, LayerParams, Loss, Optimizer, Pathway, Schedule, State, always
+
+Ends = Mapping[int, int]  # {l: where the output of layer l is}, downwards
+Targets = dict[int, Array]  # hhat_l, by layer
+Inverted = Callable[[int, Array], Array]  # (l, h_l) -> g(h_l; lambda_l)
 
 
-def propagated(ends, h, first, g):
-    """Targets of TP, by layer; ends: {l: where the output of layer l is}, downwards; first: the target known."""
+def propagated(ends: Ends, h: Sequence[Array], first: Targets, g: Inverted) -> Targets:
+    """Targets of TP, by layer; first: the target known."""
     hhat = dict(first)
     for l, k in ends.items():
         hhat[l - 1] = g(l, hhat[k])
     return hhat
 
 
-def difference_corrected(ends, h, first, g):
+def difference_corrected(ends: Ends, h: Sequence[Array], first: Targets, g: Inverted) -> Targets:
     """Targets of DTP (from L - 1 down) and SDTP."""
     hhat = dict(first)
     for l, k in ends.items():
@@ -53,12 +61,12 @@ def difference_corrected(ends, h, first, g):
     return hhat
 
 
-def noise_preserving(h, htilde):
+def noise_preserving(h: Array, htilde: Array) -> Array:
     """What DTP's inverse rebuilds."""
     return htilde
 
 
-def de_noising(h, htilde):
+def de_noising(h: Array, htilde: Array) -> Array:
     """What SDTP's inverse rebuilds."""
     return h
 
@@ -66,29 +74,33 @@ def de_noising(h, htilde):
 parallel = always("parallel")
 
 
-def alternating(epoch, iteration):
+def alternating(epoch: int, iteration: int) -> tuple[str, ...]:
     """One epoch of inverse learning, one of forward learning, and so on (Lee et al. 2015)."""
     return ("inverse",) if epoch % 2 == 0 else ("forward",)
 
 
-def tp(network, loss, optimizer, inverse_optimizer, **options) -> Algorithm:
+def tp(network: Network, loss: Loss, optimizer: Optimizer, inverse_optimizer: Optimizer, **options: Any) -> Algorithm:
     """TP; options as in `target_propagation`."""
     return target_propagation(network, loss, optimizer, inverse_optimizer, propagated, de_noising, **options)
 
 
-def dtp(network, loss, optimizer, inverse_optimizer, alpha=0.1, **options) -> Algorithm:
+def dtp(
+    network: Network, loss: Loss, optimizer: Optimizer, inverse_optimizer: Optimizer, alpha: float = 0.1, **options: Any
+) -> Algorithm:
     """DTP with its first target a step of alpha down the loss; options as in `target_propagation`."""
     return target_propagation(
         network, loss, optimizer, inverse_optimizer, difference_corrected, noise_preserving, alpha=alpha, **options
     )
 
 
-def sdtp(network, loss, optimizer, inverse_optimizer, **options) -> Algorithm:
+def sdtp(network: Network, loss: Loss, optimizer: Optimizer, inverse_optimizer: Optimizer, **options: Any) -> Algorithm:
     """SDTP; options as in `target_propagation`."""
     return target_propagation(network, loss, optimizer, inverse_optimizer, difference_corrected, de_noising, **options)
 
 
-def ao_sdtp(network, loss, optimizer, inverse_optimizer, **options) -> Algorithm:
+def ao_sdtp(
+    network: Network, loss: Loss, optimizer: Optimizer, inverse_optimizer: Optimizer, **options: Any
+) -> Algorithm:
     """AO-SDTP, for a loss from losses.with_auxiliary_output. Raises ValueError for another loss."""
     if loss.learned_units is None:
         raise ValueError("ao_sdtp: the loss has no auxiliary output, expected losses.with_auxiliary_output(loss, n)")
@@ -97,8 +109,11 @@ def ao_sdtp(network, loss, optimizer, inverse_optimizer, **options) -> Algorithm
 
 
 def target_propagation(
-    network, loss, optimizer, inverse_optimizer, targets, reconstructed, alpha=None, noise=0.1, schedule=parallel,
-    inverse=mirrored_inverse, initializer=glorot_normal, inverse_initializer=glorot_normal,
+    network: Network, loss: Loss, optimizer: Optimizer, inverse_optimizer: Optimizer,
+    targets: Callable[[Ends, Sequence[Array], Targets, Inverted], Targets],
+    reconstructed: Callable[[Array, Array], Array], alpha: float | None = None,
+    noise: float | Mapping[int, float] = 0.1, schedule: Schedule = parallel, inverse: Inverse = mirrored_inverse,
+    initializer: Start = glorot_normal, inverse_initializer: Initializer = glorot_normal,
 ) -> Algorithm:  # fmt: skip
     """The four algorithms' common form.
 

@@ -22,15 +22,18 @@ Choices: (7) is averaged over the batch and over the positions where a shared we
     ours: the paper's appendix D.1 is missing.
 """
 
+from collections.abc import Callable
+
 from ..credit import backward, per_synapse
-from ..initializers import fan_in, fan_out, feedback_params, new_state
+from ..initializers import Initializer, Start, fan_in, fan_out, feedback_params, new_state
+from ..linear import LinearMap
 from ..modifications import scaled_to
-from ..network import forward, mirror_response
+from ..network import Network, forward, mirror_response
 from ..random import normal
-from ..types import Algorithm, Info, Pathway
+from ..types import Algorithm, Info, Loss, Optimizer, Pathway, Schedule
 
 
-def mirroring(per_batch=1, initial=0, modes=("mirror",)):
+def mirroring(per_batch: float = 1, initial: int = 0, modes: tuple[str, ...] = ("mirror",)) -> Schedule:
     """`initial` mirror steps before the first engaged one, then `per_batch` of them after each.
 
     per_batch below 1, as in 0.25, mirrors after every fourth engaged step. modes: one step, of all layers or in turns.
@@ -45,8 +48,10 @@ def mirroring(per_batch=1, initial=0, modes=("mirror",)):
 
 
 def weight_mirror(
-    network, loss, optimizer, eta_B=0.1, lambda_B=0.1, sigma=1.0, bias_blocking=False, norm=None, layers="together",
-    mirror_per_batch=1, initial_mirroring=0, initializer=fan_in, feedback_initializer=fan_out, symmetric_output=False,
+    network: Network, loss: Loss, optimizer: Optimizer, eta_B: float = 0.1, lambda_B: float = 0.1, sigma: float = 1.0,
+    bias_blocking: bool = False, norm: Callable[[LinearMap], float] | None = None, layers: str = "together",
+    mirror_per_batch: float = 1, initial_mirroring: int = 0, initializer: Start = fan_in,
+    feedback_initializer: Initializer = fan_out, symmetric_output: bool = False,
 ) -> Algorithm:  # fmt: skip
     """WM; layers: "together" or "turns". Raises ValueError for another word."""
     if layers not in ("together", "turns"):

@@ -13,10 +13,11 @@ Choices: a locally connected layer has one bias per unit, a convolution one per 
 from ..linear import conv, dense, locally_connected
 from ..local import bias, flatten, tanh, unit_bias
 from ..network import Network, chain
+from ..types import Shape
 from .sizes import scaled
 
 
-def mnist_fc(*, in_shape=(784,), classes=10, width=1.0, auxiliary=0) -> Network:
+def mnist_fc(*, in_shape: Shape = (784,), classes: int = 10, width: float = 1.0, auxiliary: int = 0) -> Network:
     """MNIST, fully connected (Bartunov et al. 2018, table 3)."""
     n = scaled(width)
     return chain(
@@ -26,12 +27,14 @@ def mnist_fc(*, in_shape=(784,), classes=10, width=1.0, auxiliary=0) -> Network:
     )
 
 
-def mnist_lc(*, in_shape=(28, 28, 1), classes=10, width=1.0, auxiliary=0) -> Network:
+def mnist_lc(*, in_shape: Shape = (28, 28, 1), classes: int = 10, width: float = 1.0, auxiliary: int = 0) -> Network:
     """MNIST, locally connected (Bartunov et al. 2018, table 3)."""
     return _mnist(locally_connected, unit_bias, in_shape, classes + auxiliary, width)
 
 
-def mnist_convnet(*, in_shape=(28, 28, 1), classes=10, width=1.0, auxiliary=0) -> Network:
+def mnist_convnet(
+    *, in_shape: Shape = (28, 28, 1), classes: int = 10, width: float = 1.0, auxiliary: int = 0
+) -> Network:
     """MNIST, convolutional (Bartunov et al. 2018, tables 1 and 3)."""
     return _mnist(conv, bias, in_shape, classes + auxiliary, width)
 
@@ -47,7 +50,7 @@ def _mnist(synapses, b, in_shape, outputs, width):
     )
 
 
-def cifar_fc(*, in_shape=(3072,), classes=10, width=1.0, auxiliary=0) -> Network:
+def cifar_fc(*, in_shape: Shape = (3072,), classes: int = 10, width: float = 1.0, auxiliary: int = 0) -> Network:
     """CIFAR-10, fully connected (Bartunov et al. 2018, table 3)."""
     n = scaled(width)
     return chain(
@@ -57,12 +60,14 @@ def cifar_fc(*, in_shape=(3072,), classes=10, width=1.0, auxiliary=0) -> Network
     )
 
 
-def cifar_lc(*, in_shape=(32, 32, 3), classes=10, width=1.0, auxiliary=0) -> Network:
+def cifar_lc(*, in_shape: Shape = (32, 32, 3), classes: int = 10, width: float = 1.0, auxiliary: int = 0) -> Network:
     """CIFAR-10, locally connected (Bartunov et al. 2018, table 3)."""
     return _cifar(locally_connected, unit_bias, in_shape, classes + auxiliary, width)
 
 
-def cifar_convnet(*, in_shape=(32, 32, 3), classes=10, width=1.0, auxiliary=0) -> Network:
+def cifar_convnet(
+    *, in_shape: Shape = (32, 32, 3), classes: int = 10, width: float = 1.0, auxiliary: int = 0
+) -> Network:
     """CIFAR-10, convolutional (Bartunov et al. 2018, tables 1 and 3)."""
     return _cifar(conv, bias, in_shape, classes + auxiliary, width)
 
@@ -79,12 +84,16 @@ def _cifar(synapses, b, in_shape, outputs, width):
     )
 
 
-def imagenet_lc(*, in_shape=(224, 224, 3), classes=1000, width=1.0, auxiliary=0) -> Network:
+def imagenet_lc(
+    *, in_shape: Shape = (224, 224, 3), classes: int = 1000, width: float = 1.0, auxiliary: int = 0
+) -> Network:
     """ImageNet, locally connected (Bartunov et al. 2018, table 3)."""
     return _imagenet(locally_connected, unit_bias, in_shape, classes + auxiliary, width)
 
 
-def imagenet_convnet(*, in_shape=(224, 224, 3), classes=1000, width=1.0, auxiliary=0) -> Network:
+def imagenet_convnet(
+    *, in_shape: Shape = (224, 224, 3), classes: int = 1000, width: float = 1.0, auxiliary: int = 0
+) -> Network:
     """ImageNet, convolutional (Bartunov et al. 2018, tables 2 and 3)."""
     return _imagenet(conv, bias, in_shape, classes + auxiliary, width)
 
@@ -104,7 +113,7 @@ def _imagenet(synapses, b, in_shape, outputs, width):
     )
 
 
-def autoencoder(*, in_shape=(784,), width=1.0) -> Network:
+def autoencoder(*, in_shape: Shape = (784,), width: float = 1.0) -> Network:
     """MNIST autoencoder 784-512-64-512-784, of as many outputs as inputs (Bartunov et al. 2018, app. 5.5)."""
     n = scaled(width)
     return chain(

@@ -8,11 +8,12 @@ Choices: shortcuts are identities with zeros for new channels (option A), as the
 from ..linear import dense
 from ..local import bias, global_average_pool
 from ..network import Builder, Network
+from ..types import Shape
 from .residual import BATCH_NORM_BEFORE_RELU, basic_block, convolution, identity, stage
 from .sizes import scaled
 
 
-def resnet20(*, in_shape=(32, 32, 3), classes=10, width=1.0) -> Network:
+def resnet20(*, in_shape: Shape = (32, 32, 3), classes: int = 10, width: float = 1.0) -> Network:
     """ResNet-20 (He et al. 2016, sec. 4.2: n = 3)."""
     n, net, order = scaled(width), Builder(in_shape), BATCH_NORM_BEFORE_RELU
     x = net.add(convolution(n(16), 3), *order.unit)

@@ -6,10 +6,11 @@ Choices: the output layer is linear here, its softmax is in losses.cross_entropy
 from ..linear import dense
 from ..local import bias, tanh
 from ..network import Network, chain
+from ..types import Shape
 from .sizes import scaled
 
 
-def mnist(*, in_shape=(784,), classes=10, width=1.0) -> Network:
+def mnist(*, in_shape: Shape = (784,), classes: int = 10, width: float = 1.0) -> Network:
     """784-7x240-10 with tanh (Lee et al. 2015, public code: conti_dtp.py)."""
     n = scaled(width)
     return chain(

@@ -13,10 +13,11 @@ Choices: convolutions are padded to SAME size. The tables' 8x8 and 4x4 maps befo
 from ..linear import conv, dense
 from ..local import bias, dropout, flatten, global_average_pool, max_pool, relu
 from ..network import Network, chain
+from ..types import Shape
 from .sizes import scaled
 
 
-def mnist(*, in_shape=(28, 28, 1), classes=10, width=1.0) -> Network:
+def mnist(*, in_shape: Shape = (28, 28, 1), classes: int = 10, width: float = 1.0) -> Network:
     """MNIST (Moskovitz et al. 2018, supplementary table 2, first column)."""
     n = scaled(width)
     return chain(
@@ -30,7 +31,7 @@ def mnist(*, in_shape=(28, 28, 1), classes=10, width=1.0) -> Network:
     )
 
 
-def cifar10_model1(*, in_shape=(24, 24, 3), classes=10, width=1.0) -> Network:
+def cifar10_model1(*, in_shape: Shape = (24, 24, 3), classes: int = 10, width: float = 1.0) -> Network:
     """CIFAR-10 model 1, like LeNet (Moskovitz et al. 2018, supplementary table 2, second column)."""
     n = scaled(width)
     return chain(
@@ -45,7 +46,7 @@ def cifar10_model1(*, in_shape=(24, 24, 3), classes=10, width=1.0) -> Network:
     )
 
 
-def cifar10_model2(*, in_shape=(32, 32, 3), classes=10, width=1.0) -> Network:
+def cifar10_model2(*, in_shape: Shape = (32, 32, 3), classes: int = 10, width: float = 1.0) -> Network:
     """CIFAR-10 model 2, all convolutional (Moskovitz et al. 2018, supplementary table 2, third column)."""
     n = scaled(width)
     return chain(
@@ -64,7 +65,7 @@ def cifar10_model2(*, in_shape=(32, 32, 3), classes=10, width=1.0) -> Network:
     )
 
 
-def imagenet_model1(*, in_shape=(299, 299, 3), classes=1000, width=1.0) -> Network:
+def imagenet_model1(*, in_shape: Shape = (299, 299, 3), classes: int = 1000, width: float = 1.0) -> Network:
     """ImageNet model 1, like LeNet (Moskovitz et al. 2018, supplementary table 3, first column)."""
     n = scaled(width)
     return chain(
@@ -79,7 +80,7 @@ def imagenet_model1(*, in_shape=(299, 299, 3), classes=1000, width=1.0) -> Netwo
     )
 
 
-def imagenet_model2(*, in_shape=(299, 299, 3), classes=1000, width=1.0) -> Network:
+def imagenet_model2(*, in_shape: Shape = (299, 299, 3), classes: int = 1000, width: float = 1.0) -> Network:
     """ImageNet model 2, all convolutional (Moskovitz et al. 2018, supplementary table 3, second column)."""
     n = scaled(width)
     return chain(

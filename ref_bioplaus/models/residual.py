@@ -11,6 +11,7 @@ from typing import NamedTuple
 from ..linear import Part, conv, dense
 from ..local import LocalOperation, batch_norm, bias, global_average_pool, max_pool, relu
 from ..network import Builder, Network
+from ..types import Address, Array, Shape, Tree
 from ..windows import pad, spread
 from .sizes import scaled
 
@@ -72,16 +73,16 @@ class PaddedIdentity(LocalOperation):
     stride: int
 
     @property
-    def out_shape(self):
+    def out_shape(self) -> Shape:
         """(height, width, channels), as a convolution of that stride has it."""
         height, width, _ = self.in_shape
         return -(-height // self.stride), -(-width // self.stride), self.channels
 
-    def forward(self, params, stats, x, key, train):
+    def forward(self, params: Tree, stats: Tree, x: Array, key: Address, train: bool) -> tuple[Array, Tree, Tree]:
         """(N, *in_shape) -> (N, *out_shape)"""
         return pad(x[:, :: self.stride, :: self.stride, :], 3, 0, self.channels - self.in_shape[2]), stats, ()
 
-    def backward(self, params, cache, dy):
+    def backward(self, params: Tree, cache: Tree, dy: Array) -> tuple[Array, dict[str, Array]]:
         """The error goes back to the pixels and channels that were passed on."""
         height, width, channels = self.in_shape
         rows = spread(dy[:, :, :, :channels], 1, self.stride, 0, height)
@@ -103,7 +104,9 @@ def stage(
     return x
 
 
-def imagenet_resnet(in_shape, classes, width, block: Block, blocks: tuple[int, int, int, int], order: Order) -> Network:
+def imagenet_resnet(
+    in_shape: Shape, classes: int, width: float, block: Block, blocks: tuple[int, int, int, int], order: Order
+) -> Network:
     """He et al. 2016, table 1, with projection shortcuts. blocks: how many in conv2_x to conv5_x."""
     n, net = scaled(width), Builder(in_shape)
     net.add(convolution(n(64), 7, stride=2), *order.unit)  # conv1

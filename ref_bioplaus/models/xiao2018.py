@@ -10,11 +10,12 @@ Choices: none are ours. AlexNet is the one of Krizhevsky 2014 as their code chan
 from ..linear import conv, dense
 from ..local import batch_norm, bias, flatten, max_pool, relu
 from ..network import Network, chain
+from ..types import Shape
 from .residual import BATCH_NORM_BEFORE_RELU, basic_block, imagenet_resnet
 from .sizes import scaled
 
 
-def alexnet(*, in_shape=(224, 224, 3), classes=1000, width=1.0) -> Network:
+def alexnet(*, in_shape: Shape = (224, 224, 3), classes: int = 1000, width: float = 1.0) -> Network:
     """AlexNet with BatchNorm (Xiao et al. 2018, public code: models/af_alexnet.py)."""
     n = scaled(width)
     return chain(
@@ -33,6 +34,6 @@ def alexnet(*, in_shape=(224, 224, 3), classes=1000, width=1.0) -> Network:
     )
 
 
-def resnet18(*, in_shape=(224, 224, 3), classes=1000, width=1.0) -> Network:
+def resnet18(*, in_shape: Shape = (224, 224, 3), classes: int = 1000, width: float = 1.0) -> Network:
     """ResNet-18, BatchNorm before the ReLU (Xiao et al. 2018, public code: models/af_resnet.py)."""
     return imagenet_resnet(in_shape, classes, width, basic_block, (2, 2, 2, 2), BATCH_NORM_BEFORE_RELU)

@@ -62,8 +62,9 @@ class Row(NamedTuple):
     declares: tuple[str, ...] = ()  # what is true of it beyond what is asked of every rule: of DECLARATIONS
 
     def build(
-        self, network: Network, loss: Loss, optimizer: Optimizer, inverse_optimizer: Optimizer | None = None, **options
-    ) -> Algorithm:
+        self, network: Network, loss: Loss, optimizer: Optimizer, inverse_optimizer: Optimizer | None = None,
+        **options: Any,
+    ) -> Algorithm:  # fmt: skip
         """The algorithm; `options` override the row's. Raises ValueError for a missing inverse_optimizer."""
         for name, wrapper_options in self.wrappers:
             optimizer = wrapper(name)(optimizer, **wrapper_options)

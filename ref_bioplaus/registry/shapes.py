@@ -36,7 +36,7 @@ class Constant(np.ndarray):
         same = isinstance(result, np.ndarray) and result.ndim > 0 and not any(result.strides)
         return result.view(Constant) if same else result
 
-    def astype(self, dtype, copy=True):  # type: ignore[override]
+    def astype(self, dtype: Any, copy: bool = True):  # type: ignore[override]
         """The same shape."""
         return constant(one(self).astype(dtype), self.shape)
 

@@ -276,21 +276,21 @@ class Bar(Reporter):
         """A line of this run."""
         say(self.console, f"{self.name}: {sentence}" if self.name else sentence)
 
-    def note(self, sentence):
+    def note(self, sentence: str):
         """A line."""
         self.say(sentence)
 
-    def start(self, steps, done):
+    def start(self, steps: int, done: int):
         """How long the bar is."""
         self.rich.update(self.task, total=steps, completed=done)
 
-    def progress(self, step, loss):
+    def progress(self, step: int, loss: float | None):
         """How far it is."""
         self.rich.update(self.task, completed=step)
         if not self.name:
             self.rich.update(self.task, description="step" if loss is None else f"loss {loss:.4g}")
 
-    def record(self, record):
+    def record(self, record: dict[str, Any]):
         """A line, or an epoch behind the bar's name."""
         if self.name and self.console.is_terminal:
             self.rich.update(self.task, description=f"{self.name}, epoch {record['epoch']}")

@@ -17,7 +17,7 @@ import difflib
 import math
 import re
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -108,12 +108,12 @@ def image_words(augmentation: Augmentation, seed: int, epoch: int, rows: np.ndar
     return threefry(key_at((host_key(seed), "augment", epoch)), high, low)[0].view(np.uint32).reshape(counter.shape)
 
 
-def uniform(word) -> float:
+def uniform(word: np.integer) -> float:
     """A random word as a number in [0, 1)."""
     return int(word) * 2.0**-32
 
 
-def below(word, n: int):
+def below(word: Any, n: int):
     """A random word as a whole number in 0 to n - 1; of an array, each."""
     return (np.asarray(word).astype(np.uint64) * np.uint64(n) >> np.uint64(32)).astype(np.int64)
 
@@ -186,7 +186,7 @@ def central(height: int, width: int, h: int, w: int) -> tuple[int, int]:
 # Images from files: one at a time
 
 
-def view(image, augmentation: Augmentation, words: np.ndarray | None, resize_first: bool) -> np.ndarray:
+def view(image: Any, augmentation: Augmentation, words: np.ndarray | None, resize_first: bool) -> np.ndarray:
     """A Pillow image as the network gets it, uint8 (height, width, channels).
 
     words: the image's own, (words,); None: as in a test. resize_first: whether sizes vary, see crop-24 above.
@@ -210,7 +210,7 @@ def view(image, augmentation: Augmentation, words: np.ndarray | None, resize_fir
     return pixels if pixels.ndim == 3 else pixels[:, :, None]
 
 
-def cropped(image, augmentation: Augmentation, words: np.ndarray | None, border: int):
+def cropped(image: Any, augmentation: Augmentation, words: np.ndarray | None, border: int):
     """A crop anywhere, where the augmentation says so, and else the central one; pixels outside the image are 0."""
     width, height = image.size
     h, w = augmentation.size or (height, width)
@@ -222,7 +222,7 @@ def cropped(image, augmentation: Augmentation, words: np.ndarray | None, border:
     return image.crop((left, top, left + w, top + h))
 
 
-def covering(image, height: int, width: int):
+def covering(image: Any, height: int, width: int):
     """The image resized, its aspect kept, to the least size that covers height x width."""
     w, h = image.size
     if w * height <= h * width:
@@ -230,7 +230,7 @@ def covering(image, height: int, width: int):
     return resized(image, height, int(height * w / h))
 
 
-def resized(image, height: int, width: int):
+def resized(image: Any, height: int, width: int):
     """The image in another size, by a bilinear filter that is as wide as it must be."""
     from PIL import Image
 

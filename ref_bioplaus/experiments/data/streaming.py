@@ -67,7 +67,9 @@ def views(
     return pixels, unreadable
 
 
-def work(name: str, slot: int | None, rows: np.ndarray, *arguments) -> tuple[np.ndarray | None, list[tuple[int, str]]]:
+def work(
+    name: str, slot: int | None, rows: np.ndarray, *arguments: Any
+) -> tuple[np.ndarray | None, list[tuple[int, str]]]:
     """`views` in a worker process, the pixels put into a slot of the memory shared with its parent, and returned where
     there is no slot."""
     pixels, unreadable = views(WORKER["sources"][name], rows, *arguments)
@@ -153,7 +155,7 @@ class Decoders:
         else:
             self.executor = ThreadPoolExecutor(cores())
 
-    def submit(self, name: str, rows: np.ndarray, *arguments) -> Task:
+    def submit(self, name: str, rows: np.ndarray, *arguments: Any) -> Task:
         """Begin to decode some rows of a source."""
         if isinstance(self.executor, ThreadPoolExecutor):
             return Task(self.executor.submit(views, self.sources[name], rows, *arguments), None, len(rows))
@@ -176,7 +178,7 @@ class Decoders:
             task.future.add_done_callback(lambda _: self.free.append(slot))
 
     def batches(
-        self, name: str, batches: list[np.ndarray], *arguments
+        self, name: str, batches: list[np.ndarray], *arguments: Any
     ) -> Iterator[tuple[np.ndarray, list[tuple[int, str]]]]:
         """The batches of rows, decoded, in their order, as `views` returns them. Raises DataError; what was begun by
         then is cancelled."""

@@ -1,5 +1,7 @@
 """The demo in a terminal: progress bars while it runs, tables when it is done."""
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.progress import TaskID
 from rich.table import Table
@@ -30,7 +32,7 @@ class Bars(Progress):
     def __exit__(self, *error) -> None:
         self.rich.stop()
 
-    def stage(self, title, tasks):
+    def stage(self, title: str, tasks: int):
         """A new stage's bar."""
         for bar in self.bars:
             self.rich.remove_task(bar)
@@ -38,7 +40,7 @@ class Bars(Progress):
         if not self.console.is_terminal:
             self.console.print(f"{title}: {tasks} rows", highlight=False)
 
-    def task(self, label, steps):
+    def task(self, label: str, steps: int):
         """The lower bar begins again."""
         self.label = label
         self.rich.reset(self.bars[1], total=steps, description=f"  {label}")
@@ -47,7 +49,7 @@ class Bars(Progress):
         """One step of the lower bar."""
         self.rich.advance(self.bars[1])
 
-    def done(self, records):
+    def done(self, records: Sequence[Training | Comparison]):
         """One step of the upper bar; a line where there is none."""
         self.rich.advance(self.bars[0])
         if not self.console.is_terminal:

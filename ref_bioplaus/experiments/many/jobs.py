@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -225,7 +225,7 @@ def stop_with_parent() -> None:
         signal.raise_signal(signal.SIGTERM)
 
 
-def carried_out(experiment: Experiment, out: Path, tell) -> tuple[str, str]:
+def carried_out(experiment: Experiment, out: Path, tell: Callable) -> tuple[str, str]:
     """Train, from the newest checkpoint where there is one; how it ended, and a sentence on it."""
 
     class Teller(Reporter):

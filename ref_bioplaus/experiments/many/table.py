@@ -13,8 +13,9 @@ The paper's numbers do not stand beside those of other images.
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from os.path import exists, isdir
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -124,7 +125,7 @@ def experiment_of(table: str, column: str, row: str) -> Experiment:
     return checked(from_dict(papers.experiment(table, column=column, row=row)))
 
 
-def with_sentences(find) -> Any:
+def with_sentences(find: Callable[[], Any]) -> Any:
     """What `find` returns; its KeyError as an ExperimentError, which the commands print as a sentence."""
     try:
         return find()
@@ -161,7 +162,7 @@ def find_rows(table: papers.Table, column: str, names: Sequence[str]) -> list[pa
         if known[name.lower()] not in found:
             found.append(known[name.lower()])
     for row in found:
-        with_sentences(lambda row=row: table.cell(row.id, column))
+        with_sentences(partial(table.cell, row.id, column))
     return found
 
 

@@ -1,6 +1,6 @@
 """What the header of a run's checkpoint says, checked before anything is done with it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,9 @@ def latest(folder: Path, name: str | None = None) -> Checkpoint:
     return found
 
 
-def check(checkpoint: Checkpoint, table: Mapping, needed, kinds: Mapping[str, Kind], prefix: str) -> None:
+def check(
+    checkpoint: Checkpoint, table: Mapping, needed: Iterable[str], kinds: Mapping[str, Kind], prefix: str
+) -> None:
     """Raise CheckpointError where a table of the header lacks an entry, or has one unknown or of another kind."""
     for name in needed:
         if name not in table:

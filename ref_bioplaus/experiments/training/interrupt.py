@@ -18,7 +18,7 @@ class Interrupt:
                 self.before[number] = signal.signal(number, self.asked)
         return self
 
-    def asked(self, number, frame) -> None:
+    def asked(self, number: int, frame: Any) -> None:
         """Remember the signal, and put back what it did before."""
         self.name = signal.Signals(number).name
         self.restore()

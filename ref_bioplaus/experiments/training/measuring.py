@@ -1,7 +1,7 @@
 """What is measured of a run: loss and errors of the batches learned from and of whole splits."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from array_api_compat import array_namespace, device
@@ -53,7 +53,7 @@ def measuring(built: Built):
 
 
 @np.errstate(all="ignore")
-def measured(backend: Backend, measure, state: State, batches: Iterable[Batch]) -> dict[str, float]:
+def measured(backend: Backend, measure: Callable, state: State, batches: Iterable[Batch]) -> dict[str, float]:
     """loss, and for classes the error and top-5 error in percent, over all of a split's batches."""
     losses, ranks, classes = [], [], 0
     for batch in (batch for batch in batches if batch.x.shape[0]):
