@@ -9,7 +9,7 @@ Array = Any  # whatever array_api_compat.array_namespace accepts
 DType = Any  # a dtype of that namespace
 Shape = tuple[int, ...]  # without the batch
 Key = Array  # int32, shape (2,): the root of all random numbers
-Address = tuple  # (key, *names and numbers), where random numbers live: see random.py
+Address = tuple[Any, ...]  # (key, *names and numbers), where random numbers live: see random.py
 Tree = Any  # arrays nested in tuples, named tuples and dicts; None is an empty tree
 
 

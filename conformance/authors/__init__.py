@@ -5,6 +5,7 @@ From outside: what is named here. May import the registry, backends, and what is
 
 from ref_bioplaus.conformance.authors.checking import NETWORKS as NETWORKS
 from ref_bioplaus.conformance.authors.checking import AlgorithmFails as AlgorithmFails
+from ref_bioplaus.conformance.authors.checking import Outcome as Outcome
 from ref_bioplaus.conformance.authors.checking import Result as Result
 from ref_bioplaus.conformance.authors.checking import check_algorithm as check_algorithm
 from ref_bioplaus.conformance.authors.oracle import Given as Given

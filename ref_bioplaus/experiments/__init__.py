@@ -12,11 +12,13 @@ PLACES = {
     "resume": "training.starting",
     "evaluate": "training.starting",
     "load": "training.loaded",
+    "Loaded": "training.loaded",
     "export": "training.loaded",
 }
 if TYPE_CHECKING:  # the same for type checkers, to which a name that is not there is an error
     from .spec.experiment import Experiment as Experiment
     from .spec.experiment import ExperimentError as ExperimentError
+    from .training.loaded import Loaded as Loaded
     from .training.loaded import export as export
     from .training.loaded import load as load
     from .training.starting import evaluate as evaluate

@@ -16,8 +16,8 @@ def run(*command, cwd, **environment):
     return done.stdout
 
 
-def wheel_of_the_tree(folder):
-    """(wheel, the copy of the tree that it was built from): of what git knows or would know."""
+def copy_of_the_tree(folder):
+    """What git knows or would know, in folder/source."""
     source = folder / "source"
     for file in run("git", "ls-files", "-co", "--exclude-standard", cwd=ROOT).splitlines():
         if (ROOT / file).exists() or (ROOT / file).is_symlink():
@@ -26,6 +26,21 @@ def wheel_of_the_tree(folder):
                 (source / file).symlink_to((ROOT / file).readlink())
             else:
                 (source / file).write_bytes((ROOT / file).read_bytes())
+    return source
+
+
+def wheel_of_the_tree(folder):
+    """(wheel, the copy of the tree that it was built from)"""
+    source = copy_of_the_tree(folder)
     run(sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", folder / "wheel", cwd=source)
     (wheel,) = (folder / "wheel").glob("*.whl")
+    return wheel, source
+
+
+def editable_of_the_tree(folder):
+    """(the wheel that `pip install -e` would install, the copy of the tree that it stands for)"""
+    source = copy_of_the_tree(folder)
+    hook = f"from setuptools.build_meta import build_editable; build_editable({str(folder / 'editable')!r})"
+    run(sys.executable, "-c", hook, cwd=source)
+    (wheel,) = (folder / "editable").glob("*.whl")
     return wheel, source
