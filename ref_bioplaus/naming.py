@@ -194,8 +194,9 @@ def read(where: str, name: str, kind: str) -> bytes:
     """The content of a file of code. Raises NamingError."""
     try:
         return Path(where).read_bytes()
-    except OSError as error:
-        raise NamingError(f'{kind} "{name}": {where} cannot be read ({error.strerror}), name another file') from error
+    except (OSError, ValueError) as error:  # the second for a null character
+        why = getattr(error, "strerror", None) or error
+        raise NamingError(f'{kind} "{name}": {where} cannot be read ({why}), name another file') from error
 
 
 def told(error: BaseException) -> str:
@@ -309,7 +310,7 @@ def importable(name: str) -> Iterator[None]:
     """Let modules of the current folder be imported, after all others and only within this: where `name` is code that
     no other place has; beside a file, those of its folder. For what `load` gives, when it is called."""
     place, _ = parts(name)
-    folder = str(Path(place).resolve().parent) if is_file(place) else current_folder()
+    folder = os.path.dirname(place_of(place)) if is_file(place) else current_folder()
     own = bool(folder) and is_code(name) and not isinstance(name, Stored) and (is_file(place) or is_of(place, folder))
     added = own and folder not in sys.path
     if added:
@@ -320,6 +321,11 @@ def importable(name: str) -> Iterator[None]:
         if added:
             with suppress(ValueError):
                 sys.path.remove(folder)
+
+
+def place_of(file: str) -> str:
+    """Where a file is, its links followed; "" of a name that no file can have."""
+    return "" if "\0" in file else str(Path(file).resolve())
 
 
 def current_folder() -> str:

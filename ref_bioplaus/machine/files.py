@@ -79,6 +79,8 @@ def to_write(path: Path, append: bool = False) -> BinaryIO:
 
 def to_read(path: str | Path) -> BinaryIO:
     """An ordinary file, or a link to one, to read; it waits for nobody. Raises OSError."""
+    if "\0" in str(path):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(path))  # Python has a ValueError for it
     file = os.open(path, os.O_RDONLY | BINARY | NONBLOCK)
     try:
         check(Path(path), os.fstat(file).st_mode)

@@ -468,3 +468,10 @@ def test_own_losses_optimizers_and_networks_without_names(here):
     assert run.records[-1]["train_loss"] == ours.records[-1]["train_loss"]
     tensors = [checkpoints.latest(Path(out)).tensors["forward/params/1/W"] for out in ("run", "ours")]
     assert np.array_equal(*tensors)
+
+
+@pytest.mark.parametrize("field", ["algorithm", "model", "loss", "dataset", "augmentation", "start"])
+def test_a_null_character_in_a_file_s_name_is_one_sentence(field, tmp_path):
+    name = "rule\0.py" if field == "start" else "rule\0.py:rule"
+    with pytest.raises(ExperimentError, match="cannot be read"):
+        train(Experiment(**({"dataset": "embedded"} | {field: name})), tmp_path / "run")
