@@ -84,10 +84,10 @@ def given(thing: Any) -> str:
     if not path:
         what = getattr(thing, "__qualname__", None) or str(getattr(thing, "name", type(thing).__name__))
         return at_hand(f"{home}:{what if '<' in what else f'<{what}>'}", thing, home, lasting=False)
-    file, spec = getattr(module, "__file__", None), getattr(module, "__spec__", None)
+    file, spec = file_of(module), getattr(module, "__spec__", None)
     if home == "__main__" and spec is not None:  # python -m
         return at_hand(f"{spec.name}:{path}", thing, home)
-    if file and (home == "__main__" or isinstance(getattr(module, "__loader__", None), Source)):
+    if file and is_file(file) and (home == "__main__" or isinstance(getattr(module, "__loader__", None), Source)):
         return at_hand(f"{file}:{path}", thing, home)
     return at_hand(f"{home}:{path}", thing, home, lasting=home != "__main__")
 
@@ -95,7 +95,19 @@ def given(thing: Any) -> str:
 def asked(code: Any) -> list[str]:
     """The names of what a call gives as code: names, files, modules, things, or several of these; none of None."""
     several = code if isinstance(code, list | set | frozenset) or type(code) is tuple else [code]
-    return [os.fspath(one) if isinstance(one, os.PathLike) else given(one) for one in several if one is not None]
+    found = list[str]()
+    for one in several:
+        if inspect.ismodule(one):  # by its name, and by its file as a command would have named it
+            found += filter(None, (one.__name__, file_of(one)))
+        elif one is not None:
+            found.append(os.fspath(one) if isinstance(one, os.PathLike) else given(one))
+    return found
+
+
+def file_of(module: Any) -> str:
+    """The file of a module; "" where it has none, as one that was typed or piped into Python has."""
+    file = getattr(module, "__file__", None)
+    return file if file and os.path.isfile(file) else ""
 
 
 def followed(module: Any, path: str) -> Any:
@@ -128,6 +140,29 @@ def short(name: str) -> str:
     """A name of code without the folders of its file: what it is called wherever it lies."""
     place, path = parts(name)
     return ":".join(filter(None, (re.split(r"[/\\\\]", place)[-1], path))) if is_file(place) else name
+
+
+def nameless(name: Any) -> bool:
+    """Whether a name only says what was given, a lambda for instance, and leads to nothing."""
+    return "<" in parts(name)[1]
+
+
+def told_apart(name: Given, taken: Mapping[str, Given]) -> Given:
+    """The name, numbered where another thing has it already: two lambdas of one module are called the same."""
+    found, number = str(name), 1
+    while found in taken and made_of(taken[found]) is not made_of(name):
+        number += 1
+        found = f"{name} {number}"
+    if found == name:
+        return name
+    other = at_hand(found, name.thing, name.module, name.lasting)
+    other.origin = name.origin
+    return other
+
+
+def made_of(name: Given) -> Any:
+    """What was given."""
+    return name.thing if name.origin is None else name.origin
 
 
 def named(names: Iterable[Any]) -> tuple[str, ...]:
@@ -250,7 +285,7 @@ def from_file(where: str, content: bytes) -> ModuleType:
 def taken_apart(place: str, name: str, kind: str) -> tuple[str, str]:
     """Module or file, and path of the object, of a name of code. Raises NamingError for any other text."""
     where, path = parts(place)
-    if "<" in path:
+    if nameless(name):
         raise NamingError(f'{kind} "{name}" {GIVEN}')
     if is_file(where) and not path:
         raise NamingError(f'{kind} "{name}": "" is no name of an object, {EXPECTED}')
@@ -266,11 +301,12 @@ def refused(name: Stored, kind: str) -> str:
     file, digest = name.code.get("file", ""), name.code.get("sha256", "")
     was = f" (it was {file}, sha256 {digest})" if DIGEST.fullmatch(digest) and file.isprintable() else ""
     again = parts(name)[0] if name.option == "--code" else name
+    python = f", in Python code={again!r}" if name.option == "--code" else ""
     if again == "__main__":
         return f'{kind} "{name}" {GIVEN}'
     return (
         f'{kind} "{name}" is code that a file names{was}, which is not run unasked: if it is yours, or you trust it, '
-        f"name it yourself with {name.option} {shlex.quote(again)}"
+        f"name it yourself with {name.option} {shlex.quote(again)}{python}"
     )
 
 
@@ -288,14 +324,14 @@ def source(name: str) -> tuple[str, bytes] | None:
         mine = [name for name, one in loaders.items() if isinstance(one, Source) and one.path == path]
         home = mine[-1] if mine else ""
     module = sys.modules.get(home)
-    loader, file = getattr(module, "__loader__", None), getattr(module, "__file__", None)
+    loader, file = getattr(module, "__loader__", None), file_of(module)
     if isinstance(loader, Source):
         return loader.path, loader.content
     if file:
         return str(Path(file).resolve()), Path(file).read_bytes()
     if isinstance(name, Given):
         with suppress(OSError, TypeError):
-            return home, inspect.getsource(name.thing if name.origin is None else name.origin).encode()
+            return home, inspect.getsource(made_of(name)).encode()
     return None
 
 

@@ -41,6 +41,7 @@ NETWORKS: dict[str, tuple[Callable[..., Network], ...]] = {  # each: the first t
     "residual": (residual_before,),
 }
 QUICK = ("dense", "equal")
+IN_SHAPE = (9, 7, 1)  # given to a model of one's own
 ANGLES = "degrees from backpropagation's update, by layer"
 REPEATED = 200  # characters of an error's message
 
@@ -208,7 +209,9 @@ def networks_of(network: Any, quick: bool) -> dict[str, tuple[Callable[..., Netw
             own = f"network {sum(name not in NETWORKS for name in found) + 1}"
             found[own] = (lambda item=item: item,)
         elif callable(item):
-            found[getattr(item, "__name__", "network")] = (item,)
+            model = "in_shape" in inspect.signature(item).parameters  # as a field `model` takes it
+            make = partial(item, in_shape=IN_SHAPE, classes=CLASSES) if model else item
+            found[getattr(item, "__name__", "network")] = (make,)
         else:
             raise ValueError(f"network is {item!r}, expected a name ({', '.join(NETWORKS)}) or a Network")
     return found

@@ -66,7 +66,7 @@ def check(
         except KeyError as error:
             fail(f"{str(error.args[0]).removesuffix('?')}.")
         except (ValueError, TypeError, ImportError, backends.BackendError) as error:
-            fail(f"{error}.")
+            fail(f"{str(error).removesuffix('?')}.")
     say(console, f"{result.verdict}.", "green" if result.passed else "bold red")
     say(console, result.not_judged)
     raise typer.Exit(0 if result.passed else 1)

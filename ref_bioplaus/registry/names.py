@@ -91,7 +91,15 @@ METRIC = Kind(
     f"a function of some of {', '.join(sorted(READS))}",
     lambda names: bool(names) and set(names) <= READS,
 )
-KINDS = {kind.what: kind for kind in (ALGORITHM, MODEL, LOSS, OPTIMIZER, MODIFICATION, METRIC)}
+AUGMENTATION = Kind("augmentation", {}, "a function (image, words)", positions(2))
+DATASET = Kind(
+    "dataset",
+    {},
+    "a function without arguments that gives data, or data",
+    nothing,
+    lambda found: not callable(found) and not inspect.ismodule(found),
+)
+KINDS = {kind.what: kind for kind in (ALGORITHM, MODEL, LOSS, OPTIMIZER, MODIFICATION, METRIC, AUGMENTATION, DATASET)}
 
 
 def bound(kind: Kind, name: str) -> Given:
@@ -111,7 +119,7 @@ def bound(kind: Kind, name: str) -> Given:
             f'{kind.what} "{name}" cannot be imported ({error}), install what provides {module}, or name another one'
         ) from error
     whole = naming.at_hand(str(name), None, found.module, found.lasting)
-    whole.origin = found.thing if found.origin is None else found.origin
+    whole.origin = naming.made_of(found)
     whole.thing = looked_at(kind, whole, found.thing)
     return whole
 
@@ -138,6 +146,14 @@ def looked_at(kind: Kind, name: str, found: Any) -> Any:
     title = naming.short(name)
     module = naming.parts(title)[0].removesuffix(".py")
     return Row(name, title, module, "", "", found, inverses="inverse_optimizer" in names)
+
+
+def fits(kind: str, found: Any) -> bool:
+    """Whether a thing can be one of a kind, as far as its arguments tell."""
+    try:
+        return kind not in KINDS or looked_at(KINDS[kind], kind, found) is not None
+    except NamingError:
+        return False
 
 
 def name_of(kind: str, found: Any) -> str:

@@ -37,13 +37,14 @@ def fail(sentence: str, code: int = 2) -> NoReturn:
 
 
 def new_table(headings: Iterable[str] = (), rows: Iterable[Iterable[str]] = (), title: str | None = None) -> Table:
-    """A table in the program's style; the first column, of names, is not wrapped."""
+    """A table in the program's style; the first column, of names, is not wrapped unless it would take most of it."""
+    cells = [list(row) for row in rows]
     table = Table(
         *headings, title=title, title_justify="left", box=None, pad_edge=False, header_style="" if title else "bold"
     )
     for column in table.columns[:1]:
-        column.no_wrap = True
-    for row in rows:
+        column.no_wrap = all(len(row[0]) <= PIPE_WIDTH // 2 for row in cells)
+    for row in cells:
         table.add_row(*map(Text, row))
     return table
 

@@ -265,6 +265,14 @@ def test_a_network_of_ones_own_and_a_rule_that_refuses_another():
         rb.testing.check_algorithm(picky, "equal", quick=True)
 
 
+def test_a_model_as_the_program_trains_it_is_a_network_of_ones_own():
+    def model(*, in_shape, classes):
+        return rb.chain(in_shape, rb.flatten, (rb.dense(5), rb.bias, rb.tanh), (rb.dense(classes), rb.bias))
+
+    result = rb.testing.check_algorithm(rules.right, model, backends=("numpy",), checks="a batch of one")
+    assert {o.networks for o in result.outcomes} == {("model",)} and result.passed
+
+
 def test_what_cannot_be_asked_is_one_sentence():
     ask = rb.testing.check_algorithm
     for options, error, words in (

@@ -5,12 +5,12 @@ import numpy as np
 import ref_bioplaus as rb
 
 
-def rule(network, loss, optimizer, gain: float = 1.0):
+def rule(network, loss, optimizer, gain: float = 1.0, initializer=rb.initializers.fan_in):
     """Feedback alignment whose feedback may be larger or smaller."""
 
     def init(key):
         B = rb.initializers.feedback_params(network, (key, "feedback"))
-        return rb.initializers.new_state(network, key, optimizer, feedback=rb.Pathway(B))
+        return rb.initializers.new_state(network, key, optimizer, initializer, rb.Pathway(B))
 
     def learn(state, batch):
         params, B = state.forward.params, state.feedback.params

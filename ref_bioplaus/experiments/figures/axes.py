@@ -1,5 +1,6 @@
 """Lines, points, axes and legends, as the pictures of runs share them."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ FLOOR = 0.1  # %, below which no error is shown
 ERROR_TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)  # %
 TICKS = 12  # at most
 HIGH_ERROR_TICKS = (60, 70, 80, 90, 100)  # %, where all are high
+LINE = 0.18  # inches that one more line of names takes
 
 
 def band(
@@ -100,7 +102,13 @@ def dashes(by_name: dict[str, Any]) -> list[Line2D]:
 
 
 def legend(figure: Figure, handles: Sequence[Line2D]) -> None:
-    """The lines' names below the axes, in as many columns as there is room for."""
+    """The lines' names below the axes, in as many columns as there is room for; longer ones in several lines."""
+    width, height = figure.get_size_inches()
     longest = max(len(str(handle.get_label())) for handle in handles)
-    columns = max(1, min(len(handles), int(figure.get_size_inches()[0] / (0.45 + 0.085 * longest))))
+    columns = max(1, min(len(handles), int(width / (0.45 + 0.085 * longest))))
+    for handle in handles:
+        lines = textwrap.wrap(str(handle.get_label()), int((width - 0.45) / 0.085))
+        handle.set_label("\n".join(lines))
+        height += LINE * (len(lines) - 1)
+    figure.set_size_inches(width, height)
     figure.legend(handles=handles, loc="outside lower left", ncols=columns, frameon=False, fontsize=9)

@@ -29,7 +29,7 @@ from ...showing.words import unknown
 from ..runs import segments
 from ..spec.experiment import ExperimentError
 from . import mosaics, series
-from .axes import DARK, FLOOR, band, bars, dashes, error_axis, group_name, legend, number_axis, time_axis
+from .axes import DARK, FLOOR, LINE, band, bars, dashes, error_axis, group_name, legend, number_axis, time_axis
 from .lacking import (  # fmt: skip
     error_name,
     freezing,
@@ -190,11 +190,13 @@ def by_layer(runs: Sequence[Run], names: Sequence[str], titles: dict[str, str]) 
     groups, over = series.grouped(runs), series.unit(runs)
     shown = sorted({l for name in names for l in series.layers(runs, name)}, key=int)
     colours = {l: colormaps[DEPTH](0.93 * i / max(1, len(shown) - 1)) for i, l in enumerate(shown)}
-    figure = Figure(figsize=(PANEL * len(groups) + 0.4, HEIGHT * len(names) + 0.4), layout="constrained")
+    labels = [textwrap.fill(group_name(group), int(PANEL / 0.09)) for group in groups]
+    height = HEIGHT + LINE * max(label.count("\n") for label in labels)
+    figure = Figure(figsize=(PANEL * len(groups) + 0.4, height * len(names) + 0.4), layout="constrained")
     rows = figure.subplots(len(names), len(groups), squeeze=False)
     for row, name in zip(rows, names, strict=True):
-        for axes, group in zip(row, groups, strict=True):
-            axes.set_title(f"{group_name(group)}\n{titles[name]}", loc="left", fontsize=10, color=DARK)
+        for axes, group, label in zip(row, groups, labels, strict=True):
+            axes.set_title(f"{label}\n{titles[name]}", loc="left", fontsize=10, color=DARK)
             for l in series.layers(group.runs, name):
                 band(axes, series.curve(group, name, l, over), "-", f"{group.label}, {name}, layer {l}", colours[l])
             time_axis(axes, over, 6)

@@ -80,7 +80,7 @@ def known_by(run: Run, without: Sequence[str] = ()) -> dict[str, Any]:
             if kind not in places.NOT_LEARNED and name in code]  # fmt: skip
     own = identity(run.experiment, without)
     more = {"images": segments.identity(run.segments), "changed": segments.changes_told(run.segments)}
-    more["code"] = ", ".join(digest[: segments.SHORT] for digest in used)
+    more["code"] = ", ".join(dict.fromkeys(digest[: segments.SHORT] for digest in used))
     more["weights"] = own.pop("start_sha256", "")[: segments.SHORT]
     return own | {name: value for name, value in more.items() if value}
 

@@ -170,6 +170,12 @@ def learned(experiment: Experiment, shape: Shape, network: Network) -> str:
     targets, inputs = targets_of(experiment.model, shape.targets), math.prod(shape.in_shape)
     outputs = math.prod(network[network.L].out_shape) - experiment.model_options.get("auxiliary", 0)
     if targets != "inputs":
+        if outputs != shape.classes and not is_own(LOSS, experiment.loss):
+            kind = {"classes": "classes"}.get(shape.targets, "numbers in a target")
+            raise ExperimentError(
+                f'The model "{experiment.model}" has {outputs} outputs, but the data have {shape.classes} {kind}: '
+                "make as many outputs as `classes` says."
+            )
         return targets
     if shape.targets == "values" and outputs == shape.classes:
         return "values"

@@ -76,7 +76,16 @@ class Experiment:
     code: Table | None = None  # of each name of code above {file, sha256}, as a run has found it
 
     def __post_init__(self) -> None:
-        for name, value in places.changed(vars(self), name_of).items():
+        nameless = dict[str, naming.Given]()
+
+        def named(kind, value):
+            name = name_of(kind, value)
+            if isinstance(name, naming.Given) and naming.nameless(name):
+                name = naming.told_apart(name, nameless)
+                nameless[name] = name
+            return name
+
+        for name, value in places.changed(vars(self), named).items():
             if name == "modifications" and isinstance(value, dict) and len(value) < len(self.modifications):
                 raise ExperimentError("modifications has two functions of one name: give one of them another.")
             if name in PLACES:
@@ -190,15 +199,36 @@ def from_dict(values: Table, named: Iterable[str] = ()) -> Experiment:
         for key, value in record.items():
             check_type(f'code."{name}".{key}', value, (str,))
     asked = list(named)
+    nameless = given_again(list(places.names(given)), asked)
 
     def again(kind, name):
         if not isinstance(name, str) or isinstance(name, naming.Given) or not naming.is_code(name):
             return name
-        found = naming.named_again(name, asked)
+        found = nameless.get(name) if naming.nameless(name) else naming.named_again(name, asked)
         option = f"--{kind}" if kind == "backend" else "--code"
         return naming.stored(name, option, known_code.get(name)) if found is None else found
 
     return Experiment(**places.changed(given, again))
+
+
+def given_again(stored: Iterable[tuple[str, Any]], asked: Iterable[str]) -> dict[str, naming.Given]:
+    """What a call gives for names that lead to nothing, as those of lambdas: for each the first that can be its kind,
+    as nothing else tells them apart; those that the fewest can be choose first."""
+    wanted = {name: kind for kind, name in stored if isinstance(name, str)}
+    spare = [one for one in asked if isinstance(one, naming.Given) and (naming.nameless(one) or one not in wanted)]
+    left = {id(one) for one in spare}  # several are equal as texts
+    able = {
+        name: [one for one in spare if names.fits(kind, naming.made_of(one))]
+        for name, kind in wanted.items()
+        if naming.is_code(name) and naming.nameless(name)
+    }
+    found = dict[str, naming.Given]()
+    for name in sorted(able, key=lambda name: len(able[name])):
+        one = next((one for one in able[name] if id(one) in left), None)
+        if one is not None:
+            left.remove(id(one))
+            found[name] = naming.at_hand(name, one.thing, one.module, lasting=False)
+    return found
 
 
 def changed(experiment: Experiment, changes: Table) -> Experiment:

@@ -6,32 +6,24 @@ the random words of that image, uint32 (words,), in training alone; it returns a
 what data/own.py takes for data of one's own, arrays or a function for instance.
 """
 
-import inspect
 from dataclasses import fields, replace
 from typing import Any
 
 from ... import naming, registry
 from ...naming import NamingError
 from ...registry import Row, names
+from ...registry.names import AUGMENTATION as AUGMENTATION
+from ...registry.names import DATASET as DATASET
+from ...registry.names import KINDS as KINDS
 from ...registry.names import LOSS as LOSS
 from ...registry.names import METRIC as METRIC
 from ...registry.names import MODEL as MODEL
 from ...registry.names import MODIFICATION as MODIFICATION
 from ...registry.names import OPTIMIZER as OPTIMIZER
-from ...registry.names import Kind, nothing, parameters, positions
+from ...registry.names import Kind, parameters
 from ...showing.words import unknown
 from . import places
 from .experiment import Experiment, ExperimentError
-
-AUGMENTATION = Kind("augmentation", {}, "a function (image, words)", positions(2))
-DATASET = Kind(
-    "dataset",
-    {},
-    "a function without arguments that gives data, or data",
-    nothing,
-    lambda found: not callable(found) and not inspect.ismodule(found),
-)
-KINDS = names.KINDS | {kind.what: kind for kind in (AUGMENTATION, DATASET)}
 
 
 def find_row(name: str) -> Row:

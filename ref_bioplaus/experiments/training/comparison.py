@@ -63,7 +63,8 @@ def comparing(built: Built, names: tuple[str, ...]):
                 found[naming.short(name)] = metric(**{part: known[part] for part in needed})
         for name, by_layer in found.items():
             if not isinstance(by_layer, dict):
-                raise ExperimentError(f'The metric "{name}" returns a {type(by_layer).__name__}, expected by layer.')
+                what = type(by_layer).__name__
+                raise ExperimentError(f'The metric "{name}" returns a {what}, expected a table {{layer: number}}.')
         return {name: by_layer for name, by_layer in found.items() if by_layer}
 
     return run

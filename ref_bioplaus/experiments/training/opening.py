@@ -1,5 +1,6 @@
 """What stands before a run: its backend, its images, and the network and algorithm built for them."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -113,10 +114,12 @@ def identified(
         if changed:
             reporter.note(f"{changed}.")
         if isinstance(name, naming.Given) and not name.lasting:
-            reporter.note(
+            sentence = (
                 f"{name} has no name that leads to it, so the run can be resumed only from Python: give it again "
                 "there, as in resume(out, code=[it])."
             )
+            reporter.note(sentence)
+            logging.getLogger("ref_bioplaus").warning(sentence)  # in a notebook nobody may report
     return replace(experiment, code=used or None)
 
 
@@ -179,7 +182,10 @@ def own_data(experiment: Experiment) -> Any:
     ExperimentError and DataError."""
     try:
         with naming.importable(experiment.dataset):
-            return own.given(thing(DATASET, experiment.dataset)())
+            found = thing(DATASET, experiment.dataset)()
+            if found is None:
+                raise loading.DataError("it returns nothing, expected data, as arrays (x, y).")
+            return own.given(found)
     except loading.DataError as error:
         raise loading.DataError(f'The dataset "{experiment.dataset}": {error}') from error
 

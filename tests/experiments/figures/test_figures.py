@@ -2,17 +2,20 @@
 
 import re
 from dataclasses import replace
+from io import StringIO
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from matplotlib.text import Text
+from rich.console import Console
 
 from ref_bioplaus.experiments.figures import comparison, curves, mosaics, series
 from ref_bioplaus.experiments.runs import checkpoints
 from ref_bioplaus.experiments.spec.experiment import ExperimentError
 from ref_bioplaus.experiments.training import opening
 from ref_bioplaus.experiments.training.starting import train
+from ref_bioplaus.showing.terminal import new_table
 from tests.helpers.commands import command
 from tests.helpers.embedded_data import embedded_data
 from tests.helpers.runs import of
@@ -324,6 +327,23 @@ def test_what_was_measured_before_learning_is_neither_final_nor_best(runs):
     assert comparison.lowest(lucky, "test_error") == min(r["test_error"] for r in later) > 0.0
     assert comparison.lowest(lucky._replace(records=lucky.records[:1]), "test_error") is None
     assert comparison.final(lucky._replace(records=lucky.records[:1]), "test_error") is None
+
+
+def test_long_names_leave_room_for_numbers_and_lines(runs):
+    many = {f"option_{i}": "a value of its own" for i in range(12)}
+    long = runs["fa-0"]._replace(experiment=replace(runs["fa-0"].experiment, algorithm_options=many))
+    both = [long, runs["fa-1"]]
+    assert len(series.grouped(both)[0].label) > 300
+    for name in ("learning", "angles"):
+        figure = curves.draw(name, both).figure
+        figure.draw_without_rendering()
+        assert all(
+            axes.get_window_extent().height > 100 and axes.get_window_extent().width > 150 for axes in figure.axes
+        )
+    console = Console(width=160, file=StringIO())
+    console.print(new_table(*comparison.table(both)))
+    number = comparison.cell([comparison.final(long, "test_error")], 2)
+    assert f" {number} " in console.file.getvalue().splitlines()[1]
 
 
 def test_labels_tell_groups_apart(runs):

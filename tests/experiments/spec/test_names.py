@@ -1,7 +1,9 @@
 """Code of one's own in every field that names a thing: by module, by file, and the thing itself."""
 
+import importlib
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -168,7 +170,8 @@ def test_a_file_is_not_run_for_a_name_that_only_a_file_gives(here):
         (here / "one.toml").write_text(as_toml(Experiment(**SMALL | own)))
         said = printed("train", "--experiment", "one.toml", "--out", "run", code=2)
         assert f'"{name}" is code that a file names' in said, (kind, said)
-        assert said.endswith(f"name it yourself with --code {naming.parts(name)[0]}.")
+        file = naming.parts(name)[0]
+        assert said.endswith(f"name it yourself with --code {file}, in Python code={file!r}.")
     assert not (here / MARK).exists()
     said = printed("train", "--experiment", "e.toml", "--code", "my_rule.py", "--out", "run", code=2)
     assert "--code others.py" in said
@@ -244,9 +247,38 @@ def test_a_lambda_learns_and_is_resumed_from_python_alone(here):
     assert "was given to Python without a name that leads to it: give it again there" in said
     assert resume("run", steps=2, code=rule).step == 2
     assert resume("run", steps=3, algorithm=rule).step == 3
-    assert "<lambda>" in printed("compare", "run", "--html", "c.html")
+    printed("compare", "run", "--html", "c.html")
+    assert "&lt;lambda&gt;" in (here / "c.html").read_text("utf-8")
     (other,) = jobs.run([jobs.Job("it", Experiment(**SMALL | {"algorithm": rule}), Path("job"))])
     assert other.end == jobs.FAILED and "was given to Python without a name" in other.sentence
+
+
+def test_lambdas_are_told_apart_and_given_again_in_any_order(here):
+    image_of = lambda image, words: image[::-1]  # noqa: E731
+    rule = lambda network, loss, optimizer: algorithms.backprop(network, loss, optimizer)  # noqa: E731
+    norms = [lambda forward: {1: 1.0}, lambda after: {1: 2.0}]
+    whole = {"algorithm": rule, "augmentation": image_of, "metrics": tuple(norms), "steps": 1}
+    whole["optimizer"] = {"name": lambda eta: optimizers.sgd(eta), "eta": 0.1}
+    first = train(Experiment(**SMALL | whole), "run").records[-1]
+    names = [name for _, name in places.names(as_dict(Experiment(**SMALL | whole))) if naming.nameless(name)]
+    assert len(names) == len(set(names)) == 5
+    assert [first[name] for name in names[-2:]] == [{"1": 1.0}, {"1": 2.0}]
+    code = [*norms, whole["optimizer"]["name"], image_of, rule]
+    again = resume("run", steps=2, code=code).records[-1]
+    assert again["test_loss"] == train(Experiment(**SMALL | whole | {"steps": 2}), "whole").records[-1]["test_loss"]
+    with pytest.raises(ExperimentError, match="was given to Python without a name"):
+        resume("run", steps=3, code=code[:-1])
+
+
+def test_code_given_as_a_module_is_that_of_its_names(here, monkeypatch):
+    monkeypatch.syspath_prepend(here)
+    mine = importlib.import_module("my_rule")
+    try:
+        for name, out in (("my_rule:rule", "a"), ("my_rule.py:rule", "b"), (mine.rule, "c")):
+            train(Experiment(**SMALL | {"algorithm": name}), out)
+            assert resume(out, steps=2, code=mine).step == 2
+    finally:
+        del sys.modules["my_rule"]
 
 
 def test_worker_processes_get_names_by_the_same_gate(here):
@@ -340,7 +372,11 @@ def test_installed_packages_enrol_by_entry_points(here, monkeypatch):
         ("loss", "def it(): return 5", "returns a int, expected Loss"),
         ("dataset", "def it(): return 5", "The dataset .x.py:it.: images are a int"),
         ("metrics", "def it(weights): pass", r"takes \(weights\), expected a function of some of after, batch"),
-        ("metrics", "def it(forward): return 5", "returns a int, expected by layer"),
+        ("model", "import ref_bioplaus as rb\ndef it(in_shape, classes): return "
+                  "rb.chain(in_shape, rb.flatten, (rb.dense(classes + 1), rb.bias))",
+         "has 11 outputs, but the data have 10 classes: make"),
+        ("dataset", "def it(): pass", "it returns nothing, expected data"),
+        ("metrics", "def it(forward): return 5", r"returns a int, expected a table \{layer: number\}"),
         ("modifications", "def it(optimizer): return 5", "returns a int, expected Optimizer"),
         ("optimizer", "def it(): return 5", "returns a int, expected Optimizer"),
         ("augmentation", "def it(image, words): return image[1:]", r"returns uint8 \(27, 28, 1\), expected"),
@@ -448,7 +484,7 @@ def test_what_is_ours_has_its_own_name(here):
 
 def test_two_things_of_one_name_are_refused(here):
     with pytest.raises(ExperimentError, match="modifications has two functions of one name"):
-        Experiment(modifications={(lambda optimizer: optimizer): {}, (lambda optimizer: optimizer): {}})
+        Experiment(modifications={modifications.batch_manhattan: {}, "batch-manhattan": {}})
     with pytest.raises(ExperimentError, match="metrics has others.py:norms twice"):
         checked(Experiment(**SMALL, metrics=("others.py:norms", "./others.py:norms")))
 
