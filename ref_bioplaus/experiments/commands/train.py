@@ -7,6 +7,7 @@ Ctrl-C or SIGTERM, with a checkpoint.
 import signal
 import time
 from collections.abc import Callable
+from os.path import isfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from ... import naming
 from ...backends import BackendError
 from ...machine.environment import keep_freed_memory
 from ...machine.files import NotOrdinary, typed
@@ -61,10 +63,22 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="A field of the experiment, as optimizer.eta=0.01; repeatable. Comes last."),
 ]
+
+
+def there(code: list[str] | None) -> list[str] | None:
+    """The files and modules of --code as they are; one sentence where such a file is not there."""
+    for name in code or ():
+        place, _ = naming.parts(name)
+        if naming.is_file(place) and not isfile(place):
+            fail(f"--code {name}: there is no such file, name another one.")
+    return code
+
+
 Code = Annotated[
     list[str] | None,
     typer.Option(
         "--code",
+        callback=there,
         help="A file or module of your own that holds code which a file names, as my_rule.py; repeatable. What is not "
         "named so is not run.",
     ),

@@ -298,7 +298,8 @@ class Training:
         self.reporter.record(record)
         if self.tensorboard:
             self.tensorboard.add(record)
-        if self.callback and self.callback(record) is True:
+        stop = self.callback(record) if self.callback else None
+        if isinstance(stop, bool | np.bool_) and stop:
             interrupt.name = interrupt.name or CALLBACK
         self.keep_best(record)
 

@@ -175,6 +175,10 @@ def test_a_file_is_not_run_for_a_name_that_only_a_file_gives(here):
     assert not (here / MARK).exists()
     said = printed("train", "--experiment", "e.toml", "--code", "my_rule.py", "--out", "run", code=2)
     assert "--code others.py" in said
+    said = printed(
+        "train", "--experiment", "e.toml", "--code", "mine.py", "--code", "others.py", "--out", "run", code=2
+    )
+    assert said == "--code mine.py: there is no such file, name another one."
     printed("train", "--experiment", "e.toml", "--code", "my_rule.py", "--code", "others.py", "--out", "run")
     printed("train", "--experiment", "e.toml", "--algorithm", "my_rule.py:rule", "--code", "others.py", "--out", "two")
     assert untimed(logs.records(Path("run"))) == untimed(logs.records(Path("two")))
