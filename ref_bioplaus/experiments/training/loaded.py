@@ -30,7 +30,7 @@ from .reporter import Reporter
 
 
 class Prediction(NamedTuple):
-    """What a run makes of N images."""
+    """What a run makes of N images. Where it learned no classes there are none to ask for: ExperimentError."""
 
     output: np.ndarray  # (N, classes): a distribution where the loss is a cross-entropy; of real-valued targets
     # (N, outputs), of an autoencoder (N, *shape)
@@ -39,6 +39,7 @@ class Prediction(NamedTuple):
     @property
     def labels(self) -> np.ndarray:
         """The number of each image's class, int64 (N,): the first of those with the largest output."""
+        self.check_classes()
         return np.argmax(np.where(np.isnan(self.output), -np.inf, self.output), axis=-1)
 
     @property
@@ -48,8 +49,14 @@ class Prediction(NamedTuple):
 
     def top(self, count: int = 5) -> list[list[tuple[str, float]]]:
         """Of each image the `count` classes with the largest outputs, largest first, and these."""
+        self.check_classes()
         order = np.argsort(np.where(np.isnan(self.output), np.inf, -self.output), axis=-1, kind="stable")[:, :count]
         return [[(self.classes[i], float(row[i])) for i in best] for row, best in zip(self.output, order, strict=True)]
+
+    def check_classes(self) -> None:
+        """Raise ExperimentError where none are learned."""
+        if not self.classes:
+            raise ExperimentError("The run learned no classes, so its answers have none: ask for .output.")
 
 
 class Loaded:

@@ -163,6 +163,9 @@ def test_what_an_autoencoder_rebuilds_has_the_images_shape(tmp_path):
     run = experiments.load(tmp_path / "run")
     found = run.predict(images)
     assert found.output.shape == (TESTED, 10, 7, 1) and found.classes == () == run.classes
+    for ask in (lambda: found.labels, lambda: found.names, found.top):
+        with pytest.raises(ExperimentError, match="learned no classes, so its answers have none: ask for .output"):
+            ask()
     mean, deviation = (run.experiment.inputs[name][0] for name in ("mean", "deviation"))
     x = (images[..., None] / 255.0 - mean) / deviation
     loss = np.mean(np.sum((found.output - x) ** 2, axis=(1, 2, 3)))
