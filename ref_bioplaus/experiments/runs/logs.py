@@ -144,7 +144,8 @@ def reopened(out: Path, header: Mapping[str, Any], due: bool, experiment: Experi
 
 
 def check_line(line: Any) -> None:
-    """Raise ValueError for a line that is neither a record nor a segment as its readers expect it."""
+    """Raise ValueError for a line that is neither a record nor a segment as its readers expect it; what a segment does
+    not say of its data is None from here on."""
     if not isinstance(line, dict):
         raise ValueError("no table")
     if SEGMENT not in line:
@@ -154,6 +155,7 @@ def check_line(line: Any) -> None:
         raise ValueError(f"{SEGMENT} is {shown(line[SEGMENT])}, expected {TABLE[0]}")
     check_kinds(line[SEGMENT], OF_SEGMENT)
     check_kinds(line[SEGMENT]["data"], OF_DATA)
+    line[SEGMENT]["data"] = dict.fromkeys(OF_DATA) | line[SEGMENT]["data"]
 
 
 def check_kinds(found: Mapping[str, Any], kinds: Mapping[str, Kind]) -> None:

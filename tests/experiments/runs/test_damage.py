@@ -93,6 +93,14 @@ def test_what_is_missing_is_named_and_what_is_new_is_left_alone(run):
             series.read(run)
 
 
+@pytest.mark.parametrize("name", ["sha256", "labels", "as_named", "experiment", "lost"])
+def test_what_a_segment_may_leave_open_may_be_missing(name, run):
+    rows = [json.loads(line) for line in (run / logs.LOG).read_text().splitlines()]
+    (rows[0]["segment"] if name in ("experiment", "lost") else rows[0]["segment"]["data"]).pop(name, None)
+    (run / logs.LOG).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [code for code, *_ in readers(run)] == [0, 0, 0]
+
+
 LAST = {
     "half": b'{"step": 15, "epo',
     "wrong": b'{"step": 15}\n',
