@@ -4,7 +4,8 @@ A pass stays while it buys 3 % somewhere (one left out at a time, on two cores o
 small and of 1024-unit MLPs, a convolutional net and ResNet-18): write_in_place 11 to 26 % on the MLPs, called_directly
 4 to 10 % on the small one, compute_constants and sign_without_mask 5 % of sign-symmetry's steps; keep_what_is_read 3 to
 5 % of these; update_last 3 % of ResNet-18's, and memory, as without it no update is written in place.
-mask_without_index is there for GPUs.
+mask_without_index is there for GPUs. What compute_once buys was not told from nothing; it shares copies of kernels and
+padded images.
 
 Calls whose results nobody reads go; the same call of the same tensors is made once; calls of constants are made when
 the step is captured; what updates the state moves behind everything else; a copy is dropped where the original is
