@@ -13,6 +13,7 @@ import venv
 import pytest
 
 from tests.helpers import ROOT
+from tests.helpers.commands import printed
 from tests.helpers.packages import run, wheel_of_the_tree
 
 EXAMPLE = ROOT / "ref_bioplaus" / "experiments" / "examples" / "of_your_own.py"
@@ -42,6 +43,12 @@ print(json.dumps({"apart": float(np.abs(by_torch - ours.output).max()), "wrong":
 
 def test_the_example_is_short():
     assert len(EXAMPLE.read_text().splitlines()) <= 60
+
+
+def test_its_oracle_fits_its_own_network_and_fails_a_rule_that_is_another():
+    network = ("--quick", "--network", f"{EXAMPLE}:network", "--oracle", f"{EXAMPLE}:oracle")
+    assert "PASS the oracle's step" in printed("check", f"{EXAMPLE}:rule", *network)
+    assert "FAIL the oracle's step" in printed("check", "dfa", *network, code=1)
 
 
 @pytest.mark.slow(reason="builds a wheel, and checks and trains in processes of their own")

@@ -30,14 +30,14 @@ def rule(network, loss, optimizer, gain: float = 1.0, initializer=rb.initializer
 
 def oracle(given):
     """The rule's step in layers of tanh, with softmax and cross-entropy, in plain NumPy."""
-    h, delta, L, N = {0: given.x.reshape(len(given.x), -1)}, {}, given.L, len(given.x)
-    for l in range(1, L + 1):
-        u = h[l - 1] @ given.W[l].T + given.b[l]
-        h[l] = np.tanh(u) if l < L else u
-    delta[L] = np.exp(u) / np.exp(u).sum(axis=1, keepdims=True) - given.y
-    for l in range(L - 1, 0, -1):
-        delta[l] = (1 - h[l] ** 2) * (delta[l + 1] @ given.B[l + 1])
-    return {"dW": {l: delta[l].T @ h[l - 1] / N for l in delta}, "db": {l: delta[l].mean(axis=0) for l in delta}}
+    h, delta, pairs = {0: given.x.reshape(len(given.x), -1)}, {}, [*zip([0, *given.W], given.W, strict=False)]
+    for k, l in pairs:  # layers with weights, each behind the one below it
+        u = h[k] @ given.W[l].T + given.b[l]
+        h[l] = np.tanh(u) if l < given.L else u
+    delta[given.L] = np.exp(u) / np.exp(u).sum(axis=1, keepdims=True) - given.y
+    for k, l in pairs[:0:-1]:
+        delta[k] = (1 - h[k] ** 2) * (delta[l] @ given.B[l])
+    return {"dW": {l: delta[l].T @ h[k] / len(h[k]) for k, l in pairs}, "db": {l: d.mean(0) for l, d in delta.items()}}
 
 
 def network(in_shape, classes):
