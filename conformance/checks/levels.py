@@ -6,7 +6,8 @@ what a step owes its caller · 4 convergence over seeds.
 
 from collections.abc import Iterable, Sequence
 
-from ref_bioplaus.conformance.checks import convergence, primitives, steps, truths
+from ref_bioplaus.conformance.checks import convergence, steps, truths
+from ref_bioplaus.conformance.checks.alone import primitives
 from ref_bioplaus.conformance.checks.outcomes import Check
 from ref_bioplaus.registry import ROWS, Row
 

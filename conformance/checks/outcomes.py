@@ -1,6 +1,7 @@
 """What a run of the suite is given, and what it finds."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ class Subject:
 
     backend: Backend
     build: Callable[[Any, Kernels], Algorithm] = Case.build  # of a case, or whatever else is asked
+    under: Callable[[], AbstractContextManager] = nullcontext  # what holds while the subject computes, and only then
 
     @property
     def dtype(self) -> str:
@@ -28,7 +30,22 @@ class Subject:
 
     def algorithm(self, case: Stepped) -> Algorithm:
         """A case's algorithm, with the backend's kernels."""
-        return self.build(case, self.backend.kernels)
+        return self.own(self.build)(case, self.backend.kernels)
+
+    def own(self, function: Callable) -> Callable:
+        """The function as the subject computes it."""
+        if self.under is nullcontext:
+            return function
+
+        def run(*arguments: Any) -> Any:
+            with self.under():
+                return function(*arguments)
+
+        return run
+
+    def runs(self, function: Callable, mode: str) -> Callable:
+        """A function of arrays, run by the backend eagerly or compiled."""
+        return (self.backend.eager if mode == "eager" else self.backend.wrap)(self.own(function))
 
 
 class Finding(NamedTuple):

@@ -20,11 +20,11 @@ class Prepared:
     def __init__(self, subject: Subject, case: Stepped, step: str, mode: str):
         self.backend = subject.backend
         self.case = case
-        pure = subject.algorithm(case).modes[step]
-        wrap = self.backend.eager if mode == "eager" else self.backend.wrap
-        self.run: Callable = wrap(pure) if mode == "eager" else self.backend.compile(pure, donate=mode == "donating")
-        observed = subject.build(case, recordable(self.backend.kernels)).modes[step]
-        self.recording: Callable = wrap(recorded(observed))  # compiled once, where decisions are asked for at all
+        pure = subject.own(subject.algorithm(case).modes[step])
+        eager = mode == "eager"
+        self.run: Callable = self.backend.eager(pure) if eager else self.backend.compile(pure, mode == "donating")
+        observed = subject.own(subject.build)(case, recordable(self.backend.kernels)).modes[step]
+        self.recording: Callable = subject.runs(recorded(observed), mode)  # compiled where decisions are asked for
 
     def inputs(self, start: State, x: np.ndarray, y: np.ndarray) -> tuple[State, Batch]:
         """The stored state and batch on the device, copied: a step under test may do anything to them."""

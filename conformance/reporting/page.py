@@ -258,7 +258,7 @@ def what_to_read(group: str) -> str:
             return f"ref_bioplaus/algorithms/{row.module}.py ({row.paper}: {row.equations})"
     if naming.is_code(group):
         return group
-    return FILES.get(group, "conformance/checks/primitives.py")
+    return FILES.get(group, "conformance/checks/alone/primitives.py")
 
 
 def repeat(report: Report, found: Failure) -> str:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from ref_bioplaus import backends, kernels
-from ref_bioplaus.conformance.checks import primitives, runner
+from ref_bioplaus.conformance.checks import runner
+from ref_bioplaus.conformance.checks.alone import primitives
 from ref_bioplaus.conformance.checks.outcomes import MODES, Subject
 from tests.helpers import slow, some_slow
 from tests.helpers.faces import WINDOWS

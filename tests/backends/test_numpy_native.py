@@ -8,7 +8,8 @@ from ref_bioplaus.backends.numpy_ import kernels as numpy_kernels
 from ref_bioplaus.backends.numpy_ import memory, products, windows
 from ref_bioplaus.conformance.cases.cases import step_cases
 from ref_bioplaus.conformance.cases.networks import batch
-from ref_bioplaus.conformance.checks import outcomes, primitives, runner
+from ref_bioplaus.conformance.checks import outcomes, runner
+from ref_bioplaus.conformance.checks.alone import primitives
 from ref_bioplaus.kernels import PORTABLE
 from ref_bioplaus.registry import ROWS
 from ref_bioplaus.tree import leaves

@@ -7,7 +7,7 @@ from ref_bioplaus import algorithms, backends, local, losses, random
 from ref_bioplaus.backends import BackendError
 from ref_bioplaus.conformance.cases.cases import step_cases
 from ref_bioplaus.conformance.cases.networks import GRADIENT, batch
-from ref_bioplaus.conformance.checks import primitives
+from ref_bioplaus.conformance.checks.alone import primitives
 from ref_bioplaus.conformance.checks.outcomes import MODES, Subject
 from ref_bioplaus.conformance.checks.runner import run
 from ref_bioplaus.kernels import PORTABLE, threefry

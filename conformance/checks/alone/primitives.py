@@ -208,8 +208,7 @@ def primitive_check(primitive: Primitive) -> Check:
 
     def run(subject: Subject, mode: str) -> Finding:
         backend = subject.backend
-        execute = backend.eager if mode == "eager" else backend.wrap
-        found = execute(lambda *arrays: primitive.compute(backend.kernels, *arrays))
+        found = subject.runs(lambda *arrays: primitive.compute(backend.kernels, *arrays), mode)
         scores: list[Score] = []
         undecidable = 0
         for seed in SEEDS:
@@ -250,9 +249,8 @@ def random_check(kind: str) -> Check:
 
     def run(subject: Subject, mode: str) -> Finding:
         backend = subject.backend
-        execute = backend.eager if mode == "eager" else backend.wrap
         dtype = getattr(backend.xp, subject.dtype)
-        found = execute(lambda key, t: draw(key, t, dtype, backend.kernels))
+        found = subject.runs(lambda key, t: draw(key, t, dtype, backend.kernels), mode)
         host = np.float64 if subject.dtype == "float64" else np.float32
         space = Rounding(PRECISIONS[subject.dtype, "ieee"], subject.dtype)
         scores: list[Score] = []
@@ -284,11 +282,11 @@ def dropout_check() -> Check:
 
     def run(subject: Subject, mode: str) -> Finding:
         backend = subject.backend
-        execute = backend.eager if mode == "eager" else backend.wrap
         x, dy = (as_held(normal((root(0), "dropout", i), (4, *IMAGE), np.float64), subject.dtype) for i in (0, 1))
         space = Rounding(PRECISIONS[subject.dtype, backend.precision], subject.dtype)
         tensors = compute(PORTABLE, space.exact(root(7)), space.exact(x), space.exact(dy))
-        got = execute(lambda *a: compute(backend.kernels, *a))(*(backend.asarray(a) for a in (root(7), x, dy)))
+        found = subject.runs(lambda *a: compute(backend.kernels, *a), mode)
+        got = found(*(backend.asarray(a) for a in (root(7), x, dy)))
         arrays = {name: backend.to_numpy(a) for name, a in got.items()}
         return Finding(tuple(judge(Expected(tensors, 0, space.precision.tiny), arrays)))
 
@@ -316,11 +314,10 @@ def constant_check() -> Check:
 
     def run(subject: Subject, mode: str) -> Finding:
         backend = subject.backend
-        execute = backend.eager if mode == "eager" else backend.wrap
         x, y = (as_held(np.full(shape, value), subject.dtype) for shape, value in (((3, 700), 0.1), ((700, 2), 0.3)))
         space = Rounding(PRECISIONS[subject.dtype, backend.precision], subject.dtype)
         tensors = compute(space.exact(x), space.exact(y))
-        got = execute(compute)(backend.asarray(x), backend.asarray(y))
+        got = subject.runs(compute, mode)(backend.asarray(x), backend.asarray(y))
         for name, tensor in tensors.items():
             excess = np.abs(backend.to_numpy(got[name]).astype(np.float64) - tensor.v) / tensor.b
             if not np.all(excess <= 1.0):

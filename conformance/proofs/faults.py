@@ -1,0 +1,35 @@
+"""Faults in the library's own code, that a subject has while it computes and the judge's reference has not."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from inspect import signature
+from typing import Any
+from unittest import mock
+
+
+@contextmanager
+def replaced(old: Any, new: Any) -> Iterator[None]:
+    """Another function or class in the place of one, under whatever name a module of the library knows it.
+
+    Tables that hold it (the registry's rows, NamedTuples of functions) keep it: a fault there is a `Subject.build`.
+    """
+    with ExitStack() as stack:
+        for name, module in list(sys.modules.items()):
+            if name.partition(".")[0] == "ref_bioplaus" and ".conformance" not in name:
+                for word, value in list(vars(module).items()):
+                    if value is old:
+                        stack.enter_context(mock.patch.object(module, word, new))
+        yield
+
+
+def ignoring(function: Callable, option: str, value: Any) -> Callable:
+    """A function that computes with one value of an option, whatever it is given."""
+    parameters = signature(function)
+
+    def run(*arguments: Any, **options: Any) -> Any:
+        given = parameters.bind(*arguments, **options)
+        given.arguments[option] = value
+        return function(*given.args, **given.kwargs)
+
+    return run
