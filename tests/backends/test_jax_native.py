@@ -8,7 +8,7 @@ import pytest
 
 from ref_bioplaus import backends, kernels
 from ref_bioplaus.conformance.checks import runner
-from ref_bioplaus.conformance.checks.alone import primitives
+from ref_bioplaus.conformance.checks.alone import draws, primitives
 from ref_bioplaus.conformance.checks.outcomes import MODES, Subject
 from tests.helpers import slow, some_slow
 from tests.helpers.faces import WINDOWS
@@ -149,7 +149,7 @@ def test_a_lower_precision_rounds_the_operands_and_nothing_else(precision, bits)
 def test_conformance_of_the_kernels(dtype, precision, groups, modes):
     """Level 0's checks that reach a kernel."""
     subject = Subject(backends.get("jax", dtype=dtype, precision=precision, kernels="native"))
-    checks = [check for check in primitives.checks() if check.group in groups]
+    checks = [check for check in (*primitives.checks(), *draws.checks()) if check.group in groups]
     report = runner.run(subject, checks, modes)
     assert {o.id: o.reason for o in report.outcomes if o.state != "pass"} == {}
     assert len(report.outcomes) == runner.planned(checks, modes) > 20

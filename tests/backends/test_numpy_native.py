@@ -9,7 +9,7 @@ from ref_bioplaus.backends.numpy_ import memory, products, windows
 from ref_bioplaus.conformance.cases.cases import step_cases
 from ref_bioplaus.conformance.cases.networks import batch
 from ref_bioplaus.conformance.checks import outcomes, runner
-from ref_bioplaus.conformance.checks.alone import primitives
+from ref_bioplaus.conformance.checks.alone import draws, primitives
 from ref_bioplaus.kernels import PORTABLE
 from ref_bioplaus.registry import ROWS
 from ref_bioplaus.tree import leaves
@@ -148,7 +148,7 @@ def test_sizes_nobody_asks_for_are_given_back(monkeypatch):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_judge_accepts_every_primitive(dtype):
     subject = outcomes.Subject(backends.get("numpy", dtype=dtype, kernels="native"))
-    report = runner.run(subject, primitives.checks())
+    report = runner.run(subject, (*primitives.checks(), *draws.checks()))
     assert [o.id for o in report.outcomes if o.state not in ("pass", "unsupported")] == []
 
 

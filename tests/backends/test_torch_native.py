@@ -7,7 +7,7 @@ from ref_bioplaus import algorithms, backends, local, losses, random
 from ref_bioplaus.backends import BackendError
 from ref_bioplaus.conformance.cases.cases import step_cases
 from ref_bioplaus.conformance.cases.networks import GRADIENT, batch
-from ref_bioplaus.conformance.checks.alone import primitives
+from ref_bioplaus.conformance.checks.alone import draws, primitives
 from ref_bioplaus.conformance.checks.outcomes import MODES, Subject
 from ref_bioplaus.conformance.checks.runner import run
 from ref_bioplaus.kernels import PORTABLE, threefry
@@ -231,7 +231,9 @@ def test_adams_count_is_found_again_from_its_corrections():
 def test_the_judge_accepts_the_primitives(native, precision, dtype):
     backend = native(dtype, precision)
     assert backend.probe() == precision
-    report = run(Subject(backend), primitives.checks(), MODES if precision == "ieee" else ("compiled",))
+    report = run(
+        Subject(backend), (*primitives.checks(), *draws.checks()), MODES if precision == "ieee" else ("compiled",)
+    )
     assert report.count("pass") == len(report.outcomes), [o.reason for o in report.outcomes if o.state != "pass"]
 
 
