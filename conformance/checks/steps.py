@@ -1,6 +1,7 @@
 """Levels 1 and 2: one step of every algorithm from a stored state, every intermediate by name; and trajectories."""
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -33,7 +34,8 @@ def one_step(case: Case, step: str, n: int) -> Check:
         undecidable = 0
         for seed in SEEDS:
             start, (x, y) = stored(here, seed), here.batch(seed, n)
-            tensors, expected = answered(subject, prepared, step, start, x, y)
+            known = expected_of(here, step, n, seed, subject.backend.precision)
+            tensors, expected = answered(subject, prepared, step, start, x, y, known)
             undecidable += expected.undecidable
             problem = misplaced(subject, start, x, y, tensors) or wrongly_decided(expected)
             if problem:
@@ -44,12 +46,22 @@ def one_step(case: Case, step: str, n: int) -> Check:
     return Check(f"1/{case.id}/{step}/{n}", 1, case.row, run)
 
 
+@lru_cache(maxsize=len(SEEDS))  # one check after the other, each in several modes
+def expected_of(case: Case, step: str, n: int, seed: int, precision: str) -> judge.Expected:
+    """What the reference makes of one step."""
+    return expect(case, step, stored(case, seed), *case.batch(seed, n), precision)
+
+
 def answered(
-    subject: Subject, prepared: Prepared, step: str, start: State, x: np.ndarray, y: np.ndarray
-) -> tuple[dict, judge.Expected]:
-    """A step's tensors and what is expected of them; of undecidable decisions, those that the subject took."""
+    subject: Subject, prepared: Prepared, step: str, start: State, x: np.ndarray, y: np.ndarray,
+    expected: judge.Expected | None = None,
+) -> tuple[dict, judge.Expected]:  # fmt: skip
+    """A step's tensors and what is expected of them; of undecidable decisions, those that the subject took.
+
+    expected: where it is known already what the reference makes of it.
+    """
     precision = subject.backend.precision
-    expected = expect(prepared.case, step, start, x, y, precision)
+    expected = expected or expect(prepared.case, step, start, x, y, precision)
     if not expected.undecidable:
         return prepared(start, x, y), expected
     tensors, decisions = prepared.with_decisions(start, x, y)
@@ -127,6 +139,7 @@ def schedule(case: Case, algorithm: Algorithm) -> list:
     return [(step, *case.batch(i % 7)) for i in range(FREE) for step in algorithm.schedule(i, i)]
 
 
+@lru_cache(maxsize=1)  # one check after the other, each in several modes
 def drifts(case: Case, precision: str):
     """The reference's free run, and per tensor the largest distance of its replicas; and the smallest normal number."""
     unit = judge.PRECISIONS[case.dtype, precision]
