@@ -127,8 +127,7 @@ def free_run(case: Case) -> Check:
         scores = []
         for (name, leaf), expected, allowed in zip(named_leaves(state), leaves(exact), leaves(drift), strict=True):
             got = subject.backend.to_numpy(leaf)
-            error = float(np.max(np.abs(got.astype(np.float64) - expected), initial=0.0)) / (float(allowed) + tiny)
-            scores.append(Score(f"after {len(batches)} steps: {name}", error if np.isfinite(error) else np.inf))
+            scores.append(judge.drifted(f"after {len(batches)} steps: {name}", got, expected, float(allowed), tiny))
         return Finding(tuple(scores))
 
     return Check(f"2/free/{case.id}", 2, case.row, run, ("compiled", "donating"))

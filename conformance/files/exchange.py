@@ -24,7 +24,7 @@ from ref_bioplaus.conformance.files.npz import Archive
 from ref_bioplaus.conformance.files.reading import Unreadable, check, json_of, shown
 from ref_bioplaus.conformance.files.vectors import DIGEST, MANIFEST, Vector, digest, models, pretty, steps
 from ref_bioplaus.conformance.judging import judge
-from ref_bioplaus.conformance.judging.judge import LIMIT, Score
+from ref_bioplaus.conformance.judging.judge import LIMIT, sentence
 from ref_bioplaus.conformance.judging.rounding import Rounded
 from ref_bioplaus.layouts import Axes
 from ref_bioplaus.machine.files import to_write, write_whole
@@ -185,13 +185,13 @@ def judged(id: str, given: Archive, expected: judge.Expected, vector: Vector, la
     for name, tensor in wanted.items():
         named = axes[name].named(layout)
         if name not in arrays:
-            text = f"{name} departs first: it has shape {shapes[name]}, expected {tensor.shape} ({named or 'a number'})"
-            return Verdict(id, "fail", text, math.inf, len(wanted), missing)
+            other = judge.reshaped(name, shapes[name], tensor.shape, named or "a number")
+            return Verdict(id, "fail", sentence(other), math.inf, len(wanted), missing)
         found = arrays[name]
         score = judge.score(name, tensor, found, expected.tiny)
         worst = max(worst, score.score)
         if not score.score <= LIMIT:
-            text = departure(score, named, tensor.s is None)
+            text = sentence(score, named, " (one standard deviation of a correct result)")
             if found.dtype.kind == "f" and found.dtype.itemsize < np.dtype(dtype).itemsize:
                 text += f"; it is {found.dtype}, judged as {dtype}: emit with --dtype float32 for results in float32"
             return Verdict(id, "fail", text, score.score, len(wanted), missing)
@@ -203,18 +203,6 @@ def in_layout(tensor: Rounded, axes: Axes, layout: str) -> Rounded:
     if tensor.s is None:
         return Rounded(tensor.space, axes.to(layout, tensor.v))
     return Rounded(tensor.space, *(axes.to(layout, np.asarray(part)) for part in (tensor.v, tensor.s, tensor.b)))
-
-
-def departure(score: Score, axes: str, exact: bool) -> str:
-    """Where a tensor departs, with both values and what is allowed."""
-    place = f"{score.tensor}[{', '.join(map(str, score.index))}]" if score.index else score.tensor
-    where = f"{place} ({axes})" if axes else place
-    if exact:
-        return f"{where} departs first: {score.got:.17g}, expected exactly {score.expected:.17g}"
-    return (
-        f"{where} departs first: {score.got:.9g}, expected {score.expected:.9g} to within {score.allowed:.2g} "
-        f"(one standard deviation of a correct result); score {score.score:.3g}, limit {LIMIT:.3g}"
-    )
 
 
 def counted(n: int) -> str:

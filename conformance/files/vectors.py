@@ -367,6 +367,8 @@ def output_problems(file: Path, wanted: Mapping[str, np.ndarray], vectors: list[
 def stored_score(archive: Archive, entry: str, name: str, tensor: Rounded, tiny: float) -> judge.Score:
     """The score of a tensor in a file; inf for another shape, and for what are no numbers. Raises Unreadable."""
     header = archive.header(entry)
-    if header.dtype is None or header.shape != tensor.shape:
-        return judge.Score(name, math.inf)
+    if header.dtype is None:
+        return judge.Score(name, math.inf, words=f"it has dtype {header.words}, expected numbers")
+    if header.shape != tensor.shape:
+        return judge.reshaped(name, header.shape, tensor.shape)
     return judge.score(name, tensor, archive.array(entry, tensor.shape), tiny)

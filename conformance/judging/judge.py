@@ -30,7 +30,8 @@ class Score:
     index: tuple[int, ...] = ()
     expected: float = 0.0
     got: float = 0.0
-    allowed: float = 0.0  # one standard deviation
+    allowed: float = 0.0  # one standard deviation; 0: it must be equal
+    words: str = ""  # what departs, where it is not one value: a shape, a tensor that is missing, a run's drift
 
 
 class Expected(NamedTuple):
@@ -62,16 +63,16 @@ def expect(
 def score(name: str, expected: Rounded, got: np.ndarray, tiny: float) -> Score:
     """The score of one tensor: inf for another shape, another integer, and NaN or an infinity on one side alone."""
     if tuple(got.shape) != tuple(expected.shape):
-        return Score(name, math.inf, (), math.prod(expected.shape), math.prod(got.shape))
+        return reshaped(name, tuple(got.shape), tuple(expected.shape))
     if expected.v.size == 0:
         return Score(name, 0.0)
     if expected.s is None:
         wrong = np.asarray(got != expected.v)
-        allowed, errors = np.ones(expected.shape), np.where(wrong, np.inf, 0.0)
+        allowed, errors = np.zeros(expected.shape), np.where(wrong, np.inf, 0.0)
     else:
-        allowed = np.sqrt(expected.s) + tiny
+        allowed = np.sqrt(expected.s)
         with np.errstate(invalid="ignore", over="ignore"):  # a stranger's numbers may be of any size
-            errors = np.abs(got.astype(np.float64) - expected.v) / allowed
+            errors = np.abs(got.astype(np.float64) - expected.v) / (allowed + tiny)
             same = np.isnan(got) & np.isnan(expected.v) | np.isinf(expected.v) & (got == expected.v)
         errors = np.where(same, 0.0, np.where(np.isfinite(errors), errors, np.inf))
     worst = np.unravel_index(int(np.argmax(errors)), expected.shape)
@@ -79,6 +80,28 @@ def score(name: str, expected: Rounded, got: np.ndarray, tiny: float) -> Score:
     place = tuple(int(i) for i in worst)
     values = (float(a[worst]) for a in (expected.v, got, allowed))
     return Score(name, float(errors[worst]) / largest, place, *values)
+
+
+def reshaped(name: str, got: tuple[int, ...], expected: tuple[int, ...], axes: str = "") -> Score:
+    """The score of a tensor of another shape than expected."""
+    words = f"it has shape {got}, expected {expected}{f' ({axes})' if axes else ''}"
+    return Score(name, math.inf, (), math.prod(expected), math.prod(got), words=words)
+
+
+def drifted(name: str, got: np.ndarray, expected: np.ndarray, drift: float, tiny: float) -> Score:
+    """The score of a tensor behind many steps that nothing set right: its distance over that of correct runs."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        gaps = np.abs(got.astype(np.float64) - expected)
+    gaps = np.where(np.isfinite(gaps), gaps, np.inf)
+    if not gaps.size:
+        return Score(name, 0.0)
+    worst = np.unravel_index(int(np.argmax(gaps)), gaps.shape)
+    size, place = float(gaps[worst]) / (drift + tiny), tuple(int(i) for i in worst)
+    words = (
+        f"{got[worst]:.9g}, expected {expected[worst]:.9g}: {gaps[worst]:.3g} away, where correct runs end up to "
+        f"{drift:.2g} apart; score {size:.3g}, limit {LIMIT:.3g}"
+    )
+    return Score(name, size, place, float(expected[worst]), float(got[worst]), drift, words)
 
 
 def named(scores: list[Score], prefix: str) -> list[Score]:
@@ -97,10 +120,11 @@ def bounded(tensor: Rounded) -> Rounded:
 def judge(expected: Expected, got: Mapping[str, np.ndarray]) -> list[Score]:
     """The scores of all tensors, in order of computation; one that only one side has scores inf."""
     scores = [
-        score(name, tensor, got[name], expected.tiny) if name in got else Score(name, math.inf)
+        score(name, tensor, got[name], expected.tiny) if name in got else Score(name, math.inf, words="it is missing")
         for name, tensor in expected.tensors.items()
     ]
-    return scores + [Score(name, math.inf) for name in got if name not in expected.tensors]
+    more = "it is one tensor more than expected"
+    return scores + [Score(name, math.inf, words=more) for name in got if name not in expected.tensors]
 
 
 def first_departure(scores: list[Score], limit: float = LIMIT) -> Score | None:
@@ -108,14 +132,17 @@ def first_departure(scores: list[Score], limit: float = LIMIT) -> Score | None:
     return next((s for s in scores if not s.score <= limit), None)
 
 
-def sentence(departure: Score) -> str:
-    """Where the first departure is, in words."""
+def sentence(departure: Score, axes: str = "", unit: str = "") -> str:
+    """Where the first departure is, in words: what came and what was expected.
+
+    axes: the names of the tensor's axes, to stand behind the place. unit: said of what is allowed.
+    """
     d = departure
     place = f"[{', '.join(map(str, d.index))}]" if d.index else ""
-    if not np.isfinite(d.score):
-        other = f"{d.got:.9g}, expected {d.expected:.9g}" if place else "another shape, or no tensor of that name"
-        return f"{d.tensor}{place} departs first: {other}"
-    return (
-        f"{d.tensor}{place} departs first: {d.got:.9g}, expected {d.expected:.9g} to within {d.allowed:.2g}; "
-        f"score {d.score:.3g}, limit {LIMIT:.3g}"
-    )
+    where = f"{d.tensor}{place}{f' ({axes})' if axes else ''} departs first"
+    if d.words:
+        return f"{where}: {d.words}"
+    if not d.allowed:
+        return f"{where}: {d.got:.17g}, expected exactly {d.expected:.17g}"
+    expected = f"{d.got:.9g}, expected {d.expected:.9g} to within {d.allowed:.2g}{unit}"
+    return f"{where}: {expected}; score {d.score:.3g}, limit {LIMIT:.3g}"

@@ -402,9 +402,12 @@ def test_stored_vectors_that_are_damaged_are_named(tmp_path, name, content, word
 def test_stored_arrays_of_other_shapes_and_dtypes_depart(tmp_path):
     vectors.regenerate(tmp_path, (FA,))
     file = tmp_path / "feedback_alignment.npz"
-    for array in (np.zeros((2, 3)), np.array(["a"] * 6)):
+    for array, words in (
+        (np.zeros((2, 3)), "it has shape (2, 3), expected (6,)."),
+        (np.array(["a"] * 6), "it has dtype <U1, expected numbers."),
+    ):
         np.savez(file, **{f"{FA.id}/info/loss": array})
-        assert any("info/loss departs first: another shape" in problem for problem in vectors.check(tmp_path, (FA,)))
+        assert any(f"info/loss departs first: {words}" in problem for problem in vectors.check(tmp_path, (FA,)))
 
 
 @pytest.mark.parametrize(
