@@ -78,7 +78,7 @@ def score(name: str, expected: Rounded, got: np.ndarray, tiny: float) -> Score:
     worst = np.unravel_index(int(np.argmax(errors)), expected.shape)
     largest = math.sqrt(max(1.0, 2.0 * math.log(expected.v.size)))
     place = tuple(int(i) for i in worst)
-    values = (float(a[worst]) for a in (expected.v, got, allowed))
+    values = float(expected.v[worst]), float(got[worst]), float(allowed[worst])
     return Score(name, float(errors[worst]) / largest, place, *values)
 
 

@@ -194,7 +194,7 @@ def outcome(check: dict[str, Any], mode: str, found: list[Any] | dict[str, Any])
         found = {"state": "pass"} | dict(zip(("score", "comparisons", "undecidable", "seconds"), found, strict=True))
     d = found.get("departure")
     departure = d and Score(
-        d["tensor"], float(d["score"]), tuple(d["index"]), *(float(d[key]) for key in ("expected", "got", "allowed"))
+        d["tensor"], float(d["score"]), tuple(d["index"]), float(d["expected"]), float(d["got"]), float(d["allowed"])
     )
     return Outcome(
         check["id"], check["level"], check["group"], mode, found["state"], float(found.get("score", 0.0)),
