@@ -14,24 +14,30 @@ from ref_bioplaus.conformance.cases.networks import CHAINS, CLASSES, EQUAL, GRAD
 from ref_bioplaus.kernels import PORTABLE, Kernels
 from ref_bioplaus.naming import short
 from ref_bioplaus.network import Network
+from ref_bioplaus.optimizers import LearningRate
 from ref_bioplaus.random import normal, words
 from ref_bioplaus.registry import ROWS, Row, row, task_loss
 from ref_bioplaus.tree import named_leaves, tree_map, unflatten
 from ref_bioplaus.types import Algorithm, Optimizer, State, Tree
 
-STEP, DECAYED = optimizers.piecewise((0.05, 0.02), (2,)), 0.01
-OPTIMIZERS: dict[str, Optimizer] = {
-    "sgd": optimizers.sgd(0.05, momentum=0.9, decay=DECAYED),
-    "adam": optimizers.adam(1e-3),
-    "sgd, scheduled": optimizers.sgd(STEP),
-    "sgd, Nesterov, decoupled": optimizers.sgd(STEP, 0.9, nesterov=True, decay=DECAYED, form="decoupled"),
-    "sgd, coupled on all": optimizers.sgd(0.05, 0.9, decay=DECAYED, form="coupled", on="all"),
-    "adam, epsilon 1e-3": optimizers.adam(1e-2, 0.9, 0.99, 1e-3),
-    "adam, epsilon-hat 1e-3": optimizers.adam(1e-2, 0.9, 0.99, 1e-3, epsilon_form="hat", decay=DECAYED),
-    "adam, decoupled": optimizers.adam(1e-2, decay=DECAYED, form="decoupled"),
-    "rmsprop": optimizers.rmsprop(1e-2),
+DECAYED = 0.01
+OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {  # made when a case is built
+    "sgd": lambda: optimizers.sgd(0.05, momentum=0.9, decay=DECAYED),
+    "adam": lambda: optimizers.adam(1e-3),
+    "sgd, scheduled": lambda: optimizers.sgd(stepped()),
+    "sgd, Nesterov, decoupled": lambda: optimizers.sgd(stepped(), 0.9, nesterov=True, decay=DECAYED, form="decoupled"),
+    "sgd, coupled on all": lambda: optimizers.sgd(0.05, 0.9, decay=DECAYED, form="coupled", on="all"),
+    "adam, epsilon 1e-3": lambda: optimizers.adam(1e-2, 0.9, 0.99, 1e-3),
+    "adam, epsilon-hat 1e-3": lambda: optimizers.adam(1e-2, 0.9, 0.99, 1e-3, epsilon_form="hat", decay=DECAYED),
+    "adam, decoupled": lambda: optimizers.adam(1e-2, decay=DECAYED, form="decoupled"),
+    "rmsprop": lambda: optimizers.rmsprop(1e-2),
 }
 UPDATES = 1  # done before a stored state
+
+
+def stepped() -> LearningRate:
+    """A learning rate that falls after two updates."""
+    return optimizers.piecewise((0.05, 0.02), (2,))
 
 
 class Stepped(Protocol):
@@ -85,7 +91,7 @@ class Case(NamedTuple):
         chosen = self.chosen()
         manhattan = any(name == "batch-manhattan" for name, _ in chosen.wrappers)
         loss = losses.squared_error() if manhattan else task_loss(chosen, losses.cross_entropy(), CLASSES)
-        return chosen.build(self.network(kernels), loss, OPTIMIZERS[self.optimizer], optimizers.sgd(1e-2))
+        return chosen.build(self.network(kernels), loss, OPTIMIZERS[self.optimizer](), optimizers.sgd(1e-2))
 
     def batch(self, seed: int, n: int = 6) -> tuple[np.ndarray, np.ndarray]:
         """x (n, *in_shape), of which the first sample is 0, and y (n, classes) one-hot: NumPy, held by every dtype."""

@@ -185,7 +185,7 @@ def algorithm(case: Case) -> dict[str, Any]:
             "modifications": modifications(case),
         },
         "loss": loss(case),
-        "optimizer": optimizer(OPTIMIZERS[case.optimizer]),
+        "optimizer": optimizer(OPTIMIZERS[case.optimizer]()),
     }
     if chosen.inverses:
         found["inverse_optimizer"] = {"name": "sgd", "eta": 1e-2}

@@ -154,7 +154,7 @@ def with_optimizer(change: Callable[[Case], Optimizer]) -> Build:
     def build(case: Case, kernels: Kernels) -> Algorithm:
         name = f"wrong {case.optimizer}"
         if name not in OPTIMIZERS:
-            OPTIMIZERS[name] = change(case)
+            OPTIMIZERS[name] = lambda: change(case)
         try:
             return case._replace(optimizer=name).build(kernels)
         finally:
@@ -165,7 +165,7 @@ def with_optimizer(change: Callable[[Case], Optimizer]) -> Build:
 
 def bias_twice(case: Case) -> Optimizer:
     """Bias gradients divided by the batch a second time."""
-    right = OPTIMIZERS[case.optimizer]
+    right = OPTIMIZERS[case.optimizer]()
 
     def update(grads, memory, params, kernels):
         halved = tuple(g._replace(local=tuple({k: v / 6.0 for k, v in op.items()} for op in g.local)) for g in grads)

@@ -211,7 +211,8 @@ def test_descriptions_are_those_of_what_runs():
     """An optimizer made from its description does what the described one does; so do loss and inverse optimizer."""
     params = (LayerParams(None), LayerParams(np.arange(6.0).reshape(2, 3), ({"b": np.ones(2)},)))
     grads = (LayerParams(None), LayerParams(np.cos(params[1].W), ({"b": np.ones(2)},)))
-    for name, given in OPTIMIZERS.items():
+    for name, make in OPTIMIZERS.items():
+        given = make()
         found = description.optimizer(given)
         eta = found["eta"]
         if isinstance(eta, dict):
