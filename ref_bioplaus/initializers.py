@@ -63,6 +63,11 @@ def bounded(limit: Callable[[LinearMap], float]) -> Initializer:
     return draw
 
 
+def within(limit: float) -> Initializer:
+    """W ~ U(-limit, limit) everywhere."""
+    return bounded(lambda linear: limit)
+
+
 glorot_uniform = bounded(lambda linear: (6.0 / (linear.fan_in + linear.fan_out)) ** 0.5)
 """Variance 2 / (n_in + n_out), uniform: Keras' default (Glorot and Bengio 2010, eq. 16)."""
 

@@ -19,13 +19,16 @@ State: feedback.params[l] is lambda_l: W is V_l, in the layout of W_l (our V is 
     feedback.memory is the inverse optimizer's. For l = L to 2 with synapses; DTP has none of L, which it never uses.
 Choices: algorithm 1 misprints indices; f carries theta_l and L_l compares with hhat_l. Losses are sums over units and
     means over the batch, without 1/2; alpha steps along each sample's own gradient. TP's inverse loss is de-noising
-    (the paper gives none). g's nonlinearity is that of the layer whose activity it rebuilds; c is shared over positions
-    where W is. V is drawn as W is (Glorot). Parallel: both losses use the same old parameters. Alternating: epochs of
-    one loss, the inverse first. z has the network's nonlinearity, and its rows of W_L and b_L are frozen. A layer
-    without synapses (flatten, pooling) belongs to the synapses below it: h_l and hhat_l are those behind it, and errors
-    pass it exactly. One below all synapses only prepares x; the inverse above it learns, but no weights by its target.
+    (the paper gives none). over_units="mean" makes every local loss a mean over its layer's units. g's nonlinearity is
+    that of the layer whose activity it rebuilds, not sigma_l as printed (inverses.with_neurons has both, and none). c
+    is shared over positions where W is. V is drawn as W is (Glorot). Parallel: both losses use the same old parameters;
+    in_turn: on every batch the inverses first. Alternating: epochs of one loss, the inverse first. z has the network's
+    nonlinearity, and its rows of W_L and b_L are frozen. A layer without synapses (flatten, pooling) belongs to the
+    synapses below it: h_l and hhat_l are those behind it, and errors pass it exactly. One below all synapses only
+    prepares x; the inverse above it learns, but no weights by its target.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -72,6 +75,7 @@ def de_noising(h: Array, htilde: Array) -> Array:
 
 
 parallel = always("parallel")
+in_turn = always("inverse", "forward")
 
 
 def alternating(epoch: int, iteration: int) -> tuple[str, ...]:
@@ -113,14 +117,17 @@ def target_propagation(
     targets: Callable[[Ends, Sequence[Array], Targets, Inverted], Targets],
     reconstructed: Callable[[Array, Array], Array], alpha: float | None = None,
     noise: float | Mapping[int, float] = 0.1, schedule: Schedule = parallel, inverse: Inverse = mirrored_inverse,
-    initializer: Start = glorot_normal, inverse_initializer: Initializer = glorot_normal,
+    initializer: Start = glorot_normal, inverse_initializer: Initializer = glorot_normal, over_units: str = "sum",
 ) -> Algorithm:  # fmt: skip
     """The four algorithms' common form.
 
     alpha: DTP's step, None for the others. noise: sigma, a number or one per layer, {l: sigma}. inverse: (network, l)
     -> the Layer that computes g from h_l to h_{l-1} (see inverses.py). A rate per layer is an inverse_optimizer made
-    with optimizers.by_layer. Raises ValueError unless the network is a chain that ends in synapses.
+    with optimizers.by_layer. over_units: "sum" or "mean". Raises ValueError for another word, and unless the network is
+    a chain that ends in synapses.
     """
+    if over_units not in ("sum", "mean"):
+        raise ValueError(f'target propagation: over_units="{over_units}" is unknown, expected "sum" or "mean"')
     L = network.L
     for l in range(1, L + 1):
         if network[l].inputs != (l - 1,) or (l == L and network[l].linear is None):
@@ -143,6 +150,10 @@ def target_propagation(
         u, _, cache = layer_forward(layer, lam[l], ((),) * len(layer.local), h)
         return array_namespace(u).reshape(u, (h.shape[0], *network[l].in_shape)), h, cache
 
+    def slope(difference):
+        """The gradient of a local loss, ||difference||^2."""
+        return 2.0 / (math.prod(difference.shape[1:]) if over_units == "mean" else 1) * difference
+
     def learn_inverses(state, h):
         params, lam, grads = state.forward.params, state.feedback.params, [NO_PARAMS] * len(network)
         address = (state.key, "step", state.t)
@@ -154,7 +165,7 @@ def target_propagation(
                 above, _, _ = layer_forward(network[k], params[k], state.stats[k], above, (*address, k))
             above = loss.output(above) if l == L else above
             rebuilt, above, cache = apply_inverse(l, lam, above)
-            error = 2.0 * (rebuilt - reconstructed(h[l - 1], htilde))  # the gradient of L_l^inv at g
+            error = slope(rebuilt - reconstructed(h[l - 1], htilde))  # the gradient of L_l^inv at g
             error = array_namespace(error).reshape(error, (error.shape[0], *layer.out_shape))
             delta, local = layer_backward(layer, lam[l], cache, error)
             grads[l] = LayerParams(mean_correlation(layer.linear, above, delta), batch_mean(delta.shape[0], local))
@@ -176,7 +187,7 @@ def target_propagation(
             hhat = targets(ends, h, {L - 1: h[L - 1] - alpha * gradient}, g)
 
         def feedback(l, delta):
-            return 2.0 * (h[l - 1] - hhat[l - 1])  # the gradient of L_{l-1} at h_{l-1}
+            return slope(h[l - 1] - hhat[l - 1])  # the gradient of L_{l-1} at h_{l-1}
 
         delta, grads = backward(network, params, trace, error, feedback)
         path = Pathway(*optimizer.update(grads, state.forward.memory, params, network.kernels))

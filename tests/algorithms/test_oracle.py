@@ -2,13 +2,15 @@
 
 It shares with the project the first state, the batches and the noise, which are inputs, and nothing else: every local
 loss is written as the papers print it and differentiated by autograd, and Adam is written out (Kingma and Ba 2014, with
-epsilon in TensorFlow's place). Twenty steps later all weights of both paths are the same, to rounding.
+epsilon in TensorFlow's place). After each of twenty steps all weights of both paths are the same, to rounding; with
+the readings of what the paper leaves open as well.
 """
 
 import numpy as np
 import pytest
 
 from ref_bioplaus import algorithms, losses, random
+from ref_bioplaus.inverses import mirrored_inverse, with_neurons
 from ref_bioplaus.kernels import PORTABLE
 from ref_bioplaus.linear import dense
 from ref_bioplaus.local import bias, tanh
@@ -25,6 +27,9 @@ STEPS, EPOCH = 20, 5  # steps of a run, and of an epoch
 FORWARD, INVERSE = (0.01, 0.9, 0.95, 1e-3), (0.02, 0.8, 0.99, 1e-4)  # eta, b1, b2, epsilon
 SIGMA, ALPHA, DECAY = 0.3, 0.2, 0.01  # decay of the forward weights, from which auxiliary units are kept
 TARGET_ROWS = [row for row in ROWS if row.inverses]
+TRIED = [(row, "below", True, "sum") for row in TARGET_ROWS] + [(row, "none", True, "sum") for row in TARGET_ROWS]
+OTHERWISE = [("own", True, "sum"), ("own-softmax", False, "sum"), ("none", False, "mean"), ("below", True, "mean")]
+TRIED += [(row, *reading) for row in TARGET_ROWS if row.name in ("tp", "dtp", "ao-sdtp") for reading in OTHERWISE]
 
 
 class Adam:
@@ -46,17 +51,15 @@ class Adam:
                 self.p[i] -= rate * self.m[i] / (self.v[i].sqrt() + self.epsilon)
 
 
-def squares(difference):
-    """||.||^2, summed over units, its mean over samples."""
-    return (difference**2).sum(1).mean()
+def target_propagation(kind, W, b, V, c, batches, noise, schedule, neurons="below", over_units="sum"):
+    """Bartunov et al. 2018, algorithm 1; yields after every step. kind: tp, dtp, sdtp or ao-sdtp.
 
-
-def target_propagation(kind, W, b, V, c, batches, noise, schedule):
-    """Bartunov et al. 2018, algorithm 1. kind: tp, dtp, sdtp or ao-sdtp; lists are indexed by layer."""
+    Lists are indexed by layer; c: None where inverses have no biases. neurons: of the inverses, see `g`.
+    """
     L = len(W) - 1
     auxiliary = [p[CLASSES:].detach().clone() for p in (W[L], b[L])]
     theta = Adam([p for l in range(1, L + 1) for p in (W[l], b[l])], *FORWARD, DECAY)
-    lam = Adam([p for l in V for p in (V[l], c[l])], *INVERSE)
+    lam = Adam([p for l in V for p in (V[l], c[l]) if p is not None], *INVERSE)
 
     def f(l, h):
         u = h @ W[l].T + b[l]
@@ -66,7 +69,14 @@ def target_propagation(kind, W, b, V, c, batches, noise, schedule):
         return torch.cat([F.softmax(u[:, :CLASSES], 1), torch.tanh(u[:, CLASSES:])], 1)
 
     def g(l, h):
-        return torch.tanh(h @ V[l] + c[l])
+        u = h @ V[l] + (0 if c[l] is None else c[l])
+        if neurons == "own-softmax" and l == L:
+            return F.softmax(u, 1)
+        return u if neurons == "none" or (neurons == "own" and l == L) else torch.tanh(u)
+
+    def squares(difference):
+        """||.||^2 over units, its mean over samples."""
+        return (difference**2).mean() if over_units == "mean" else (difference**2).sum(1).mean()
 
     for t, (x, y) in enumerate(batches):
         h = [x]
@@ -98,10 +108,11 @@ def target_propagation(kind, W, b, V, c, batches, noise, schedule):
                 optimizer.step(loss)
         with torch.no_grad():  # auxiliary outputs are random and fixed
             W[L][CLASSES:], b[L][CLASSES:] = auxiliary
+        yield
 
 
 def feedback_alignment(W, b, B, batches, eta, momentum):
-    """Akrout et al. 2019 (1), (3), (4): autograd at each neuron, B in place of the weights between them."""
+    """Akrout et al. 2019 (1), (3), (4): autograd at each neuron, B in place of the weights; yields after every step."""
     L = len(W) - 1
     parameters = [p for l in range(1, L + 1) for p in (W[l], b[l])]
     velocity = [torch.zeros_like(p) for p in parameters]
@@ -118,6 +129,7 @@ def feedback_alignment(W, b, B, batches, eta, momentum):
             velocity[i] = momentum * velocity[i] + gradient
             with torch.no_grad():
                 parameters[i] -= eta * velocity[i]
+        yield
 
 
 def made(auxiliary=0):
@@ -140,8 +152,8 @@ def taken(params):
     """Copies of W and the bias of every layer as torch has them; None for a layer without."""
 
     def pick(p):
-        return (None, None) if p.W is None else tuple(torch.tensor(np.array(a), requires_grad=True)
-                                                      for a in (p.W, next(d["b"] for d in p.local if d)))  # fmt: skip
+        both = (p.W, next((d["b"] for d in p.local if d), None))
+        return tuple(None if a is None else torch.tensor(np.array(a), requires_grad=True) for a in both)
 
     W, b = zip(*map(pick, params), strict=True)
     return list(W), list(b)
@@ -158,14 +170,16 @@ def compare(state, W, b, feedback=((), ())):
                         assert np.allclose(a, other.detach().numpy(), rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize("row", TARGET_ROWS, ids=lambda row: row.name)
-def test_target_propagation_is_algorithm_1(row):
+@pytest.mark.parametrize(("row", "neurons", "biases", "over_units"), TRIED, ids=lambda it: str(getattr(it, "name", it)))
+def test_target_propagation_is_algorithm_1(row, neurons, biases, over_units):
     backend, kind = get("numpy"), row.name.removesuffix("-alternating")
     extra = AUXILIARY if row.auxiliary else 0
     loss = losses.with_auxiliary_output(losses.cross_entropy(), CLASSES) if extra else losses.cross_entropy()
     optimizers = adam(*FORWARD, epsilon_form="hat", decay=DECAY), adam(*INVERSE, epsilon_form="hat")
-    options = dict(row.options) | {"noise": SIGMA} | ({"alpha": ALPHA} if kind == "dtp" else {})
-    algorithm = row.make(made(extra), loss, *optimizers, **options)
+    options = dict(row.options) | {"noise": SIGMA, "over_units": over_units}
+    if (neurons, biases) != ("below", True):
+        options["inverse"] = with_neurons(mirrored_inverse, neurons, biases)
+    algorithm = row.make(made(extra), loss, *optimizers, **options | ({"alpha": ALPHA} if kind == "dtp" else {}))
     state = first = algorithm.init(backend.key(2))
 
     def mode(t):  # alternating: an epoch of inverse learning, then one of forward learning
@@ -175,16 +189,18 @@ def test_target_propagation_is_algorithm_1(row):
         address = (first.key, "corrupt", np.array(t, np.int32), l)
         return torch.tensor(np.array(random.normal(address, tuple(shape), np.dtype("float64"), PORTABLE)))
 
-    (W, b), (V, c), theirs = taken(state.forward.params), taken(state.feedback.params), []
-    for t, (batch, given) in enumerate(drawn(backend)):
+    W, b = taken(state.forward.params)
+    V, c = ({l: p[l] for l, params in enumerate(state.feedback.params) if params.W is not None}
+            for p in taken(state.feedback.params))  # fmt: skip
+    assert list(V) == list(range(2, len(W) - (kind == "dtp")))
+    assert all((c[l] is not None) == biases for l in V)
+    ours, theirs = zip(*drawn(backend), strict=True)
+    steps = target_propagation(kind, W, b, V, c, theirs, noise, mode, neurons, over_units)
+    for t, batch in enumerate(ours):
         for name in algorithm.schedule(t // EPOCH, t % EPOCH):
             state, _ = algorithm.modes[name](state, batch)
-        theirs.append(given)
-    chosen = [l for l, v in enumerate(V) if v is not None]
-    assert chosen == list(range(2, len(W) - (kind == "dtp")))
-    V, c = [{l: p[l] for l in chosen} for p in (V, c)]
-    target_propagation(kind, W, b, V, c, theirs, noise, mode)
-    compare(state, W, b, [[p.get(l) for l in range(len(W))] for p in (V, c)])
+        next(steps)
+        compare(state, W, b, [[p.get(l) for l in range(len(W))] for p in (V, c)])
     pairs = [*zip(state.forward.params, first.forward.params), *zip(state.feedback.params, first.feedback.params)]
     assert min(np.max(np.abs(p.W - q.W)) for p, q in pairs if p.W is not None) > 1e-3
 
@@ -195,10 +211,10 @@ def test_feedback_alignment_is_the_papers():
     state = first = algorithm.init(backend.key(2))
     W, b = taken(state.forward.params)
     B = [None if p.W is None else torch.tensor(np.array(p.W)) for p in state.feedback.params]
-    theirs = []
-    for batch, given in drawn(backend):
+    ours, theirs = zip(*drawn(backend), strict=True)
+    steps = feedback_alignment(W, b, B, theirs, 0.1, 0.9)
+    for batch in ours:
         state, _ = algorithm.modes["learn"](state, batch)
-        theirs.append(given)
-    feedback_alignment(W, b, B, theirs, 0.1, 0.9)
-    compare(state, W, b)
+        next(steps)
+        compare(state, W, b)
     assert np.max(np.abs(state.forward.params[1].W - first.forward.params[1].W)) > 1e-3

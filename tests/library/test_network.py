@@ -24,6 +24,7 @@ from ref_bioplaus import (
 )
 from ref_bioplaus.conformance.cases.networks import GRADIENT, batch, fully_connected, residual
 from ref_bioplaus.linear import locally_connected
+from ref_bioplaus.local import Bias
 from ref_bioplaus.network import forward
 from ref_bioplaus.optimizers import sgd
 from ref_bioplaus.tree import leaves, named_leaves, tree_map, unflatten
@@ -198,6 +199,42 @@ def test_inverses_of_another_form():
     assert biases == [(3, 3, 3), (3,)]  # shared over positions where the weights are
     with pytest.raises(ValueError, match='needs a layer padded "same"'):
         inverses.wider_inverse(5)(narrow, 2)
+
+
+def test_inverses_with_other_neurons():
+    network = chain(
+        (6, 5, 2), (conv(3, 3, stride=2), bias, relu), (locally_connected(4, 2), tanh, flatten), (dense(4), bias),
+        dtype="float64",
+    )  # fmt: skip
+    x, y = batch(network, 6)
+    below = {2: "relu", 3: "tanh"}
+    for word, wanted in (
+        ("below", below),
+        ("none", {2: "LocalOperation", 3: "LocalOperation"}),
+        ("own", {2: "tanh", 3: "LocalOperation"}),  # of layer l; the output layer has none
+        ("own-softmax", {2: "tanh", 3: "Softmax"}),
+    ):
+        for form in (inverses.mirrored_inverse, inverses.wider_inverse(3), inverses.dense_inverse):
+            for with_bias in (True, False):
+                inverse = inverses.with_neurons(form, word, with_bias)
+                for l in (2, 3):
+                    layer = inverse(network, l)
+                    assert isinstance(layer.local[0], Bias) == with_bias
+                    last = layer.local[-1]
+                    assert getattr(last, "name", type(last).__name__) == wanted[l]
+                    assert last.in_shape == layer.out_shape == form(network, l).out_shape
+                algorithm = algorithms.sdtp(network, losses.cross_entropy(), sgd(0.1), sgd(0.1), inverse=inverse)
+                state, info = algorithm.modes["parallel"](algorithm.init(KEY), Batch(x, y))
+                assert info.targets[2].shape == (6, 36)
+                assert all((len(p.local) > 0 and "b" in p.local[0]) == with_bias for p in state.feedback.params[2:])
+    plain = inverses.with_neurons(inverses.mirrored_inverse)(network, 3)
+    assert [type(op) for op in plain.local] == [type(op) for op in inverses.mirrored_inverse(network, 3).local]
+    softmax = inverses.Softmax((5,))
+    y, _, cache = softmax.forward((), (), np.array([[0.0, 1.0, 800.0, -3.0, 0.5]]), (), True)
+    assert y.sum() == 1.0 and np.isfinite(y).all()
+    assert not softmax.backward((), cache, np.ones((1, 5)))[0].any()  # all outputs up is no change of a distribution
+    with pytest.raises(ValueError, match='nonlinearity "abov" is unknown, expected one of below, none, own, own-soft'):
+        inverses.with_neurons(inverses.mirrored_inverse, "abov")
 
 
 def test_one_hot():

@@ -9,7 +9,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ... import inverses
+from ... import initializers, inverses
 from ...registry.names import parameters
 from ...showing.words import nearest, shown, unknown
 from .experiment import ExperimentError, Table, check_type
@@ -126,9 +126,18 @@ def list_of(parse: Parser) -> Parser:
 
 
 def form_of_inverse(words: Mapping[str, Any]) -> Parser:
-    """One of the words, or {wider = k}: a kernel's size, a number or [height, width]."""
+    """One of the words, {wider = k}: a kernel's size, a number or [height, width]; or either, with other neurons.
+
+    These are {form = WORD or {wider = k}, nonlinearity = one of inverses.NONLINEARITIES, bias = true or false}, of
+    which all may be left out.
+    """
+    neurons = {"nonlinearity": word({name: name for name in inverses.NONLINEARITIES}), "bias": flag}
 
     def parse(path, value):
+        if isinstance(value, dict) and value and set(value) <= {"form", *neurons}:
+            form = parse(f"form of {path}", value.get("form", "mirrored"))
+            of_neurons = {name: given for name, given in value.items() if name != "form"}
+            return inverses.with_neurons(form, **parsed(path, neurons, of_neurons, neurons))
         if not (isinstance(value, dict) and set(value) == {"wider"}):
             return word(words)(path, value)
         sides = value["wider"] if isinstance(value["wider"], list) else [value["wider"]] * 2
@@ -136,6 +145,19 @@ def form_of_inverse(words: Mapping[str, Any]) -> Parser:
             wider = shown(value["wider"])
             raise ExperimentError(f"wider of {path} is {wider}, expected a whole number or [height, width].")
         return inverses.wider_inverse(tuple(sides))
+
+    return parse
+
+
+def drawing(words: Mapping[str, Any]) -> Parser:
+    """One of the words, {normal = its deviation}, or {uniform = its bound}."""
+    scales: dict[str, Callable[[float], Any]] = {"normal": initializers.naive, "uniform": initializers.within}
+
+    def parse(path, value):
+        if isinstance(value, dict) and len(value) == 1 and set(value) <= set(scales):
+            ((name, scale),) = value.items()
+            return scales[name](positive(f"{name} of {path}", scale))
+        return word(words)(path, value)
 
     return parse
 

@@ -12,6 +12,7 @@ from .options import (
     between_0_and_1,
     by_layer,
     by_signature,
+    drawing,
     flag,
     form_of_inverse,
     in_python_only,
@@ -44,7 +45,12 @@ WORDS: dict[str, dict[str, Any]] = {  # options that are functions, by the names
     "dense_initializer": INITIALIZERS,
     "rule": {rule.__name__.replace("_", "-"): rule for rule in RULES},
     "inverse": {"mirrored": inverses.mirrored_inverse, "dense": inverses.dense_inverse},
-    "schedule": {"parallel": algorithms.target_propagation.parallel, "alternating": algorithms.alternating},
+    "schedule": {
+        "parallel": algorithms.target_propagation.parallel,
+        "in-turn": algorithms.target_propagation.in_turn,
+        "alternating": algorithms.alternating,
+    },
+    "over_units": {"sum": "sum", "mean": "mean"},
     "feedback": {"stored": "stored", "generated": "generated"},
     "skips": {"direct": "direct", "exact": "exact"},
     "layers": {"together": "together", "turns": "turns"},
@@ -52,6 +58,7 @@ WORDS: dict[str, dict[str, Any]] = {  # options that are functions, by the names
     "on": {"weights": "weights", "all": "all"},
     "epsilon_form": {"paper": "paper", "hat": "hat"},
 }
+SHARED = ("noise", "schedule", "inverse", "initializer", "inverse_initializer", "over_units")  # of target propagation
 OFTEN = 10**6  # mirror steps for one batch
 OPTIONS: dict[str, Parser] = {  # what each option may be, in every algorithm, optimizer, modification and model
     **{name: word(words) for name, words in WORDS.items()},
@@ -62,6 +69,7 @@ OPTIONS: dict[str, Parser] = {  # what each option may be, in every algorithm, o
     **dict.fromkeys(("b1", "b2"), between_0_and_1),
     **dict.fromkeys(("bias_blocking", "symmetric_output", "nesterov", "batch_norm_after_relu"), flag),
     "inverse": form_of_inverse(WORDS["inverse"]),
+    **{name: drawing(words) for name, words in WORDS.items() if words is INITIALIZERS},
     "norm": in_python_only,
     "noise": by_layer(positive),
     "mirror_per_batch": number(f"0 to {OFTEN}", lambda value: 0 <= value <= OFTEN),
@@ -103,7 +111,7 @@ def algorithm_parameters(row: registry.Row) -> dict[str, Any]:
     own = parameters_of(row.make, *given)
     if "options" in parameters_of(row.make):
         shared = parameters_of(algorithms.target_propagation.target_propagation, *given)
-        own |= {name: shared[name] for name in ("noise", "schedule", "inverse", "initializer", "inverse_initializer")}
+        own |= {name: default for name, default in shared.items() if name in SHARED}
     return own
 
 

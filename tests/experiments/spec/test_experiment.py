@@ -35,6 +35,7 @@ from ref_bioplaus.experiments.spec.taken import (
 )
 from ref_bioplaus.experiments.training import opening
 from ref_bioplaus.experiments.training.reporter import Reporter
+from ref_bioplaus.linear import Dense
 from ref_bioplaus.models import MODELS
 from ref_bioplaus.registry.names import OPTIMIZERS
 from ref_bioplaus.tree import named_leaves
@@ -296,7 +297,7 @@ def test_the_loss_is_what_the_models_targets_ask_for():
         (["algorithm=FA", "algorithm_options.feedback_initializer=fan_inn"], "did you mean fan_in"),
         (["algorithm=FA", "algorithm_options.initializer=3"], "initializer .* is 3, expected one of fan_in, fan_out"),
         (["algorithm=usf", "algorithm_options.rule=unifrom"], "did you mean uniform"),
-        (["algorithm=dtp", "algorithm_options.schedule=[1]"], "expected one of parallel, alternating"),
+        (["algorithm=dtp", "algorithm_options.schedule=[1]"], "expected one of parallel, in-turn, alt"),
         (["algorithm=dtp", "algorithm_options.alpha=true"], "alpha .* is True, expected a number"),
         (["algorithm=dtp", "algorithm_options.noise=loud"], "noise .* is 'loud', expected a number"),
         (["algorithm=dtp", "algorithm_options.noise.x=1"], 'names "x", expected the number of a layer'),
@@ -304,6 +305,12 @@ def test_the_loss_is_what_the_models_targets_ask_for():
         (["algorithm=dtp", "algorithm_options.inverse.wider=x"], "is 'x', expected a whole number or"),
         (["algorithm=dtp", "algorithm_options.inverse.wider=[3, 0]"], "expected a whole number or"),
         (["algorithm=dtp", "algorithm_options.inverse.wide=3"], "expected one of mirrored, dense"),
+        (["algorithm=dtp", "algorithm_options.inverse.bias=no"], "bias of inverse .* is 'no', expected true or false"),
+        (["algorithm=dtp", "algorithm_options.inverse.nonlinearity=non"], "nonlinearity of .*did you mean none"),
+        (["algorithm=dtp", 'algorithm_options.inverse={bias=true, form="wide"}'], "form of .*, expected one of"),
+        (["algorithm=dtp", "algorithm_options.over_units=all"], "over_units .* is 'all', expected one of sum, mean"),
+        (["algorithm=FA", "algorithm_options.feedback_initializer.normal=-1"], "normal of .* is -1, expec"),
+        (["algorithm=FA", "algorithm_options.initializer.norm=1"], "initializer .*, expected one of fan_in, fan_out"),
         (["algorithm=ao-sdtp", "model=he2016/resnet20"], "needs an auxiliary output, which model"),
         (["algorithm=ao-sdtp", "model_options.auxiliary=-1"], "auxiliary .* is -1, expected at least 0"),
         (["algorithm=ao-sdtp", "model_options.auxiliary=2.5"], "auxiliary .* is 2.5, expected a whole number"),
@@ -529,6 +536,21 @@ def test_names_of_functions_stand_for_functions():
     assert found["inverse_initializer"] is INITIALIZERS["glorot_normal"]
     assert resolve_options(dtp, {"noise": {"2": 1, "3": 0.5}})["noise"] == {2: 1.0, 3: 0.5}
     assert callable(resolve_options(dtp, {"inverse": {"wider": [3, 5]}})["inverse"])
+    network = MODELS["bartunov2018/mnist-lc"](width=0.1)
+    for given, words in (
+        ({"nonlinearity": "none"}, ["Bias", "LocalOperation"]),
+        ({"form": "dense", "bias": False}, ["tanh"]),
+        ({"form": {"wider": 5}, "nonlinearity": "own"}, ["Bias", "tanh"]),
+    ):
+        layer = resolve_options(dtp, {"inverse": given})["inverse"](network, 2)
+        assert [getattr(op, "name", type(op).__name__) for op in layer.local] == words
+        assert isinstance(layer.linear, Dense) == (given.get("form") == "dense")
+    key, fa = np.zeros(2, np.int32), registry.row("feedback-alignment")
+    for scale in ({"normal": 3}, {"uniform": 3.0}):
+        draw = resolve_options(fa, {"feedback_initializer": scale})["feedback_initializer"]
+        B = draw(Dense(50, 40), (key, "B"), np.float64, get("numpy").kernels)
+        assert np.std(B) == pytest.approx(3 / 3 ** ("uniform" in scale and 0.5), rel=0.05)
+        assert ("uniform" in scale) == (np.max(np.abs(B)) <= 3)
     assert resolve_options(frsf, {"rule": "strict-norm"})["rule"] is algorithms.strict_norm
     assert resolve_options(dense_fa, {"dense_initializer": "zero"})["dense_initializer"] is INITIALIZERS["zero"]
     assert resolve_options(registry.row("weight-mirror"), {"mirror_per_batch": 0.25}) == {"mirror_per_batch": 0.25}
