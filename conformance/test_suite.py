@@ -13,7 +13,7 @@ import pytest
 
 from ref_bioplaus.conformance.checks import levels, runner
 from ref_bioplaus.conformance.checks import outcomes as records
-from ref_bioplaus.conformance.commands import conformance
+from ref_bioplaus.conformance.commands import asking
 from ref_bioplaus.conformance.judging import judge
 from ref_bioplaus.conformance.reporting import deviations
 from ref_bioplaus_pytest import OPTIONS
@@ -30,10 +30,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc):
         for name, (default, _) in OPTIONS.items()
     }
     try:
-        modes = conformance.choose(asked_for["mode"], records.MODES, "--rb-mode")
-        chosen = conformance.parse_levels(asked_for["level"], "--rb-level")
-        rows = conformance.chosen_rows(conformance.split([asked_for["algorithm"] or ""]))
-        checks = conformance.select(chosen, asked_for["case"], modes, "--rb-case", rows)
+        modes = asking.choose(asked_for["mode"], records.MODES, "--rb-mode")
+        chosen = asking.parse_levels(asked_for["level"], "--rb-level")
+        rows = asking.chosen_rows(asking.split([asked_for["algorithm"] or ""]))
+        checks = asking.select(chosen, asked_for["case"], modes, "--rb-case", rows)
         metafunc.config.stash[SUBJECT] = subject(asked_for)
     except ValueError as error:
         raise pytest.Collector.CollectError(f"{error}.") from error
@@ -44,11 +44,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc):
 def subject(asked_for: Mapping[str, str]) -> tuple[records.Subject, tuple[deviations.Deviation, ...]]:
     """The backend under test, with our algorithms, and what is known of it. Raises ValueError, one sentence."""
     dtype, precision, kernels = (asked_for[name] for name in ("dtype", "precision", "kernels"))
-    backends = conformance.split([asked_for["backend"]])
-    asked, *others = conformance.combinations(backends, dtype, precision, kernels, prefix="--rb-")
+    backends = asking.split([asked_for["backend"]])
+    asked, *others = asking.combinations(backends, dtype, precision, kernels, prefix="--rb-")
     if others:
         raise ValueError(f"pytest checks one at a time, and {asked} and {others[0]} are asked for: name one of them")
-    backend = conformance.start(asked, asked_for["device"])
+    backend = asking.start(asked, asked_for["device"])
     place = asked_for["deviations"]
     folder = deviations.FOLDER if place is None else deviations.folder(Path(place), "--rb-deviations")
     return records.Subject(backend), deviations.load(backend.name, folder)

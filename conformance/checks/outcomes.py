@@ -1,6 +1,6 @@
 """What a run of the suite is given, and what it finds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -65,6 +65,7 @@ class Check(NamedTuple):
     group: str  # an algorithm's name in the registry, or a family of primitives: a row of the report's matrix
     run: Callable[[Subject, str], Finding]  # subject, mode -> finding
     modes: tuple[str, ...] = MODES
+    variants: Callable[[], Mapping[str, "Check"]] = dict  # the same on other sizes, by name, from the smallest up
 
 
 @dataclass
@@ -100,6 +101,8 @@ class Report:
     limit: float
     outcomes: list[Outcome]
     problems: list[str] = field(default_factory=list)  # deviations that are out of date, checks that matched nothing
+    diagnosis: list[str] = field(default_factory=list)  # what failures probably are, a sentence each
+    not_judged: list[str] = field(default_factory=list)  # what was left out, a sentence each
 
     def count(self, state: str) -> int:
         """How many outcomes are in a state."""

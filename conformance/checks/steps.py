@@ -19,6 +19,7 @@ from ref_bioplaus.types import Algorithm, State
 
 SEEDS = (0, 1, 2)
 SHADOWED = 3  # steps of a shadowed trajectory
+OTHERS = (1, 2, 3, 4, 5, 7, 8)  # batch sizes that a failure is tried on
 FREE = 40  # steps of a free run
 REPLICAS = 6  # of the reference, with noise of one rounding a step, that say how far a free run may drift
 ALONE = {False: ("FC", "conv"), True: ("LC",)}  # where there is a batch of one, without and with learned inverses
@@ -43,7 +44,10 @@ def one_step(case: Case, step: str, n: int) -> Check:
             scores += judged(expected, subject, tensors, f"seed {seed}")
         return Finding(tuple(scores), undecidable=undecidable)
 
-    return Check(f"1/{case.id}/{step}/{n}", 1, case.row, run)
+    def variants() -> dict[str, Check]:
+        return {f"N = {other}": one_step(case, step, other) for other in OTHERS if other != n}
+
+    return Check(f"1/{case.id}/{step}/{n}", 1, case.row, run, variants=variants)
 
 
 @lru_cache(maxsize=len(SEEDS))  # one check after the other, each in several modes

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ref_bioplaus import naming
-from ref_bioplaus.conformance.commands.conformance import split
+from ref_bioplaus.conformance.commands.asking import split
 from ref_bioplaus.showing.terminal import fail, new_console, say
 
 STYLES = {"fail": "red", "not judged": "yellow", "measured": ""}

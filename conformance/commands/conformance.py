@@ -6,48 +6,36 @@ Libraries are imported when a command needs them, so that help comes at once.
 import datetime
 import errno
 import os
-import re
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import TextColumn
 
+from ref_bioplaus.conformance.commands.asking import (
+    choose,
+    chosen_rows,
+    combinations,
+    driver,
+    failures_of,
+    left_out,
+    parse_levels,
+    select,
+    split,
+    start,
+)
 from ref_bioplaus.conformance.commands.exchange import exchange_app, path
-from ref_bioplaus.conformance.files.reading import shown
 from ref_bioplaus.showing.terminal import bars, fail, new_console, new_table, say
 from ref_bioplaus.showing.words import on_one_line
 
 if TYPE_CHECKING:
-    from ref_bioplaus.backends import Backend
-    from ref_bioplaus.conformance.checks.outcomes import Check, Report
-    from ref_bioplaus.registry import Row
+    from ref_bioplaus.conformance.checks.outcomes import Report
 
-LEVELS = (0, 1, 2, 3, 4)
-KERNELS = ("portable", "native")
 ENOUGH = 20  # sentences of one kind
-NOT_JUDGED = (
-    "Not judged: whether a rule is what its paper says, as each was compared with itself on other arrays; "
-    "`ref-bioplaus check` asks that."
-)
 
 conformance_app = typer.Typer(no_args_is_help=True, help="Check a backend, or an implementation of your own.")
-
-
-class Asked(NamedTuple):
-    """One report to make."""
-
-    backend: str
-    dtype: str
-    precision: str
-    kernels: str = "portable"
-
-    def __str__(self) -> str:
-        kernels = f" {self.kernels} kernels" if self.kernels != "portable" else ""
-        return f"{self.backend} {self.dtype} {self.precision}{kernels}"
 
 
 @conformance_app.command()
@@ -90,11 +78,16 @@ def run(
             parser=path,
         ),
     ] = None,
+    since: Annotated[
+        Path | None,
+        typer.Option(help="An earlier --json report: what failed there is asked first.", metavar="FILE", parser=path),
+    ] = None,
 ) -> None:
     """Run the checks on a backend, judge every tensor, and say where the first one departs."""
-    from ref_bioplaus.conformance.checks import outcomes, runner
+    from ref_bioplaus.conformance.checks import diagnosis, outcomes, runner
     from ref_bioplaus.conformance.reporting import deviations as known
     from ref_bioplaus.conformance.reporting.report import ASKED, sound, verdict
+    from ref_bioplaus.conformance.reporting.unjudged import not_judged
 
     console = new_console()
     try:
@@ -105,133 +98,36 @@ def run(
         place = known.FOLDER if deviations is None else known.folder(deviations)
         subjects = [(asked, start(asked, device)) for asked in wanted]
         deviating = [known.load(b.name, place) for _, b in subjects]
-        checks = select(levels, case, modes, rows=chosen_rows(algorithm or ()))
+        rows = chosen_rows(algorithm or ())
+        checks = select(levels, case, modes, rows=rows)
+        failed = set() if since is None else failures_of(since)
         others = left_out(checks) if any(deviating) else []
     except ValueError as error:
         fail(f"{error}.")
+    if since is not None:
+        checks = tuple(sorted(checks, key=lambda check: check.id not in failed))
+        say(console, f"{sum(c.id in failed for c in checks):,} checks failed in {since}: these first.")
     reports = []
     for (asked, made), mine in zip(subjects, deviating):
+        subject = outcomes.Subject(made)
         with Bar(console, str(asked), runner.planned(checks, modes)) as bar:
-            report = runner.run(outcomes.Subject(made), checks, modes, bar.advance)
+            report = runner.run(subject, checks, modes, bar.advance)
         report.environment |= driver(made) | ({ASKED: asked.backend} if asked.backend != report.backend else {})
         known.apply(report, mine, datetime.date.today(), others)
+        report.diagnosis += diagnosis.diagnoses(subject, checks, report.outcomes)
+        report.not_judged += not_judged(levels, modes, case, rows is not None)
         reports.append(report)
         show(report, console)
     unwritten = write(reports, files)
     say(console, verdict(reports), "green" if sound(reports) else "bold red")
-    say(console, NOT_JUDGED)
+    for line in reports[0].not_judged:
+        say(console, line)
     if unwritten:
         fail(unwritten)
     raise typer.Exit(0 if sound(reports) else 1)
 
 
 conformance_app.registered_commands += exchange_app.registered_commands
-
-
-# What was asked for
-
-
-def parse_levels(text: str, option: str = "--level") -> tuple[int, ...]:
-    """Levels as "0-2", "0,2" or both, ascending. Raises ValueError, one sentence."""
-    found: set[int] = set()
-    for part in text.split(","):
-        ends = re.fullmatch(r"\s*([0-4])\s*(?:-\s*([0-4])\s*)?", part)
-        if not ends or int(ends[1]) > int(ends[2] or ends[1]):
-            raise ValueError(f"{option} is {shown(text)}, expected levels from 0 to 4 such as 0-2 or 0,2")
-        found |= set(range(int(ends[1]), int(ends[2] or ends[1]) + 1))
-    return tuple(sorted(found))
-
-
-def split(texts: Sequence[str]) -> list[str]:
-    """Names with commas between, each once."""
-    return list(dict.fromkeys(name.strip() for text in texts for name in text.split(",") if name.strip()))
-
-
-def choose(text: str, known: Sequence[str], option: str) -> tuple[str, ...]:
-    """Some of the known names. Raises ValueError for another, and for none."""
-    names = split([text])
-    unknown = [name for name in names if name not in known]
-    if unknown or not names:
-        wrong = shown(unknown[0] if unknown else text)
-        raise ValueError(f"{option} is {wrong}, expected some of {', '.join(known)}")
-    return tuple(name for name in known if name in names)
-
-
-def combinations(
-    backends: Sequence[str], dtype: str, precision: str, kernels: str = "portable", prefix: str = "--"
-) -> list[Asked]:
-    """Every report that is asked for. Raises ValueError for an unknown word, or a dtype without the precision."""
-    from ref_bioplaus.conformance.judging.rounding import PRECISIONS
-
-    if not backends:
-        how = f"name a backend with {prefix}backend, as in {prefix}backend numpy"
-        raise ValueError(f"nothing is named to be checked: {how}")
-    dtypes = choose(dtype, list(dict.fromkeys(d for d, _ in PRECISIONS)), f"{prefix}dtype")
-    precisions = choose(precision, list(dict.fromkeys(p for _, p in PRECISIONS)), f"{prefix}precision")
-    forms = choose(kernels, KERNELS, f"{prefix}kernels")
-    for name in dtypes:
-        if not any((name, p) in PRECISIONS for p in precisions):
-            wrong = f"{prefix}dtype {name} has no precision {', '.join(precisions)}"
-            raise ValueError(f"{wrong}: leave {prefix}precision out")
-    allowed = [(d, p) for d in dtypes for p in precisions if (d, p) in PRECISIONS]
-    return [Asked(b, d, p, k) for b in backends for k in forms for d, p in allowed]
-
-
-def start(asked: Asked, device: str | None) -> "Backend":
-    """The backend. Raises ValueError, one sentence, whatever its own code raises."""
-    from ref_bioplaus import backends
-
-    try:
-        return backends.get(
-            asked.backend, device=device, dtype=asked.dtype, precision=asked.precision, kernels=asked.kernels
-        )
-    except backends.BackendError as error:
-        raise ValueError(error) from error
-    except Exception as error:
-        why = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
-        raise ValueError(f"backend {shown(asked.backend)} did not start: {why}") from error
-
-
-def chosen_rows(names: Sequence[str]) -> "Sequence[Row] | None":
-    """The rows of some rules; None of none. Raises ValueError, one sentence."""
-    from ref_bioplaus import registry
-
-    try:
-        return [registry.row(name) for name in names] or None
-    except KeyError as error:
-        raise ValueError(str(error.args[0]).removesuffix("?")) from error
-
-
-def select(
-    levels: Sequence[int], case: str, modes: Sequence[str], option: str = "--case", rows: "Sequence[Row] | None" = None
-) -> "tuple[Check, ...]":
-    """The checks to run, of some rows where they are named. Raises ValueError where there are none."""
-    from ref_bioplaus.conformance.checks import levels as suite
-
-    every = suite.checks(levels) if rows is None else suite.checks(levels, rows)
-    chosen = tuple(c for c in every if fnmatchcase(c.id, case) and set(modes) & set(c.modes))
-    if not chosen:
-        raise ValueError(
-            f"no check of level {', '.join(map(str, levels))} in mode {', '.join(modes)} matches {option} {shown(case)}"
-        )
-    return chosen
-
-
-def left_out(chosen: "Sequence[Check]") -> list[str]:
-    """The ids of all other checks."""
-    from ref_bioplaus.conformance.checks import levels as suite
-
-    ids = {check.id for check in chosen}
-    return [c.id for c in suite.checks(LEVELS) if c.id not in ids]
-
-
-def driver(backend: "Backend") -> dict[str, str]:
-    """{"driver": the NVIDIA driver's version} of a GPU, where the system tells."""
-    place = Path("/proc/driver/nvidia/version")
-    if not backend.on_gpu or not os.path.isfile(place):
-        return {}
-    found = re.search(r"\d+\.\d+(\.\d+)?", place.read_text())
-    return {"driver": found[0]} if found else {}
 
 
 # What comes of it
@@ -312,14 +208,14 @@ def show(report: "Report", console: Console) -> None:
     from ref_bioplaus.conformance.reporting.report import largest, title
 
     table = new_table(title=f"{title(report)}; limit {report.limit:g}")
-    for heading in ("level", *STATES, "largest score"):
+    for heading in ("level", *STATES, "largest score", "seconds"):
         table.add_column(heading, justify="right")
     for l in sorted({o.level for o in report.outcomes}):
         mine = [o for o in report.outcomes if o.level == l]
         counts = {state: sum(o.state == state for o in mine) for state in STATES}
         score = largest(mine)
         table.add_row(str(l), *(f"{n:,}" if n else "" for n in counts.values()),
-                      "" if score is None else f"{score:.3g}",
+                      "" if score is None else f"{score:.3g}", f"{sum(o.seconds for o in mine):,.1f}",
                       style="red" if counts["fail"] or counts["error"] else None)  # fmt: skip
     console.print(table)
     words = {"fail": "fails", "error": "raised an error", "deviates": "deviates"}
@@ -329,6 +225,8 @@ def show(report: "Report", console: Console) -> None:
             say(console, on_one_line(f"{o.id} ({o.mode}) {words[state]}: {o.reason}"), style)
         if len(found) > ENOUGH:
             say(console, f"... and {len(found) - ENOUGH:,} more; --html or --json name them all.", style)
+    for line in report.diagnosis:
+        say(console, on_one_line(f"Looked into: {line}"), "yellow")
     for problem in report.problems:
         say(console, on_one_line(problem), "red")
     console.print()

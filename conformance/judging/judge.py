@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ref_bioplaus.conformance.cases.cases import Stepped
+from ref_bioplaus.conformance.judging.patterns import pattern
 from ref_bioplaus.conformance.judging.rounding import PRECISIONS, Rounded, Rounding
 from ref_bioplaus.kernels import PORTABLE, Kernels
 from ref_bioplaus.tree import tree_map
@@ -32,6 +33,7 @@ class Score:
     got: float = 0.0
     allowed: float = 0.0  # one standard deviation; 0: it must be equal
     words: str = ""  # what departs, where it is not one value: a shape, a tensor that is missing, a run's drift
+    hint: str = ""  # what the wrong elements have in common
 
 
 class Expected(NamedTuple):
@@ -78,8 +80,10 @@ def score(name: str, expected: Rounded, got: np.ndarray, tiny: float) -> Score:
     worst = np.unravel_index(int(np.argmax(errors)), expected.shape)
     largest = math.sqrt(max(1.0, 2.0 * math.log(expected.v.size)))
     place = tuple(int(i) for i in worst)
-    values = float(expected.v[worst]), float(got[worst]), float(allowed[worst])
-    return Score(name, float(errors[worst]) / largest, place, *values)
+    wanted, given, deviation = float(expected.v[worst]), float(got[worst]), float(allowed[worst])
+    wrong = errors > LIMIT * largest
+    hint = pattern(wrong, expected.v, got) if wrong.any() else ""
+    return Score(name, float(errors[worst]) / largest, place, wanted, given, deviation, hint=hint)
 
 
 def reshaped(name: str, got: tuple[int, ...], expected: tuple[int, ...], axes: str = "") -> Score:
@@ -140,9 +144,10 @@ def sentence(departure: Score, axes: str = "", unit: str = "") -> str:
     d = departure
     place = f"[{', '.join(map(str, d.index))}]" if d.index else ""
     where = f"{d.tensor}{place}{f' ({axes})' if axes else ''} departs first"
+    hint = f"; {d.hint}" if d.hint else ""
     if d.words:
         return f"{where}: {d.words}"
     if not d.allowed:
-        return f"{where}: {d.got:.17g}, expected exactly {d.expected:.17g}"
+        return f"{where}: {d.got:.17g}, expected exactly {d.expected:.17g}{hint}"
     expected = f"{d.got:.9g}, expected {d.expected:.9g} to within {d.allowed:.2g}{unit}"
-    return f"{where}: {expected}; score {d.score:.3g}, limit {LIMIT:.3g}"
+    return f"{where}: {expected}; score {d.score:.3g}, limit {LIMIT:.3g}{hint}"

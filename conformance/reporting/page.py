@@ -24,6 +24,7 @@ LEVELS = (
     "convergence over seeds",
 )  # fmt: skip
 LEVEL_COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY)
+LONGEST = 15  # checks whose time is told
 WITHIN = ((247, 251, 255), (107, 174, 214))  # RGB from a thousandth of the limit up to it
 BEYOND = ((253, 200, 160), (166, 54, 3))  # from the limit to 10,000 times
 PLAIN = {"error": "#3b3b3b", "deviates": "#e8d44d"}
@@ -78,6 +79,8 @@ def render(reports: Sequence[Report]) -> str:
         failures=[(r, failures(r)) for r in reports if r.count("fail") or r.count("error")],
         deviations=[(r, deviating(r)) for r in reports if r.count("deviates") or r.problems],
         skipped=[(r, skipped(r)) for r in reports if r.count("unsupported") or r.count("not run")],
+        seconds=lambda report: sum(o.seconds for o in report.outcomes),
+        longest=longest,
         environment=facts_table(reports),
         title=data.title,
         device_kind=device_kind,
@@ -249,6 +252,15 @@ def failure(o: Outcome, report: Report) -> Failure:
     known = math.isfinite(d.score) and d.allowed > 0.0
     values = (f"{d.got:.9g}", f"{d.expected:.9g}", f"{d.allowed:.2g}") if known else ("", "", "")
     return Failure(o, [], d.tensor + index, values, times(d.score / report.limit))
+
+
+def longest(report: Report) -> list[tuple[str, str, float]]:
+    """The checks that took the longest: (id, modes, seconds of all of them together)."""
+    found: dict[str, list[Outcome]] = {}
+    for o in report.outcomes:
+        found.setdefault(o.id, []).append(o)
+    rows = [(id, ", ".join(o.mode for o in mine), sum(o.seconds for o in mine)) for id, mine in found.items()]
+    return sorted(rows, key=lambda row: -row[2])[:LONGEST]
 
 
 def what_to_read(group: str) -> str:

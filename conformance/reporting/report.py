@@ -64,7 +64,10 @@ def verdict(reports: Sequence[Report]) -> str:
         *(f"{n:,} {PLURALS[state]}" for state, n in counts.items() if n and state != "pass"),
         *([f"{problems} problem{'s' if problems > 1 else ''} with deviations"] if problems else []),
     ]
-    return ", ".join(words) + (f"; the largest score that passes is {nearest:.2g} of the limit." if nearest else ".")
+    words = [", ".join(words), *([f"the largest score that passes is {nearest:.2g} of the limit"] if nearest else [])]
+    if not counts["pass"] and counts["deviates"]:
+        words.append("what was judged deviates by declaration, so that nothing is shown to be right")
+    return "; ".join(words) + "."
 
 
 def sound(reports: Sequence[Report]) -> bool:
@@ -123,6 +126,8 @@ def report_data(report: Report) -> dict[str, Any]:
         "sound": report.sound,
         "counts": {state: report.count(state) for state in STATES},
         "problems": list(report.problems),
+        "diagnosis": list(report.diagnosis),
+        "not_judged": list(report.not_judged),
         "histogram": {str(l): {"exact": h.exact, "counts": list(h.counts)} for l, h in histograms(report).items()},
         "checks": checks_data(report.outcomes),
     }
@@ -155,6 +160,7 @@ def outcome_data(o: Outcome) -> list[Any] | dict[str, Any]:
         "reason": o.reason,
         "departure": None if d is None else {
             "tensor": d.tensor, "index": list(d.index), "score": number(d.score),
+            **({"hint": d.hint} if d.hint else {}),
             **{key: number(getattr(d, key), 17) for key in ("expected", "got", "allowed")},
         },
     }  # fmt: skip
@@ -184,8 +190,9 @@ def stored(data: dict[str, Any]) -> Stored:
     outcomes = [outcome(check, mode, found) for check in data["checks"] for mode, found in check["modes"].items()]
     shapes = {int(level): Histogram(h["exact"], list(h["counts"])) for level, h in data["histogram"].items()}
     return Stored(
-        **{name: data[name] for name in names}, outcomes=outcomes, problems=list(data["problems"]), histograms=shapes
-    )
+        **{name: data[name] for name in names}, outcomes=outcomes, problems=list(data["problems"]), histograms=shapes,
+        diagnosis=list(data.get("diagnosis", ())), not_judged=list(data.get("not_judged", ())),
+    )  # fmt: skip
 
 
 def outcome(check: dict[str, Any], mode: str, found: list[Any] | dict[str, Any]) -> Outcome:
@@ -194,8 +201,9 @@ def outcome(check: dict[str, Any], mode: str, found: list[Any] | dict[str, Any])
         found = {"state": "pass"} | dict(zip(("score", "comparisons", "undecidable", "seconds"), found, strict=True))
     d = found.get("departure")
     departure = d and Score(
-        d["tensor"], float(d["score"]), tuple(d["index"]), float(d["expected"]), float(d["got"]), float(d["allowed"])
-    )
+        d["tensor"], float(d["score"]), tuple(d["index"]), float(d["expected"]), float(d["got"]), float(d["allowed"]),
+        hint=d.get("hint", ""),
+    )  # fmt: skip
     return Outcome(
         check["id"], check["level"], check["group"], mode, found["state"], float(found.get("score", 0.0)),
         found.get("comparisons", 0), found.get("undecidable", 0), departure, found.get("reason", ""),

@@ -13,7 +13,7 @@ from ref_bioplaus.conformance.cases.cases import Case
 from ref_bioplaus.conformance.checks import levels, runner
 from ref_bioplaus.conformance.checks.outcomes import Subject
 from ref_bioplaus.conformance.checks.prepared import Prepared, stored
-from ref_bioplaus.conformance.commands.conformance import combinations
+from ref_bioplaus.conformance.commands.asking import combinations
 from ref_bioplaus.conformance.judging.decisions import DECIDING, recordable
 from ref_bioplaus.conformance.reporting import report
 from ref_bioplaus.kernels import PORTABLE

@@ -17,7 +17,8 @@ from rich.console import Console
 from ref_bioplaus import backends
 from ref_bioplaus.conformance.checks import levels, runner
 from ref_bioplaus.conformance.checks.outcomes import STATES, Check, Finding, Subject
-from ref_bioplaus.conformance.commands.conformance import Bar, parse_levels
+from ref_bioplaus.conformance.commands.asking import parse_levels
+from ref_bioplaus.conformance.commands.conformance import Bar
 from ref_bioplaus.conformance.files import reading
 from ref_bioplaus.conformance.judging.judge import LIMIT, Score
 from ref_bioplaus.conformance.reporting import deviations, page, report
