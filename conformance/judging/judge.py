@@ -82,7 +82,8 @@ def score(name: str, expected: Rounded, got: np.ndarray, tiny: float) -> Score:
     place = tuple(int(i) for i in worst)
     wanted, given, deviation = float(expected.v[worst]), float(got[worst]), float(allowed[worst])
     wrong = errors > LIMIT * largest
-    hint = pattern(wrong, expected.v, got) if wrong.any() else ""
+    with np.errstate(over="ignore", invalid="ignore"):
+        hint = pattern(wrong, expected.v, got) if wrong.any() else ""
     return Score(name, float(errors[worst]) / largest, place, wanted, given, deviation, hint=hint)
 
 

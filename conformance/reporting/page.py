@@ -260,7 +260,7 @@ def longest(report: Report) -> list[tuple[str, str, float]]:
     for o in report.outcomes:
         found.setdefault(o.id, []).append(o)
     rows = [(id, ", ".join(o.mode for o in mine), sum(o.seconds for o in mine)) for id, mine in found.items()]
-    return sorted(rows, key=lambda row: -row[2])[:LONGEST]
+    return sorted(rows, key=lambda row: (-round(row[2], 2), row[0]))[:LONGEST]
 
 
 def what_to_read(group: str) -> str:
