@@ -480,7 +480,8 @@ def test_an_unsound_run_names_what_failed(suite, tmp_path):
     (line,) = [line for line in lines if line.startswith("1/dtp/FC/learn/6 (compiled) fails: ")]
     assert "state/forward/params/0/W[1, 2] departs first: 0.250000001, expected 0.25" in line
     assert [line for line in lines if line.startswith("0/loss/<hinge> (eager) raised an error: RuntimeError: no <kern")]
-    assert [line.split()[:4] for line in lines if re.match(r" *\d ", line)] == [["0", "1", "0.0"], ["1", "3", "2", "inf"]]
+    rows = [line.split()[:4] for line in lines if re.match(r" *\d ", line)]
+    assert rows == [["0", "1", "0.0"], ["1", "3", "2", "inf"]]
     assert "&lt;hinge&gt;" in (tmp_path / "r.html").read_text()
 
 
