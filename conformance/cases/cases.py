@@ -35,6 +35,17 @@ OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {  # made when a case is built
 UPDATES = 1  # done before a stored state
 
 
+class Moment(NamedTuple):
+    """When a step is taken: the iterations done, and the updates done in each path."""
+
+    t: int
+    forward: int
+    feedback: int
+
+
+MOMENTS = (Moment(1, UPDATES, UPDATES), Moment(1000, 10, 7), Moment(2**27 + 1, 400, 1000))  # by seed
+
+
 def stepped() -> LearningRate:
     """A learning rate that falls after two updates."""
     return optimizers.piecewise((0.05, 0.02), (2,))
@@ -62,6 +73,11 @@ class Case(NamedTuple):
     architecture: str
     optimizer: str
     dtype: str = "float64"
+
+    @property
+    def moments(self) -> tuple[Moment, ...]:
+        """When its steps are taken, by seed."""
+        return MOMENTS
 
     def chosen(self) -> Row:
         """The registry's row, with wrappers that act within a few steps."""

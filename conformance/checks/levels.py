@@ -6,7 +6,7 @@ what a step owes its caller · 4 convergence over seeds.
 
 from collections.abc import Iterable, Sequence
 
-from ref_bioplaus.conformance.checks import convergence, steps, truths
+from ref_bioplaus.conformance.checks import convergence, settings, steps, truths
 from ref_bioplaus.conformance.checks.alone import bits, draws, primitives
 from ref_bioplaus.conformance.checks.outcomes import Check
 from ref_bioplaus.registry import ROWS, Row
@@ -25,6 +25,7 @@ def checks(levels: Iterable[int] = LEVELS[:-1], rows: Sequence[Row] = ROWS) -> t
     if 0 in wanted and rows is ROWS:
         found += [check for module in (primitives, bits, draws) for check in module.checks()]
     found += steps.checks(wanted, rows)
+    found += settings.checks(wanted) if rows is ROWS else ()
     found += truths.checks(rows) if 3 in wanted else ()
     found += convergence.checks(rows) if 4 in wanted else ()
     return tuple(found)

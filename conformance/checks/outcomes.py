@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ref_bioplaus.backends import Backend
-from ref_bioplaus.conformance.cases.cases import Case, Stepped
+from ref_bioplaus.conformance.cases.cases import Stepped
 from ref_bioplaus.conformance.judging.judge import Score
 from ref_bioplaus.kernels import Kernels
 from ref_bioplaus.types import Algorithm
@@ -15,12 +15,17 @@ STATES = ("pass", "fail", "deviates", "unsupported", "error", "not run")
 MODES = ("eager", "compiled", "donating")
 
 
+def built(asked: Stepped, kernels: Kernels) -> Algorithm:
+    """The algorithm of a case, of a setting, or of somebody's own rule on a network, as the library has it."""
+    return asked.build(kernels)
+
+
 @dataclass(frozen=True)
 class Subject:
     """What is under test: a backend, and the algorithms as somebody implemented them (ours, unless said otherwise)."""
 
     backend: Backend
-    build: Callable[[Any, Kernels], Algorithm] = Case.build  # of a case, or whatever else is asked
+    build: Callable[[Any, Kernels], Algorithm] = built  # of a case, or whatever else is asked
     under: Callable[[], AbstractContextManager] = nullcontext  # what holds while the subject computes, and only then
 
     @property

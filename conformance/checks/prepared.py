@@ -1,17 +1,27 @@
 """Running a step of the subject in one of the modes, and looking at what comes out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from array_api_compat import device
 
-from ref_bioplaus.conformance.cases.cases import Case, Stepped
+from ref_bioplaus.conformance.cases.cases import Moment, Stepped
+from ref_bioplaus.conformance.cases.variety import in_time, varied
 from ref_bioplaus.conformance.checks.outcomes import Subject
 from ref_bioplaus.conformance.judging.decisions import recordable, recorded
 from ref_bioplaus.tree import leaves, named_leaves, tree_map
 from ref_bioplaus.types import Batch, State, in_order
+
+
+class Posed(Stepped, Hashable, Protocol):
+    """What has stored states and batches: a case of the table, or a setting."""
+
+    @property
+    def moments(self) -> tuple[Moment, ...]: ...
+    def start(self, seed: int) -> State: ...
+    def batch(self, seed: int, n: int) -> tuple[np.ndarray, np.ndarray]: ...
 
 
 class Prepared:
@@ -73,6 +83,11 @@ def copies(tree: Any, to_numpy: Callable) -> list[np.ndarray]:
 
 
 @cache
-def stored(case: Case, seed: int) -> State:
+def stored(case: Posed, seed: int) -> State:
     """A case's stored state, made once."""
     return case.start(seed)
+
+
+def posed(case: Posed, seed: int, n: int) -> tuple[State, tuple[np.ndarray, np.ndarray]]:
+    """The state and the batch of a seed: each is of another time and of another kind."""
+    return in_time(stored(case, seed), case.moments[seed]), varied(case, seed, n, case.batch(seed, n))

@@ -7,8 +7,9 @@ import numpy as np
 
 from ref_bioplaus.conformance.cases.cases import Case, as_held, step_cases
 from ref_bioplaus.conformance.cases.networks import EQUAL
-from ref_bioplaus.conformance.checks.outcomes import Check, Finding, Subject
-from ref_bioplaus.conformance.checks.prepared import Prepared, misplaced, stored
+from ref_bioplaus.conformance.cases.settings import Setting
+from ref_bioplaus.conformance.checks.outcomes import MODES, Check, Finding, Subject
+from ref_bioplaus.conformance.checks.prepared import Prepared, misplaced, posed, stored
 from ref_bioplaus.conformance.judging import judge
 from ref_bioplaus.conformance.judging.judge import Score, expect
 from ref_bioplaus.naming import short
@@ -17,7 +18,6 @@ from ref_bioplaus.registry import ROWS, Row
 from ref_bioplaus.tree import leaves, named_leaves, tree_map, unflatten
 from ref_bioplaus.types import Algorithm, State
 
-SEEDS = (0, 1, 2)
 SHADOWED = 3  # steps of a shadowed trajectory
 OTHERS = (1, 2, 3, 4, 5, 7, 8)  # batch sizes that a failure is tried on
 FREE = 40  # steps of a free run
@@ -25,16 +25,16 @@ REPLICAS = 6  # of the reference, with noise of one rounding a step, that say ho
 ALONE = {False: ("FC", "conv"), True: ("LC",)}  # where there is a batch of one, without and with learned inverses
 
 
-def one_step(case: Case, step: str, n: int) -> Check:
-    """One step of one mode of an algorithm, from states in mid-learning, over seeds."""
+def one_step(case: Case | Setting, step: str, n: int, modes: tuple[str, ...] = MODES) -> Check:
+    """One step of one mode of an algorithm, from states in mid-learning, over seeds: one for each of its moments."""
 
     def run(subject: Subject, mode: str) -> Finding:
         here = case._replace(dtype=subject.dtype)
         prepared = Prepared(subject, here, step, mode)
         scores: list[Score] = []
         undecidable = 0
-        for seed in SEEDS:
-            start, (x, y) = stored(here, seed), here.batch(seed, n)
+        for seed in range(len(case.moments)):
+            start, (x, y) = posed(here, seed, n)
             known = expected_of(here, step, n, seed, subject.backend.precision)
             tensors, expected = answered(subject, prepared, step, start, x, y, known)
             undecidable += expected.undecidable
@@ -45,15 +45,16 @@ def one_step(case: Case, step: str, n: int) -> Check:
         return Finding(tuple(scores), undecidable=undecidable)
 
     def variants() -> dict[str, Check]:
-        return {f"N = {other}": one_step(case, step, other) for other in OTHERS if other != n}
+        return {f"N = {other}": one_step(case, step, other, modes) for other in OTHERS if other != n}
 
-    return Check(f"1/{case.id}/{step}/{n}", 1, case.row, run, variants=variants)
+    return Check(f"1/{case.id}/{step}/{n}", 1, case.row, run, modes, variants=variants)
 
 
-@lru_cache(maxsize=len(SEEDS))  # one check after the other, each in several modes
-def expected_of(case: Case, step: str, n: int, seed: int, precision: str) -> judge.Expected:
+@lru_cache(maxsize=16)  # one check after the other, each in several modes
+def expected_of(case: Case | Setting, step: str, n: int, seed: int, precision: str) -> judge.Expected:
     """What the reference makes of one step."""
-    return expect(case, step, stored(case, seed), *case.batch(seed, n), precision)
+    start, batch = posed(case, seed, n)
+    return expect(case, step, start, *batch, precision)
 
 
 def answered(

@@ -17,7 +17,7 @@ from ref_bioplaus.algorithms import target_propagation as tp
 from ref_bioplaus.backends import Backend
 from ref_bioplaus.backends.numpy_.backend import NumpyBackend
 from ref_bioplaus.conformance.cases.cases import OPTIMIZERS, Case
-from ref_bioplaus.conformance.checks.outcomes import Subject
+from ref_bioplaus.conformance.checks.outcomes import Subject, built
 from ref_bioplaus.kernels import Kernels
 from ref_bioplaus.linear import Convolution
 from ref_bioplaus.local import BatchNorm, Dropout
@@ -50,7 +50,7 @@ class Mutant:
     level: int
     checks: str  # fnmatch pattern of the ids to ask; the level's number stands in front
     reason: str  # words that the report must name it by
-    build: Build = Case.build
+    build: Build = built
     kernels: Mapping[str, Callable] = field(default_factory=dict)  # wrong kernels by name
     namespace: Mapping[str, Callable] = field(default_factory=dict)  # wrong functions of NumPy's namespace by name
     dtype: str = "float32"
