@@ -25,7 +25,7 @@ class TorchBackend(Backend):
 
     def asarray(self, array: Any, dtype: str | None = None) -> Array:
         """A tensor on the device: a copy, since a donated state is written to."""
-        array = np.asarray(array)
+        array = np.asarray(array, order="C")  # torch knows no negative strides
         of = getattr(torch, self.target_dtype(array, dtype))
         return torch.as_tensor(array).to(device=self.device, dtype=of, copy=True)
 

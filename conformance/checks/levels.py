@@ -7,7 +7,7 @@ what a step owes its caller · 4 convergence over seeds.
 from collections.abc import Iterable, Sequence
 
 from ref_bioplaus.conformance.checks import convergence, settings, steps, truths
-from ref_bioplaus.conformance.checks.alone import bits, draws, primitives
+from ref_bioplaus.conformance.checks.alone import bits, bringing, draws, primitives, running
 from ref_bioplaus.conformance.checks.outcomes import Check
 from ref_bioplaus.registry import ROWS, Row
 
@@ -23,7 +23,7 @@ def checks(levels: Iterable[int] = LEVELS[:-1], rows: Sequence[Row] = ROWS) -> t
         raise ValueError(f"level {min(unknown)} does not exist, expected {LEVELS[0]} to {LEVELS[-1]}")
     found: list[Check] = []
     if 0 in wanted and rows is ROWS:
-        found += [check for module in (primitives, bits, draws) for check in module.checks()]
+        found += [check for module in (primitives, bits, draws, bringing, running) for check in module.checks()]
     found += steps.checks(wanted, rows)
     found += settings.checks(wanted) if rows is ROWS else ()
     found += truths.checks(rows) if 3 in wanted else ()

@@ -39,6 +39,7 @@ FILES = {
     "dropout": "ref_bioplaus/local.py and random.py",
     "loss": "ref_bioplaus/losses.py",
     "random": "ref_bioplaus/random.py",
+    "backend": "the backend's own functions, as backends/base.py describes them",
 }  # families of primitives
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from ref_bioplaus import random
-from ref_bioplaus.conformance.checks.alone.exact import Comparison
-from ref_bioplaus.conformance.checks.outcomes import Check, Finding, Subject
+from ref_bioplaus.conformance.checks.alone.exact import Comparison, exact_check
+from ref_bioplaus.conformance.checks.outcomes import Check, Subject
 from ref_bioplaus.kernels import PORTABLE, Kernels, signed, threefry
 
 KNOWN_ANSWERS = (  # Random123's kat_vectors, threefry2x32 with 20 rounds: counter, key, answer
@@ -42,17 +42,6 @@ def keys() -> list[np.ndarray]:
     pairs = [int32(a, b) for a in WORDS for b in WORDS]
     flips = [(1 << i, 0) for i in range(32)] + [(0, 1 << i) for i in range(32)]
     return pairs + [KEY ^ int32(*flip) for flip in flips]
-
-
-def bits_check(name: str, found: Callable[[Subject, Comparison, str], None], modes: tuple[str, ...]) -> Check:
-    """A check of what has to be exact."""
-
-    def run(subject: Subject, mode: str) -> Finding:
-        comparison = Comparison(subject)
-        found(subject, comparison, mode)
-        return comparison.finding()
-
-    return Check(f"0/random/{name}", 0, "random", run, modes)
 
 
 def some(subject: Subject, mode: str, cases: Sequence) -> Sequence:
@@ -179,4 +168,7 @@ def checks() -> tuple[Check, ...]:
     both = ("eager", "compiled")
     found = {"known answers": known_answers, "long": long_draws, "far": far_away, "keys": every_key, "tiles": tiles,
              "each": loops}  # fmt: skip
-    return (*(bits_check(name, f, both) for name, f in found.items()), bits_check("normal table", table, ("eager",)))
+    return (
+        *(exact_check(name, "random", f, both) for name, f in found.items()),
+        exact_check("normal table", "random", table, ("eager",)),
+    )

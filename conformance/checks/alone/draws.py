@@ -9,7 +9,7 @@ import numpy as np
 from ref_bioplaus import local, random
 from ref_bioplaus.conformance.cases.cases import as_held, root
 from ref_bioplaus.conformance.checks.alone.bits import KEY, LONG, int32
-from ref_bioplaus.conformance.checks.alone.exact import Comparison
+from ref_bioplaus.conformance.checks.alone.exact import Comparison, exact_check
 from ref_bioplaus.conformance.checks.outcomes import Check, Finding, Subject
 from ref_bioplaus.conformance.judging.judge import Expected, Score, judge, named
 from ref_bioplaus.conformance.judging.rounding import PRECISIONS, Rounding
@@ -93,17 +93,16 @@ def numbers(address: Any, shape: tuple[int, ...], dtype: Any, kernels: Kernels) 
             "bernoulli": random.bernoulli(address, 0.3, shape, kernels)}  # fmt: skip
 
 
-def exactly(name: str, draw: Callable, *given: np.ndarray, modes: tuple[str, ...] = ("eager", "compiled")) -> Check:
+def exactly(name: str, draw: Callable, *given: np.ndarray) -> Check:
     """draw(kernels, dtype, *arrays), a tree of random numbers, bit for bit."""
 
-    def run(subject: Subject, mode: str) -> Finding:
-        backend, comparison = subject.backend, Comparison(subject)
+    def look(subject: Subject, comparison: Comparison, mode: str) -> None:
+        backend = subject.backend
         host, dtype = np.float64 if subject.dtype == "float64" else np.float32, getattr(backend.xp, subject.dtype)
         got = subject.runs(lambda *arrays: draw(backend.kernels, dtype, *arrays), mode)(*map(backend.asarray, given))
         comparison.tree(name, draw(PORTABLE, host, *given), got)
-        return comparison.finding()
 
-    return Check(f"0/random/{name}", 0, "random", run, modes)
+    return exact_check(name, "random", look, ("eager", "compiled"))
 
 
 def in_parts(kernels: Kernels, dtype: Any, key: Any) -> dict[str, Any]:

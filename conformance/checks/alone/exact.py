@@ -1,13 +1,13 @@
 """What has to be exact: bits, moved numbers, dtypes, and the structure around them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from array_api_compat import device
 
 from ref_bioplaus.conformance.cases.cases import as_held
-from ref_bioplaus.conformance.checks.outcomes import Finding, Subject
+from ref_bioplaus.conformance.checks.outcomes import Check, Finding, Subject
 from ref_bioplaus.conformance.judging.judge import Score, named, score
 from ref_bioplaus.conformance.judging.rounding import PRECISIONS, Rounding
 from ref_bioplaus.tree import leaves, tree_map
@@ -20,17 +20,19 @@ class Comparison:
         self.subject, self.scores, self.problem = subject, list[Score](), ""
         self.space = Rounding(PRECISIONS[subject.dtype, "ieee"], subject.dtype)
 
-    def expect(self, where: str, expected: Mapping[str, Any], got: Mapping[str, Any]) -> None:
-        """Arrays by name, bit for bit: values as the subject's dtype holds them, integers of the dtype expected."""
+    def expect(
+        self, where: str, expected: Mapping[str, Any], got: Mapping[str, Any], dtype: str | None = None
+    ) -> None:  # fmt: skip
+        """Arrays by name, bit for bit: floats as `dtype` (None: the subject's) holds them, others in their own."""
         if {*expected} != {*got}:
             self.wrong(f"{where}: {', '.join(got) or 'nothing'} came back, expected {', '.join(expected)}")
             return
         scores = []
         for name, array in expected.items():
             wanted = np.asarray(array)
-            dtype = self.subject.dtype if wanted.dtype.kind == "f" else wanted.dtype.name
-            self.kind(f"{where}: {name}", dtype, got[name])
-            exact = self.space.exact(as_held(wanted, self.subject.dtype))
+            of = (dtype or self.subject.dtype) if wanted.dtype.kind == "f" else wanted.dtype.name
+            self.kind(f"{where}: {name}", of, got[name])
+            exact = self.space.exact(as_held(wanted, of))
             scores.append(score(name, exact, self.subject.backend.to_numpy(got[name]), self.space.precision.tiny))
         self.scores += named(scores, where)
 
@@ -77,6 +79,19 @@ def shaped(tree: Any) -> str:
     if hasattr(tree, "_fields"):
         return f"{type(tree).__name__}({', '.join(map(shaped, tree))})"
     return "None" if tree is None else "*"
+
+
+def exact_check(
+    name: str, group: str, look: Callable[[Subject, Comparison, str], None], modes: tuple[str, ...]
+) -> Check:  # fmt: skip
+    """The check 0/group/name, which lets `look` compare (subject, comparison, mode)."""
+
+    def run(subject: Subject, mode: str) -> Finding:
+        comparison = Comparison(subject)
+        look(subject, comparison, mode)
+        return comparison.finding()
+
+    return Check(f"0/{group}/{name}", 0, group, run, modes)
 
 
 def on_device(subject: Subject, tree: Any) -> Any:
