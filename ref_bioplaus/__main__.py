@@ -13,7 +13,7 @@ import typer
 from . import __version__
 from .conformance.commands.check import check
 from .conformance.commands.conformance import conformance_app
-from .experiments.commands import data, demo, exporting, figures, predict, reproduce, train
+from .experiments.commands import data, demo, exporting, figures, predict, reproduce, search, train
 from .experiments.commands.lists import catalogue_app
 
 
@@ -40,6 +40,7 @@ for command in (data.data, train.train, train.resume, train.evaluate, predict.pr
     app.command()(command)
 app.command()(check)
 reproduce.mount(app, catalogue_app)
+app.command()(search.search)
 figures.mount(app)
 app.command()(demo.demo)
 

@@ -33,6 +33,11 @@ def cross_entropy() -> Loss:
     return Loss(value, gradient, softmax, lambda h, y: y)
 
 
+def cross_entropy_of_logits() -> Loss:
+    """The same, but h_L is u itself, as in a program that leaves the softmax to its loss; hhat_L is y all the same."""
+    return cross_entropy()._replace(output=lambda u: u)
+
+
 def sigmoid_cross_entropy() -> Loss:
     """A sigmoid and a binary cross-entropy per unit (Nøkland 2016; Akrout's public code); y in [0, 1], (N, units)."""
 

@@ -18,6 +18,7 @@ from .rows import MODIFICATIONS, ROWS, Row
 
 LOSSES: dict[str, Callable[[], Loss]] = {
     "cross-entropy": losses.cross_entropy,
+    "cross-entropy-of-logits": losses.cross_entropy_of_logits,
     "sigmoid-cross-entropy": losses.sigmoid_cross_entropy,
     "squared-error": losses.squared_error,
 }

@@ -1,4 +1,6 @@
-"""The commands `reproduce`, `search` and `list experiments`. Libraries are imported when a command needs them.
+"""The commands `reproduce` and `list experiments`, and what runs side by side in a terminal.
+
+Libraries are imported when a command needs them.
 
 Exit codes: 0 done · 1 a run failed · 2 not understood, or cannot be done as asked · 130 and 143 stopped by Ctrl-C or
 SIGTERM, with a checkpoint of every run.
@@ -17,13 +19,11 @@ from rich.text import Text
 from ...showing.terminal import bars, complain, new_console, new_table, say
 from .. import papers
 from ..many import jobs as running
-from ..many import search as searching
 from ..many import side_by_side
 from ..many import table as cells
-from ..spec.experiment import ExperimentError, overridden, read
-from .train import BackendName, Bar, Code, DataFolder, Epochs, Settings, given, sentences
+from ..spec.experiment import ExperimentError
+from .train import BackendName, Bar, DataFolder, Epochs, Settings, given, sentences
 
-BEST_TRIALS = 6
 EVERY = 60.0  # seconds between the lines of a run where no terminal shows its bar
 
 Jobs = Annotated[int, typer.Option(min=1, help="Runs side by side, each in a process of its own.")]
@@ -38,7 +38,6 @@ Precision = Annotated[str | None, typer.Option(help='Of float32 products: "ieee"
 def mount(app: typer.Typer, catalogue_app: typer.Typer) -> None:
     """Add the commands to the program and to its `list`."""
     app.command()(reproduce)
-    app.command()(search)
     catalogue_app.command("experiments")(experiments)
 
 
@@ -148,102 +147,6 @@ def written(report: Any, out: Path) -> tuple[Path, Path]:
         return side_by_side.write(report, out)
     except OSError as error:
         raise ExperimentError(f"The folder {out} cannot be written to ({error.strerror}): name another one.") from error
-
-
-def search(
-    ranges: Annotated[
-        str, typer.Argument(help="A TOML file of ranges, or bartunov2018-table4, which comes with the package.")
-    ],
-    out: Annotated[Path, typer.Option(help="The folder of the trials and of the results.")],
-    experiment: Annotated[Path | None, typer.Option(help="A TOML file with the experiment to search.")] = None,
-    table: Annotated[str | None, typer.Option(help="Instead of a file: a paper's table, with --method.")] = None,
-    column: Annotated[str | None, typer.Option(help="The table's column.")] = None,
-    method: Annotated[str | None, typer.Option(help="The table's row.")] = None,
-    trials: Annotated[int | None, typer.Option(min=1, help="Default: as many as the ranges say.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the values drawn.")] = 0,
-    held_out: Annotated[
-        int | None, typer.Option(min=1, help="Training images that judge. Default: the experiment's, or 10,000.")
-    ] = None,
-    epochs: Epochs = None,
-    data: DataFolder = None,
-    backend: BackendName = None,
-    device: Devices = None,
-    precision: Precision = None,
-    jobs: Jobs = 1,
-    threads: Threads = None,
-    setting: Settings = None,
-    code: Code = None,
-    report: Annotated[bool, typer.Option("--report", help="Run nothing, only report what is there.")] = False,
-) -> None:
-    """Random search over declared ranges, judged on held-out training images; the test images are never looked at.
-
-    Trials that have ended are left as they are, trials that were stopped go on.
-    """
-    console = new_console()
-    changes = fields(epochs=epochs, data=data, backend=backend, device=device, precision=precision)
-
-    def begun():
-        chosen = searching.read_ranges(ranges)
-        base = searched(experiment, table, column, method, changes, setting or (), code or ())
-        found = searching.Search(base, chosen, out, trials or chosen.trials, seed, held_out)
-        return found, [] if report else found.todo()
-
-    chosen, todo = sentences(begun)
-    outcomes, stopped = carry_out(todo, jobs, threads, console, device or (), chosen.collected)
-    lines = sentences(chosen.collected)
-    counted = [found for found in lines if found["repeats"] is None]
-    best = counted[:BEST_TRIALS]
-    results = new_table(("", *(f"trial {found['trial']}" for found in best)))
-    results.add_row("validation", *("none" if f["score"] is None else f"{f['score']:.4g}" for f in best))
-    results.add_row("at epoch", *(f"{f['epoch']} of {f['epochs']}" for f in best))
-    for path in sorted(chosen.chosen):
-        results.add_row(path, *(f"{f['values'][path]:.4g}" if isinstance(f["values"][path], float) else
-                                str(f["values"][path]) for f in best))  # fmt: skip
-    console.print(results)
-    say(
-        console,
-        f"{len(lines)} of {max(len(lines), chosen.trials)} trials have ended; the best are shown, by the lowest "
-        "validation error of all their epochs, or loss where there are no classes.",
-    )
-    for found in lines:
-        if found["repeats"] is not None:
-            say(console, f"Trial {found['trial']} has the values of trial {found['repeats']}: they count once.")
-        elif found["unlearned"]:
-            say(console, f"Trial {found['trial']}: {found['unlearned']}.")
-        elif found["changed"]:
-            say(
-                console,
-                f"Trial {found['trial']} does not count, as its values are not those drawn: {found['changed']}.",
-            )
-    for sentence in chosen.computed(found["trial"] for found in best):
-        say(console, f"{sentence}.")
-    if lines and lines[0]["score"] is not None:
-        say(console, f"The best experiment is {out / searching.BEST}, all results are in {out / searching.RESULTS}.")
-    finish(outcomes, stopped, console)
-
-
-def searched(
-    path: Path | None,
-    table: str | None,
-    column: str | None,
-    method: str | None,
-    changes: dict[str, Any],
-    settings: Iterable[str],
-    code: Iterable[str] = (),
-) -> Any:
-    """The experiment to search, from a file or from a table's cell. Raises ExperimentError."""
-    from dataclasses import replace
-
-    if (path is None) == (table is None) or (table is None) != (method is None):
-        raise ExperimentError("Name what to search: either --experiment FILE, or --table, --column and --method.")
-    if path is not None:
-        base = read(path, code)
-    else:
-        chosen = cells.find_table(str(table))
-        by_column = cells.find_column(chosen, column)
-        (row,) = cells.find_rows(chosen, by_column.id, [str(method)])
-        base = cells.experiment_of(chosen.name, by_column.id, row.id)
-    return overridden(replace(base, **changes), settings)
 
 
 def carry_out(

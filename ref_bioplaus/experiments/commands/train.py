@@ -19,6 +19,7 @@ from ... import naming
 from ...backends import BackendError
 from ...machine.environment import keep_freed_memory
 from ...machine.files import NotOrdinary, typed
+from ...registry.names import LOSSES
 from ...showing.terminal import bars, fail, new_console, say
 from ..data.loading import DataError
 from ..runs.checkpoints import CheckpointError
@@ -104,7 +105,7 @@ def train(
     model: Annotated[str | None, typer.Option(help='As in `list models`, or as "my_net.py:network".')] = None,
     loss: Annotated[
         str | None,
-        typer.Option(help='"cross-entropy", "sigmoid-cross-entropy", "squared-error", or as "my_loss.py:loss".'),
+        typer.Option(help=f'{", ".join(LOSSES)}, or as "my_loss.py:loss".'),
     ] = None,
     dataset: Annotated[
         str | None,

@@ -12,14 +12,17 @@ where it names none; its [range.of] has a table for each dotted path of an exper
     "algorithm_options.noise" = { kind = "uniform", low = 0.01, high = 0.3 }
     "optimizer.b2" = { kind = "choice", values = [0.99, 0.999] }
 
-A trial's values depend on the search's seed, the trial's number and the names of its ranges alone. Its score is the
-lowest validation error of all epochs, or the lowest loss where there are no classes; two trials of the same values are
-one experiment, and count once.
+A trial's values depend on the search's seed, the trial's number and each range's name alone, so that rows of a table
+whose ranges bear the same names learn with the same values. The name is the path, or what `as` says: ranges with one
+are drawn together, as the same form for two optimizers. `words` says in a report what the values of a choice mean.
+A trial's score is the lowest validation error of all epochs, or the lowest loss where there are no classes; two trials
+of the same values are one experiment, and count once.
 """
 
 import json
 import math
 import tomllib
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -51,6 +54,7 @@ from ..spec.experiment import (
 from .jobs import Job, check_backends, is_finished
 
 KINDS = {"uniform": ("low", "high"), "log-uniform": ("low", "high"), "choice": ("values",)}
+MAY = {"as", "words"}  # a range may say
 RESULTS, SEARCH, BEST = "results.jsonl", "search.json", "best.toml"
 HELD_OUT = 10_000
 FREE = set(NOT_LEARNING) - {"epochs", "steps", "test"}  # in what a search that goes on may differ
@@ -112,13 +116,16 @@ def check_range(path: str, chosen: Any) -> None:
     kind = chosen.get("kind") if isinstance(chosen, dict) else None
     if kind not in KINDS:
         raise ExperimentError(unknown(f"kind of range of {path}", str(kind), KINDS))
-    if set(chosen) != {"kind", *KINDS[kind]}:
+    if set(chosen) - MAY != {"kind", *KINDS[kind]}:
         raise ExperimentError(
             f'The range of {path}, of kind "{kind}", needs {" and ".join(KINDS[kind])}, nothing else.'
         )
     if kind == "choice":
         if not isinstance(chosen["values"], list) or not chosen["values"]:
             raise ExperimentError(f"The range of {path} has values {chosen['values']!r}, expected a list of some.")
+        words = chosen.get("words", chosen["values"])
+        if not isinstance(words, list) or len(words) != len(chosen["values"]):
+            raise ExperimentError(f"The range of {path} has words {words!r}, expected one for each of its values.")
         return
     low, high = chosen["low"], chosen["high"]
     numbers = all(isinstance(bound, int | float) and not isinstance(bound, bool) for bound in (low, high))
@@ -128,11 +135,12 @@ def check_range(path: str, chosen: Any) -> None:
 
 
 def drawn(ranges: Mapping[str, Range], seed: int, trial: int) -> dict[str, Any]:
-    """A trial's values, by path: for each its own uniform number in [0, 1), in the order of the paths."""
-    generator = np.random.Generator(np.random.Philox(key=np.array([seed, trial], dtype=np.uint64)))
+    """A trial's values, by path: for each the uniform number in [0, 1) of its name."""
     found = {}
     for path in sorted(ranges):
-        chosen, share = ranges[path], float(generator.random())
+        chosen = ranges[path]
+        key, counter = [seed, trial], [0, 0, 0, zlib.crc32(str(chosen.get("as", path)).encode())]
+        share = float(np.random.Generator(np.random.Philox(key=key, counter=counter)).random())
         if chosen["kind"] == "choice":
             found[path] = chosen["values"][int(share * len(chosen["values"]))]
         elif chosen["kind"] == "uniform":
