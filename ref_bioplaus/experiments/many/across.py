@@ -15,17 +15,18 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from os.path import isdir
+from os.path import exists, isdir
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...machine.files import write_whole
+from ..runs.logs import FAILURE, records
 from ..spec.experiment import ExperimentError, overridden
 from . import table as cells
 from .jobs import Job
-from .search import Range, Ranges, Search, drawn, has_ended
+from .search import Range, Ranges, Search, drawn
 
 POINTS, EFFECTS = "points.jsonl", "effects.md"
 RESAMPLED, LEVEL = 2000, 0.95
@@ -53,7 +54,7 @@ class Joint:
         found = []
         for trial in range(max(search.trials for search in self.searches.values())):
             jobs = {row: search.job(trial) for row, search in self.searches.items()}
-            if all(map(has_ended, jobs.values())):
+            if all(map(has_told, jobs.values())):
                 lines = {row: self.searches[row].line(trial, job) for row, job in jobs.items()}
                 scores = {row: NOTHING if line["failed"] else line["score"] for row, line in lines.items()}
                 if None not in scores.values():  # a run that went on with other values than were drawn
@@ -91,6 +92,12 @@ def across(
         found[row.id] = Search(base, ranges, out / row.id, trials or ranges.trials, seed, held_out)
         published[row.id] = cell.values[QUANTITY]
     return Joint(found, published, out)
+
+
+def has_told(job: Job) -> bool:
+    """Whether a log goes to the end; its checkpoint, which `has_ended` asks for as well, need not be kept."""
+    found = records(job.out)
+    return exists(job.out / FAILURE) or bool(found and found[-1]["epoch"] >= job.experiment.epochs)
 
 
 def values_of(chosen: Iterable[Mapping[str, Range]], seed: int, trial: int) -> dict[str, str]:

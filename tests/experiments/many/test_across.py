@@ -1,0 +1,169 @@
+"""One search for several rows: the same values in all of them, whole points, and what each value does."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ref_bioplaus.experiments import papers
+from ref_bioplaus.experiments.many import across, search
+from ref_bioplaus.experiments.runs import logs
+from ref_bioplaus.experiments.spec.building import Shape, build
+from ref_bioplaus.experiments.spec.experiment import ExperimentError, overridden
+from ref_bioplaus.types import Batch
+from tests.conftest import get
+from tests.helpers.commands import command
+
+TABLE, COLUMN, UNKNOWNS = "bartunov2018/table1", "mnist-fc", "bartunov2018-unknowns"
+ROWS = [row.id for row in papers.table(TABLE).rows if not row.id.startswith("backprop")]
+ALTERNATING = [row for row in ROWS if row.endswith("alternating")]
+RANGES = """
+trials = 2
+
+[[range]]
+[range.of]
+"optimizer.epsilon_form" = { kind = "choice", values = ["hat", "paper"], as = "form" }
+"batch" = { kind = "choice", values = [250, 500] }
+
+[[range]]
+algorithms = ["sdtp"]
+[range.of]
+"inverse_optimizer.epsilon_form" = { kind = "choice", values = ["hat", "paper"], as = "form" }
+"algorithm_options.noise" = { kind = "choice", values = [0.2, 0.4], as = "sigma", words = ["deviation", "variance"] }
+"""
+
+
+@pytest.fixture(scope="module")
+def unknowns(tmp_path_factory):
+    return across.across(TABLE, COLUMN, ROWS, search.read_ranges(UNKNOWNS), tmp_path_factory.mktemp("unknowns"))
+
+
+def test_a_trial_has_one_setting_for_all_rows(unknowns):
+    """What ranges of one name have drawn is the same, whichever others a row has."""
+    ranges = {row: search.chosen for row, search in unknowns.searches.items()}
+    for trial in range(60):
+        drawn = {row: search.drawn(found, 0, trial) for row, found in ranges.items()}
+        indices = [
+            {(r.get("as", path), r["values"].index(drawn[row][path])) for path, r in found.items()}
+            for row, found in ranges.items()
+        ]
+        together = set().union(*indices)
+        assert len(together) == len({name for name, _ in together}) == 11
+        for row in ROWS[:6]:
+            assert drawn[row]["optimizer.epsilon_form"] == drawn[row]["inverse_optimizer.epsilon_form"]
+    counts = np.array([[search.drawn(ranges["sdtp"], 0, t)[path] == r["values"][0] for path, r in ranges["sdtp"].items()
+                        if path not in ("inverse_optimizer.epsilon_form", "algorithm_options.inverse_initializer")]
+                       for t in range(500)])  # fmt: skip
+    assert np.abs(np.corrcoef(counts.T) - np.eye(counts.shape[1])).max() < 0.15
+
+
+def test_the_unknowns_leave_everything_else_as_published(unknowns):
+    assert unknowns.published == {row: papers.table(TABLE).cell(row, COLUMN).values["test error"] for row in ROWS}
+    for row, found in unknowns.searches.items():
+        theirs, unknown = papers.experiment(TABLE, COLUMN, row), set(found.chosen)
+        mine = dict(papers.flat(search.as_dict(found.job(7).experiment)))
+        changed = {path for path, value in papers.flat(theirs) if mine[path] != value}
+        assert changed <= unknown | {"held_out"}
+        noise = found.chosen.get("algorithm_options.noise")
+        if noise:
+            deviation, variance = noise["values"]
+            assert deviation == theirs["algorithm_options"]["noise"]
+            assert variance == pytest.approx(deviation**0.5, abs=1e-6)
+        assert ("algorithm_options.schedule" in unknown) == (row in ("dtp", "sdtp", "ao-sdtp"))
+
+
+def test_every_setting_of_the_unknowns_learns(unknowns):
+    backend = get("numpy", "float32")
+    x = np.random.default_rng(0).random((3, 784), dtype=np.float32)
+    batch = Batch(x, np.eye(10, dtype=np.float32)[[1, 0, 9]])
+    for trial in range(12):
+        for row in ROWS:
+            small = overridden(unknowns.searches[row].job(trial).experiment, ["model_options.width=0.03"])
+            algorithm = build(small, backend, Shape((28, 28, 1), 10, 5)).algorithm
+            first = state = algorithm.init(backend.key(1))
+            for epoch in (0, 1):
+                for mode in algorithm.schedule(epoch, 0):
+                    state, _ = algorithm.modes[mode](state, batch)
+            change = np.abs(state.forward.params[1].W - first.forward.params[1].W).max()
+            assert 0 < change < np.inf, (trial, row)
+
+
+def test_several_rows_from_end_to_end(tmp_path):
+    """A point after the other; a second call goes on, and a report runs nothing."""
+    (tmp_path / "ranges.toml").write_text(RANGES)
+    out = tmp_path / "out"
+    given = ("search", tmp_path / "ranges.toml", "--table", TABLE, "--column", COLUMN, "--method", "sdtp", "--method",
+             "fa", "--out", out, "--epochs", 1, "--held-out", 100, "--set", "dataset=embedded", "--set",
+             "model_options.width=0.03", "--set", "metrics=[]")  # fmt: skip
+    assert "0 of 2 points are finished" in command(*given, "--report").output
+    assert not out.exists()
+    first = command(*given, "--trials", 1)
+    assert "1 of 1 points are finished" in first.output
+    assert first.output.index("sdtp, trial 0") < first.output.index("feedback-alignment, trial 0")
+    log = out / "sdtp" / "trial-0000" / logs.LOG
+    before = log.read_text()
+    done = command(*given)
+    assert log.read_text() == before
+    assert "sdtp, trial 1" in done.output and "sdtp, trial 0" not in done.output
+    points = [json.loads(line) for line in (out / across.POINTS).read_text().splitlines()]
+    assert [point["trial"] for point in points] == [0, 1]
+    for point in points:
+        assert set(point["values"]) == {"form", "batch", "sigma"}
+        learned = [logs.stored(out / row / f"trial-{point['trial']:04d}") for row in ("sdtp", "feedback-alignment")]
+        assert {str(mine.batch) for mine in learned} == {point["values"]["batch"]}
+        assert learned[0].inverse_optimizer["epsilon_form"] == point["values"]["form"]
+        assert {"deviation": 0.2, "variance": 0.4}[point["values"]["sigma"]] == learned[0].algorithm_options["noise"]
+        for row, score in point["scores"].items():
+            errors = [
+                r["validation_error"] for r in logs.records(out / row / f"trial-{point['trial']:04d}") if r["step"]
+            ]
+            assert score == min(errors)
+        wanted = [
+            abs(np.log(point["scores"][row] / error)) for row, error in (("sdtp", 3.52), ("feedback-alignment", 1.85))
+        ]
+        assert point["misfit"] == pytest.approx(np.mean(wanted))
+    assert "2 of 2 points are finished" in (out / across.EFFECTS).read_text()
+    (out / "sdtp" / "trial-0001" / logs.FAILURE).write_text("The loss is not finite.")
+    assert f"{across.NOTHING:.2f}" in command(*given, "--report").output
+    log.with_name("experiment.toml").unlink()
+    log.unlink()
+    assert "1 of 2 points are finished" in command(*given, "--report").output
+
+
+def test_rows_without_a_published_error_are_refused(tmp_path):
+    ranges = search.read_ranges(UNKNOWNS)
+    with pytest.raises(ExperimentError, match='has no test error of "dtp", which points are judged by'):
+        across.across("bartunov2018/autoencoder", None, ["dtp", "sdtp"], ranges, tmp_path)
+
+
+def point(misfit, **values):
+    return {"values": values, "scores": {"dtp": 2.0 * misfit, "fa": 0.0}, "misfit": misfit}
+
+
+def test_an_effect_is_found_where_there_is_one():
+    generator = np.random.default_rng(3)
+    points = []
+    for _ in range(60):
+        near, other = generator.integers(0, 2, 2)
+        points.append(point(1.0 + near + 0.1 * generator.random(), near=f"{near}", other=f"{other}", same="x"))
+    found = {(e.name, e.value): e for e in across.effects(points)}
+    assert set(found) == {(name, value) for name in ("near", "other") for value in "01"}
+    assert found["near", "1"].effect == pytest.approx(1.0, abs=0.05)
+    assert found["near", "0"].effect == pytest.approx(-found["near", "1"].effect)
+    assert 0.9 < found["near", "1"].low < 1.0 < found["near", "1"].high < 1.1
+    assert found["other", "1"].low < 0 < found["other", "1"].high
+    assert found["near", "0"].points + found["near", "1"].points == 60
+    assert found["near", "0"].scores["dtp"] == pytest.approx(2.1, abs=0.03)
+    assert found["near", "0"].scores["fa"] == pytest.approx(0.01)
+    assert across.effects(points) == across.effects(points)
+    assert across.effects([]) == across.effects(points[:1]) == []
+
+
+def test_what_a_range_may_say():
+    for chosen, said in (
+        ({"kind": "choice", "values": [1, 2], "words": ["one"]}, r"words \['one'\], expected one for each"),
+        ({"kind": "choice", "values": [1, 2], "as": "a", "also": 1}, "needs values, nothing else"),
+    ):
+        with pytest.raises(ExperimentError, match=said):
+            search.check_range("batch", chosen)
+    search.check_range("batch", {"kind": "choice", "values": [1, 2], "as": "a", "words": ["one", "two"]})
