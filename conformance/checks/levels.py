@@ -6,7 +6,7 @@ what a step owes its caller · 4 convergence over seeds.
 
 from collections.abc import Iterable, Sequence
 
-from ref_bioplaus.conformance.checks import convergence, settings, steps, truths
+from ref_bioplaus.conformance.checks import convergence, looking, settings, steps, truths
 from ref_bioplaus.conformance.checks.alone import bits, bringing, draws, primitives, running
 from ref_bioplaus.conformance.checks.outcomes import Check
 from ref_bioplaus.registry import ROWS, Row
@@ -24,6 +24,7 @@ def checks(levels: Iterable[int] = LEVELS[:-1], rows: Sequence[Row] = ROWS) -> t
     found: list[Check] = []
     if 0 in wanted and rows is ROWS:
         found += [check for module in (primitives, bits, draws, bringing, running) for check in module.checks()]
+    found += looking.checks() if 1 in wanted and rows is ROWS else ()
     found += steps.checks(wanted, rows)
     found += settings.checks(wanted) if rows is ROWS else ()
     found += truths.checks(rows) if 3 in wanted else ()

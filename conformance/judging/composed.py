@@ -14,6 +14,8 @@ class Composed:
     exact: Any
     multiply: Any
     elementwise: Any
+    lift: Any
+    rounded: Any
     maximum: Any
     minimum: Any
     full: Any
@@ -55,6 +57,13 @@ class Composed:
     def cos(self, x: Array):
         """As in the standard."""
         return self.elementwise(x, np.cos, lambda v: -np.sin(v))
+
+    def atan2(self, x: Array, y: Array):
+        """As in the standard: the angle of (y, x)."""
+        y = self.lift(y, x)
+        n = x.v**2 + y.v**2
+        s, b = x.s * y.v**2 + y.s * x.v**2, x.b * np.abs(y.v) + y.b * np.abs(x.v)
+        return self.rounded(np.arctan2(x.v, y.v), s / n**2, b / n, 8.0)
 
     def min(self, x: Array, axis: Any = None, keepdims: bool = False):
         """As in the standard."""

@@ -40,6 +40,8 @@ FILES = {
     "loss": "ref_bioplaus/losses.py",
     "random": "ref_bioplaus/random.py",
     "backend": "the backend's own functions, as backends/base.py describes them",
+    "predict": "ref_bioplaus/network.py: predict",
+    "metrics": "ref_bioplaus/metrics.py",
 }  # families of primitives
 
 
