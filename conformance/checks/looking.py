@@ -29,7 +29,11 @@ LABELS = (0, 2, 2, 1, 2, 3, 1, 3)
 
 
 def looked_at(
-    name: str, group: str, given: Callable[[Subject], Any], compute: Callable[[Subject], Compute], modes=("compiled",)
+    name: str,
+    group: str,
+    given: Callable[[Subject], Any],
+    compute: Callable[[Subject], Compute],
+    modes: tuple[str, ...] = ("compiled",),
 ) -> Check:
     """A check of a function of a tree of arrays, which runs on the subject and on the reference's arithmetic."""
 
