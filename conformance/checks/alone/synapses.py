@@ -25,7 +25,8 @@ PARTS = (
 UNEVEN = Window(IMAGE, (3, 2), (2, 1), ((2, 0), (0, 1)))  # padding that no name or number gives
 KINDS: dict[str, Any] = {
     "": as_drawn,
-    "far from 0": values.moved(False, True, True),
+    "inputs far from 0": values.moved(False, True),
+    "signals far from 0": values.moved(False, False, True),
     "large by tiny": values.scaled(1e-20, 1e20, 1.0),
     "tiny by large": values.scaled(1e20, 1e-20, 1.0),
     "sparse": values.changing(values.sparse, values.sparse, values.sparse),
