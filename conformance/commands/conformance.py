@@ -27,6 +27,7 @@ from ref_bioplaus.conformance.commands.asking import (
     start,
 )
 from ref_bioplaus.conformance.commands.exchange import exchange_app, path
+from ref_bioplaus.conformance.commands.mutants import mutants_app
 from ref_bioplaus.showing.terminal import bars, fail, new_console, new_table, say
 from ref_bioplaus.showing.words import on_one_line
 
@@ -127,7 +128,7 @@ def run(
     raise typer.Exit(0 if sound(reports) else 1)
 
 
-conformance_app.registered_commands += exchange_app.registered_commands
+conformance_app.registered_commands += exchange_app.registered_commands + mutants_app.registered_commands
 
 
 # What comes of it

@@ -1,5 +1,7 @@
 """What several test modules use."""
 
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -22,3 +24,13 @@ def slow(*values, reason=COMPILING):
 def some_slow(cases, are_slow, reason=COMPILING):
     """The parameters of a test, each a tuple, slow where `are_slow(*case)`."""
     return [slow(*case, reason=reason) if are_slow(*case) else case for case in cases]
+
+
+def asked(name, tell):
+    """A task for a process: its name in capitals; "hang" never ends, and "die" takes its process along."""
+    tell(f"{name} begins")
+    if name == "hang":
+        time.sleep(600)
+    if name == "die":
+        os._exit(3)
+    return name.upper()
