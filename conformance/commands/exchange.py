@@ -31,11 +31,11 @@ def main() -> None:
 @exchange_app.command()
 def emit(
     folder: Annotated[Path, typer.Argument(help="Gets manifest.json and inputs/.", metavar="DIR", parser=path)],
-    case: Annotated[str, typer.Option(help='Only cases whose id matches, as "1/kolen-pollack/*".')] = "*",
+    case: Annotated[str, typer.Option(help='Only cases whose id matches, as "1/dtp/*" or "0/random/*".')] = "*",
     layout: Annotated[str, typer.Option(help="NHWC (channels last) or NCHW (channels first).")] = "NHWC",
     dtype: Annotated[str, typer.Option(help="Of the computation under test: float32 or float64.")] = "float64",
 ) -> None:
-    """Write the inputs of single steps, and a manifest that explains them, for an implementation to compute."""
+    """Write the inputs of single steps and of their parts, and a manifest that explains them, to be computed."""
     from ref_bioplaus.conformance.files import exchange
 
     try:
@@ -66,6 +66,8 @@ def judge(
     except exchange.ExchangeError as error:
         fail(str(error))
     tell(exchange.summary(found))
+    if note := exchange.unsigned(found):
+        tell(note)
     states = {verdict.state for verdict in found}
     raise typer.Exit(2 if "error" in states else 1 if "fail" in states or "pass" not in states else 0)
 

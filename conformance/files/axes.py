@@ -33,6 +33,10 @@ def axes_of(name: str, array: Any, network: Network, layers: tuple[Places, ...] 
     if signal := re.fullmatch(r"info/(h|targets|delta)/(\d+)", name):
         place = layers[int(signal[2])]
         return (place.summed if signal[1] == "delta" else place.out).behind("N", shape[0])
+    if signal := re.fullmatch(r"(inverse/\w+|mirror/response|random/mirror|random/corruption)/(\d+)", name):
+        l = int(signal[2])
+        there = {"inverse/response": layers[network.output_of(l)].out, "mirror/response": layers[l].summed}
+        return there.get(signal[1], layers[l].arriving).behind("N", shape[0])
     if found := re.search(r"/((\d+)/(W|B|D/\d+|(?:local/)?\d+/\w+))$", name):
         l = int(found[2])
         inverse = mirrored_inverse(network, l) if "feedback" in name and network[l].linear else None

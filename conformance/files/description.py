@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from ref_bioplaus import initializers
 from ref_bioplaus.algorithms.target_propagation import target_propagation
 from ref_bioplaus.conformance.cases.cases import OPTIMIZERS, Case
 from ref_bioplaus.conformance.cases.networks import CHAINS, CLASSES, GRADIENT
@@ -54,6 +55,26 @@ NAMES = {
     "info/grads/l/...": "gradients of the forward path, means over the batch",
     "info/feedback_grads/l/...": "gradients of the feedback path, means over the batch",
     "state/...": "as outputs: the same after the step",
+}
+
+
+PARTS = {
+    "root/i": "level 0: root key of draws[i]",
+    "key/i": "level 0: the key at the address of draws[i]",
+    "high/i": "level 0: the high words of draws[i]",
+    "low/i": "level 0: the low words of draws[i]",
+    "uniform/i": "level 0: uniform numbers of draws[i]",
+    "normal/i": "level 0: normal numbers of draws[i]",
+    "mask/i": "level 0: 1 or 0, masks of draws[i]",
+    "count": "level 0: updates done",
+    "eta": "level 0: the learning rate at each count",
+    "inverse/of_h/l": "g(h) by the inverse of layer l",
+    "inverse/of_target/l": "g of the target by the inverse of layer l",
+    "inverse/corrupted/l": "h_(l-1) with noise",
+    "inverse/response/l": "what layer l makes of that",
+    "inverse/rebuilt/l": "what the inverse makes of the response",
+    "inverse/delta/l": "error at the inverse's own pre-activation",
+    "mirror/response/l": "what layer l makes of noise in mirror mode",
 }
 
 
@@ -125,14 +146,31 @@ def optimizer(chosen: Optimizer) -> dict[str, Any]:
     """An optimizer's name and numbers, as the update itself holds them."""
     found: dict[str, Any] = {"name": maker(chosen.update)}
     for name, value in sorted(numbers(chosen.update).items()):
-        if callable(value):
-            value = {"schedule": maker(value)} | {k: described(v) for k, v in sorted(numbers(value).items())}
-        found[name] = value
+        found[name] = schedule(value) if callable(value) else value
     return found
+
+
+def schedule(eta: Callable) -> dict[str, Any]:
+    """A schedule's name and numbers, as it itself holds them; one schedule may hold another."""
+    found = sorted(numbers(eta).items())
+    return {"schedule": maker(eta)} | {k: schedule(v) if callable(v) else described(v) for k, v in found}
 
 
 def options(case: Case) -> dict[str, Any]:
     """The options of an algorithm, the defaults included; not those that only choose the first state."""
+    skip = ("schedule", "inverse", "mirror_per_batch", "initial_mirroring")
+    given = every_option(case).items()
+    return {k: described(v) for k, v in given if k not in skip and not k.endswith("initializer")}
+
+
+def initial(case: Case) -> dict[str, str]:
+    """What an algorithm draws its first weights by: names of `ref_bioplaus.initializers`, by name of the option."""
+    names = {id(function): name for name, function in vars(initializers).items()}
+    return {name: names[id(value)] for name, value in every_option(case).items() if name.endswith("initializer")}
+
+
+def every_option(case: Case) -> dict[str, Any]:
+    """The options of an algorithm by name, the defaults included."""
     chosen = case.chosen()
     found: dict[str, Any] = {}
     makers = (
@@ -141,9 +179,12 @@ def options(case: Case) -> dict[str, Any]:
     for make in makers:
         given = inspect.signature(make).parameters.values()
         found |= {p.name: p.default for p in given if p.default is not inspect.Parameter.empty}
-    found |= chosen.options
-    skip = ("schedule", "inverse", "mirror_per_batch", "initial_mirroring")
-    return {k: described(v) for k, v in found.items() if k not in skip and not k.endswith("initializer")}
+    return found | dict(chosen.options)
+
+
+def of_case(case: Case) -> dict[str, Any]:
+    """What a case is: algorithm, loss, optimizers, and the name of its network."""
+    return algorithm(case) | {"architecture": case.architecture, "model": model_name(case)}
 
 
 def modifications(case: Case) -> list[dict[str, Any]]:

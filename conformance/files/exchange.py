@@ -4,23 +4,27 @@
     DIR/inputs/<file>.npz      state, batch and random numbers
     DIR/outputs/<file>.npz     what the implementation under test makes of them
 
-It may give any of the outputs that the manifest names; those that it gives are judged.
+It may give any of the outputs that the manifest names; those that it gives are judged. FORMAT.md says what every word
+means.
 """
 
 import difflib
+import hashlib
 import math
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
+from os.path import getmtime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ref_bioplaus import __version__
-from ref_bioplaus.conformance.files import description
+from ref_bioplaus.conformance.files import description, parts, targets
 from ref_bioplaus.conformance.files.axes import LAYOUTS
 from ref_bioplaus.conformance.files.npz import Archive
+from ref_bioplaus.conformance.files.parts import Part
 from ref_bioplaus.conformance.files.reading import Unreadable, check, json_of, shown
 from ref_bioplaus.conformance.files.vectors import DIGEST, MANIFEST, Vector, digest, models, pretty, steps
 from ref_bioplaus.conformance.judging import judge
@@ -28,15 +32,20 @@ from ref_bioplaus.conformance.judging.judge import LIMIT, sentence
 from ref_bioplaus.conformance.judging.rounding import Rounded
 from ref_bioplaus.layouts import Axes
 from ref_bioplaus.machine.files import to_write, write_whole
+from ref_bioplaus.random import normal_table
 
-FORMAT = "ref_bioplaus.conformance.exchange 1"
+FORMAT = "ref_bioplaus.conformance.exchange 2"
 SCHEMA_FILE = Path(__file__).parent / "manifest_schema.json"
 DTYPES = ("float32", "float64")
+SIGNATURE, TABLE = "case_sha256", "normal_table.npz"
 TELLING = ("info/loss", "info/grads", "info/feedback_grads", "state/forward/params", "state/feedback/params")
 
 
 class ExchangeError(ValueError):
     """A request or a file that cannot be understood; the message is one sentence."""
+
+
+Asked = Vector | Part  # a case: a step, or a part of one
 
 
 class Verdict(NamedTuple):
@@ -48,6 +57,8 @@ class Verdict(NamedTuple):
     score: float = 0.0
     given: int = 0
     missing: tuple[str, ...] = ()
+    signed: bool = True  # whether the outputs say which case of which manifest they answer
+    older: bool = False  # whether they are older than the manifest
 
 
 def emit(folder: Path, pattern: str = "*", layout: str = "NHWC", dtype: str = "float64") -> list[str]:
@@ -58,33 +69,53 @@ def emit(folder: Path, pattern: str = "*", layout: str = "NHWC", dtype: str = "f
     """
     choose("layout", layout, LAYOUTS)
     choose("dtype", dtype, DTYPES)
-    known = list(steps(dtype))
-    vectors = [vector for vector in known if fnmatchcase(vector.id, pattern)]
-    if not vectors:
-        close = difflib.get_close_matches(pattern, [vector.id for vector in known], n=3, cutoff=0.3)
-        raise ExchangeError(f"No case matches {shown(pattern)}, ids are such as {', '.join(close) or known[0].id}.")
+    known = list(every(dtype))
+    chosen = [case for case in known if fnmatchcase(case.id, pattern)]
+    if not chosen:
+        close = difflib.get_close_matches(pattern, [case.id for case in known], n=3, cutoff=0.3)
+        raise ExchangeError(f"No case matches {shown(pattern)}, ids are such as {', '.join(close) or known[-1].id}.")
     rows = []
     try:
         (folder / "inputs").mkdir(parents=True, exist_ok=True)
-        for vector in vectors:
-            arrays = {name: tensor.axes.to(layout, tensor.array) for name, tensor in vector.inputs().items()}
-            with to_write(folder / "inputs" / f"{vector.file}.npz") as file:
-                np.savez(file, **arrays)
-            rows.append(vector.describe(layout) | {"file": f"{vector.file}.npz"})
+        write(folder / "inputs" / TABLE, {"normal_table": normal_table()})
+        for case in chosen:
+            inputs = {name: tensor.axes.to(layout, tensor.array) for name, tensor in case.inputs().items()}
+            write(folder / "inputs" / f"{case.file}.npz", inputs)
+            row = {"kind": case.kind} | case.describe(layout) | {"file": f"{case.file}.npz"}
+            rows.append(row | {"case_sha256": signature(row, layout)})
         content = {
             "format": FORMAT,
             "version": __version__,
             "layout": layout,
             "dtype": dtype,
             "digest": f"{DIGEST}; of the arrays in layout NHWC",
-            "names": description.NAMES,
-            "models": models(tuple(vectors)),
+            "names": description.NAMES | description.PARTS,
+            "models": models(case.case for case in chosen if case.case),
             "cases": rows,
         }
         write_whole(folder / MANIFEST, (pretty(content) + "\n").encode())
     except OSError as error:
         raise ExchangeError(f"The folder {folder} cannot be written to ({error.strerror}): name another.") from error
-    return [vector.id for vector in vectors]
+    return [case.id for case in chosen]
+
+
+def write(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """An .npz, not compressed."""
+    with to_write(file) as opened:
+        np.savez(opened, **arrays)  # type: ignore[arg-type]
+
+
+def every(dtype: str) -> Iterator[Asked]:
+    """All cases: parts of steps, then steps."""
+    yield from parts.parts(dtype)
+    yield from targets.parts(dtype)
+    yield from steps(dtype)
+
+
+def signature(row: Mapping[str, Any], layout: str) -> str:
+    """What outputs repeat to say that they answer this case: a digest of its id, layout, dtype and inputs."""
+    words = (row["id"], layout, row["dtype"], row["inputs_sha256"])
+    return hashlib.sha256("\0".join(words).encode()).hexdigest()
 
 
 def choose(what: str, value: str, known: tuple[str, ...]) -> None:
@@ -114,12 +145,23 @@ def verdicts(folder: Path, outputs: Path | None = None, dtype: str | None = None
         ) from error
     if not any(row["file"] in there for row in content["cases"]):
         raise ExchangeError(f"{outputs} holds no outputs, such as {content['cases'][0]['file']}: nothing to judge.")
-    known = {vector.id: vector for vector in steps(emitted)}
+    known = {case.id: case for case in every(emitted)}
+    others = {row["case_sha256"]: row["id"] for row in content["cases"]}
+    written = age(folder / MANIFEST)
     for row in content["cases"]:
         if row["file"] in there:
-            yield verdict(row, known.get(row["id"]), outputs / row["file"], layout, dtype)
+            found = verdict(row, known.get(row["id"]), outputs / row["file"], layout, dtype, others)
+            yield found._replace(older=age(outputs / row["file"]) < written)
         else:
             yield Verdict(row["id"], "not run", f"there is no {row['file']}")
+
+
+def age(file: Path) -> float:
+    """When a file was last written to, in seconds; inf where nobody can tell."""
+    try:
+        return getmtime(file)
+    except OSError:
+        return math.inf
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -137,47 +179,60 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return content
 
 
-def verdict(row: dict[str, Any], vector: Vector | None, file: Path, layout: str, dtype: str) -> Verdict:
-    """The verdict on one case."""
+def verdict(
+    row: dict[str, Any], case: Asked | None, file: Path, layout: str, dtype: str, others: Mapping[str, str]
+) -> Verdict:
+    """The verdict on one case. others: the ids of all cases by what their outputs repeat."""
     id = row["id"]
-    if vector is None:
+    if case is None:
         return Verdict(id, "error", "the package has no such case: emit again")
-    vector = Vector(vector.case, vector.mode, vector.n, row["seed"])
-    inputs = {name: tensor.array for name, tensor in vector.inputs().items()}
-    if digest(inputs) != row["inputs_sha256"]:
+    case = case.seeded(row["seed"])
+    inputs = {name: tensor.array for name, tensor in case.inputs().items()}
+    if digest(inputs) != row["inputs_sha256"] or signature(row, layout) != row["case_sha256"]:
         return Verdict(id, "error", "its inputs are not those that this version of the package gives: emit again")
-    expected = vector.expected(dtype)
+    expected = case.expected(dtype)
     if expected.undecidable:
         return Verdict(id, "not run", f"{expected.undecidable} decisions are undecidable in {dtype}: emit again")
     try:
         archive = Archive(file)
-        wrong = misnamed(archive, expected)
-        return Verdict(id, "error", wrong) if wrong else judged(id, archive, expected, vector, layout, dtype)
+        signed = SIGNATURE in archive.entries
+        wrong = misdirected(archive, row, others) or misnamed(archive, expected, case.kind == "step")
+        found = Verdict(id, "error", wrong) if wrong else judged(id, archive, expected, case, layout, dtype)
+        return found._replace(signed=signed)
     except Unreadable as error:
         return Verdict(id, "error", f"{file.name} {error}")
 
 
-def misnamed(given: Archive, expected: judge.Expected) -> str:
+def misdirected(given: Archive, row: Mapping[str, Any], others: Mapping[str, str]) -> str:
+    """Why outputs that say what they answer are not this case's; "" where they are, or do not say it."""
+    if SIGNATURE not in given.entries or (found := given.text(SIGNATURE)) == row["case_sha256"]:
+        return ""
+    whose = f"the case {others[found]}" if found in others else "another manifest (other inputs, layout or dtype)"
+    return f"these outputs answer {whose}: their {SIGNATURE} is {shown(found)}, expected {shown(row['case_sha256'])}"
+
+
+def misnamed(given: Archive, expected: judge.Expected, telling: bool) -> str:
     """Why the arrays of a file cannot be judged; "" where they can."""
-    for name in given.entries:
+    named = [name for name in given.entries if name != SIGNATURE]
+    for name in named:
         if name not in expected.tensors:
             close = difflib.get_close_matches(name, expected.tensors, n=1, cutoff=0.0)
             return f'{shown(name)} is not one of its outputs: did you mean "{close[0]}"?'
         header = given.header(name)
         if header.dtype is None:
             return f"{name} has dtype {header.words}, expected numbers"
-    if not any(name.startswith(TELLING) for name in given.entries):
+    if telling and not any(name.startswith(TELLING) for name in named):
         return f"nothing that tells: give at least one of {', '.join(TELLING)}"
-    return ""
+    return "" if named else "it holds no outputs"
 
 
-def judged(id: str, given: Archive, expected: judge.Expected, vector: Vector, layout: str, dtype: str) -> Verdict:
+def judged(id: str, given: Archive, expected: judge.Expected, case: Asked, layout: str, dtype: str) -> Verdict:
     """The verdict on outputs that can be judged: pass, or the first departure in order of computation.
 
     Raises Unreadable where an array of the right shape is damaged.
     """
     missing = tuple(name for name in expected.tensors if name not in given.entries)
-    axes = {name: tensor.axes for name, tensor in vector.tensors(expected.tensors).items()}
+    axes = {name: tensor.axes for name, tensor in case.tensors(expected.tensors).items()}
     wanted = {n: in_layout(expected.tensors[n], axes[n], layout) for n in expected.tensors if n in given.entries}
     shapes = {name: given.header(name).shape for name in wanted}
     arrays = {n: given.array(n, shapes[n]) for n, tensor in wanted.items() if shapes[n] == tensor.shape}
@@ -217,3 +272,13 @@ def summary(found: list[Verdict]) -> str:
     scores = [v.score for v in found if v.state == "pass"]
     tail = f"; the largest score of those that pass is {max(scores):.2g}, the limit {LIMIT:.3g}" if scores else ""
     return f"{counted(len(found))}: {', '.join(parts)}{tail}."
+
+
+def unsigned(found: list[Verdict]) -> str:
+    """A line on outputs of which nobody can tell what they answer; "" where all say it."""
+    silent = [v for v in found if v.given and not v.signed]
+    if not silent:
+        return ""
+    older = sum(v.older for v in silent)
+    age = f"; {older} of them older than the manifest" if older else ""
+    return f"{len(silent)} of these hold no {SIGNATURE}, so that they may answer other inputs{age}."

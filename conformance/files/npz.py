@@ -24,6 +24,7 @@ from ref_bioplaus.conformance.files.reading import Unreadable, content, line, sh
 MAGIC, LONGEST_HEADER = b"\x93NUMPY", 10_000  # bytes; NumPy's own limit
 LENGTHS = {1: "<H", 2: "<I", 3: "<I"}  # of the header's length, by the format's version
 NUMBERS = r"[<>|=]?[fiub]\d{1,2}"
+TEXT, LONGEST_TEXT = r"[<|](S|U|u|i)\d{1,3}", 256  # a dtype of text or of bytes, and the most characters
 ENCRYPTED = 1  # a bit of an entry's flags
 DAMAGE = (BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, RuntimeError, OverflowError)
 
@@ -77,6 +78,21 @@ class Archive:
             with self.zip.open(self.entries[name]) as stream:
                 data = stream.read(found.start + size)[found.start :]
             return np.frombuffer(data, found.dtype).reshape(shape, order="F" if found.fortran else "C")
+
+    def text(self, name: str) -> str:
+        """An entry of one short text: |S or <U of shape () or (1,), or its characters as bytes of shape (n,).
+
+        "" for anything else: what it says is compared with what is expected, and never used.
+        """
+        found = self.header(name)
+        size = self.entries[name].file_size - found.start
+        kind = re.fullmatch(TEXT, found.words)
+        one = found.shape in ((), (1,)) if kind and kind[1] in "SU" else len(found.shape) == 1
+        if not kind or not one or not 0 < size <= 4 * LONGEST_TEXT:
+            return ""
+        with whole(name), self.zip.open(self.entries[name]) as stream:
+            data = stream.read(found.start + size)[found.start :]
+        return data.decode("utf-32-le" if kind[1] == "U" else "latin1", "replace").rstrip("\0")
 
 
 @contextmanager

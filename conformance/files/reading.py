@@ -122,6 +122,9 @@ def objections(data: Any, schema: Schema, root: Schema, place: str = "") -> Iter
         elif keyword == "anyOf":
             if all(any(objections(data, option, root)) for option in value):
                 yield f"{where} is {shown(data)}, which has none of the forms that it may have"
+        elif keyword == "if":
+            if not any(objections(data, value, root)):
+                yield from objections(data, schema["then"], root, place)
         elif keyword == "pattern":
             if not re.fullmatch(value, data):
                 yield f"{where} is {shown(data)}, expected text like {value}"
@@ -143,7 +146,7 @@ def objections(data: Any, schema: Schema, root: Schema, place: str = "") -> Iter
                 yield from objections(item, part, root, f"{place}[{i}]")
         elif keyword in ("properties", "additionalProperties"):
             yield from inside(data, schema, root, place, keyword == "additionalProperties")
-        elif keyword not in ("type", *WORDS):
+        elif keyword not in ("type", "then", *WORDS):
             raise KeyError(keyword)
 
 

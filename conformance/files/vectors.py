@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from os.path import exists
 from pathlib import Path
@@ -60,6 +60,8 @@ class Tensor(NamedTuple):
 class Vector:
     """One step of a case from its stored state: what goes in, what comes out, and what it is called."""
 
+    kind = "step"
+
     def __init__(self, case: Case, mode: str, n: int = 6, seed: int | None = None):
         self.case, self.mode, self.n = case, mode, n
         self.id = f"1/{case.id}/{mode}/{n}"  # as in a run of the suite
@@ -81,6 +83,10 @@ class Vector:
         """The stored state and the batch, as float64: state, x, y."""
         return self.case.start(self.seed), *self.case.batch(self.seed, self.n)
 
+    def seeded(self, seed: int) -> "Vector":
+        """The same from another seed."""
+        return Vector(self.case, self.mode, self.n, seed)
+
     def expected(self, dtype: str | None = None) -> judge.Expected:
         """What a correct implementation computes in a dtype (the case's own, unless said otherwise)."""
         return judge.expect(self.case._replace(dtype=dtype or self.case.dtype), self.mode, *self.start)
@@ -98,6 +104,11 @@ class Vector:
 
     def inputs(self) -> dict[str, Tensor]:
         """Everything that one step needs, in the case's dtype: state, batch and random numbers."""
+        return self.needed
+
+    @cached_property
+    def needed(self) -> dict[str, Tensor]:
+        """The same, found once."""
         state, x, y = self.start
         arrays = dict(named_leaves(state, "state")) | {"batch/x": x, "batch/y": y}
         tensors = self.tensors(arrays) | {draw.name: Tensor(draw.numbers, draw.axes) for draw in self.draws[0]}
@@ -197,9 +208,9 @@ def family(vector: Vector) -> str:
     return f"{vector.case.chosen().module}.npz"
 
 
-def models(vectors: Iterator[Vector] | tuple[Vector, ...]) -> dict[str, Any]:
-    """The networks of some vectors by name."""
-    cases = {description.model_name(vector.case): vector.case for vector in vectors}
+def models(of: Iterable[Case]) -> dict[str, Any]:
+    """The networks of some cases by name."""
+    cases = {description.model_name(case): case for case in of}
     return {name: description.model(case.network()) for name, case in sorted(cases.items())}
 
 
@@ -221,7 +232,7 @@ def manifest(vectors: tuple[Vector, ...]) -> tuple[dict[str, Any], dict[str, dic
         "inputs": "ref_bioplaus.conformance.files.vectors.Vector.inputs draws them; inputs_sha256 is their digest",
         "digest": DIGEST,
         "names": description.NAMES,
-        "models": models(vectors),
+        "models": models(vector.case for vector in vectors),
     }
     return head | {"vectors": rows}, files
 

@@ -31,7 +31,11 @@ PLAIN = {"error": "#3b3b3b", "deviates": "#e8d44d"}
 FILES = {
     "elementwise": "the backend's own function of that name",
     "products": "the backend's matmul and tensordot, and how it sets their precision",
+    "moves": "the backend's own functions that move numbers, and its integers",
     "nonlinearity": "ref_bioplaus/local.py",
+    "bias": "ref_bioplaus/local.py and kernels.py",
+    "optimizers": "ref_bioplaus/optimizers.py and kernels.py",
+    "each": "ref_bioplaus/kernels.py",
     "synapses": "ref_bioplaus/linear.py, windows.py and kernels.py",
     "max_pool": "ref_bioplaus/local.py and kernels.py",
     "average_pool": "ref_bioplaus/local.py",

@@ -139,9 +139,9 @@ def test_a_lower_precision_rounds_the_operands_and_nothing_else(precision, bits)
 @pytest.mark.parametrize(
     ("dtype", "precision", "groups", "modes"),
     [
-        ("float32", "ieee", ("synapses",), ("compiled",)),
-        slow("float32", "ieee", ("synapses",), ("eager", "donating")),
-        ("float32", "ieee", ("max_pool", "batch_norm", "nonlinearity", "random", "dropout"), MODES),
+        slow("float32", "ieee", ("synapses",), MODES),
+        slow("float32", "ieee", ("max_pool", "average_pool", "nonlinearity", "optimizers", "random"), MODES),
+        ("float32", "ieee", ("max_pool", "each", "bias"), ("compiled",)),
         slow("float32", "bf16", ("synapses", "max_pool"), ("compiled",)),
         slow("bfloat16", "ieee", ("synapses", "max_pool"), ("compiled",)),
     ],
@@ -152,7 +152,7 @@ def test_conformance_of_the_kernels(dtype, precision, groups, modes):
     checks = [check for check in (*primitives.checks(), *draws.checks()) if check.group in groups]
     report = runner.run(subject, checks, modes)
     assert {o.id: o.reason for o in report.outcomes if o.state != "pass"} == {}
-    assert len(report.outcomes) == runner.planned(checks, modes) > 20
+    assert len(report.outcomes) == runner.planned(checks, modes) > 10
 
 
 @pytest.mark.parametrize("form", ["paper", "hat"])

@@ -13,6 +13,7 @@ from ref_bioplaus.conformance.checks.alone import draws, primitives
 from ref_bioplaus.kernels import PORTABLE
 from ref_bioplaus.registry import ROWS
 from ref_bioplaus.tree import leaves
+from tests.helpers import slow
 from tests.helpers.faces import SHORTCUTS, WINDOWS, arrays, same
 
 WINDOWS = WINDOWS | SHORTCUTS
@@ -145,7 +146,7 @@ def test_sizes_nobody_asks_for_are_given_back(monkeypatch):
     assert len(arena.buffers) <= 5
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", slow("float64", reason="level 0 once more")])
 def test_the_judge_accepts_every_primitive(dtype):
     subject = outcomes.Subject(backends.get("numpy", dtype=dtype, kernels="native"))
     report = runner.run(subject, (*primitives.checks(), *draws.checks()))

@@ -296,6 +296,22 @@ def test_inverses_rebuilt_in_torch(chain, form, numpy64):
         assert np.allclose(found.numpy(), wanted.numpy(), rtol=1e-13, atol=1e-14), l
 
 
+@pytest.mark.parametrize("nonlinearity", inverses.NONLINEARITIES)
+@pytest.mark.parametrize("form", list(FORMS))
+def test_inverses_of_other_neurons_go_there_and_back(form, nonlinearity, numpy64):
+    for with_bias in (True, False):
+        inverse = inverses.with_neurons(FORMS[form], nonlinearity, with_bias)
+        for network in (make() for make in CHAINS.values()):
+            lam = feedback(targets, network, numpy64, inverse=inverse)
+            arrays = numpy64.export_params(network, lam, inverse=inverse)
+            assert list(arrays) == [f"{l}.0.{name}" for l in (2, 3, 4) for name in ("weight", "bias")[: 1 + with_bias]]
+            plain = numpy64.export_params(network, feedback(targets, network, numpy64, inverse=FORMS[form]),
+                                          inverse=FORMS[form])  # fmt: skip
+            assert all(np.array_equal(arrays[name], plain[name]) for name in arrays)
+            back = numpy64.import_params(network, lam, arrays, inverse=inverse)
+            assert all(np.array_equal(a, b) for a, b in zip(leaves(lam), leaves(back), strict=True))
+
+
 @pytest.mark.parametrize("chain", list(CHAINS))
 def test_direct_feedback_in_their_order(chain, numpy64):
     """e B_k and delta_k D_lk arrive at the units of a Module; D says so at the units that it comes from, too."""

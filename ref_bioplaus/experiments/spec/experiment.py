@@ -9,6 +9,11 @@ A learning rate is a number or a schedule, in epochs or in the optimizer's own u
     {kind = "staircase", eta = 0.1, factor = 0.1, epochs = 10}
     {kind = "warm-up", eta = 0.1, epochs = 5}                          eta may itself be a schedule
 
+Of algorithm_options an initializer is a word, {normal = 3.0} (a deviation) or {uniform = 1.0} (a bound); the inverse of
+target propagation "mirrored", "dense", {wider = 5}, or one of these with neurons of another kind (inverses.py):
+
+    inverse = {form = "dense", nonlinearity = "none", bias = false}
+
 What names a thing (see places.py) takes one of ours, one that an installed package enrols, "module:object" or
 "path/file.py:object", and in Python the thing itself: `Experiment(algorithm=my_rule)`.
 """
