@@ -224,7 +224,7 @@ def settings() -> Iterator[Setting]:
     yield Setting("backprop/single, large outputs", single, by(plain), scale=1024.0)
     yield Setting(
         "backprop/small, sigmoid cross-entropy", small,
-        lambda net: algorithms.backprop(net, losses.sigmoid_cross_entropy(), plain(), initializers.he_fan_in),
+        lambda net: algorithms.backprop(net, losses.sigmoid_cross_entropy(), plain(), initializers.within(0.25)),
         ("learn", "init"), targets="shares",
     )  # fmt: skip
     yield Setting(
