@@ -70,9 +70,9 @@ def options() -> dict[str, Callable]:
     found = {}
     for name, function in functions():
         for option, parameter in inspect.signature(function).parameters.items():
-            if parameter.kind not in several and option not in GIVEN | {"self"}:
-                if name not in OTHERS or f"{name}.{option}" in IGNORED:
-                    found[f"{name}.{option}"] = function
+            plain = parameter.kind not in several and option not in GIVEN
+            if plain and (name not in OTHERS or f"{name}.{option}" in IGNORED):
+                found[f"{name}.{option}"] = function
     return found
 
 
@@ -98,6 +98,7 @@ def of(function: str, *those: Mapping[str, Ignored]) -> dict[str, Ignored]:
 
 SMALL = "1/backprop/small, "
 SGD, COUPLED = SMALL + "sgd, warmed up, Nesterov, decoupled on all/learn/5", SMALL + "sgd, staircase, coupled/learn/5"
+NOISY = SMALL + "noisy gradients 0.25 on all/learn/5"
 ADAM = SMALL + "adam, warmed up, epsilon-hat, coupled on all/learn/5"
 RMSPROP = SMALL + "rmsprop, staircase, decoupled on all/learn/5"
 AVERAGES, MAXIMA = "1/backprop/averages/learn/5", "1/backprop/maxima/learn/5"
@@ -113,7 +114,8 @@ GLOROT = initializers.glorot_normal
 IGNORED: dict[str, Ignored] = {
     **of("algorithms.backprop", at(SIGMOID, initializer=IN),
          at(SMALL + "noise on delta 0.25/learn/5", noise_on_delta=0.0)),
-    **of("algorithms.feedback_alignment", at(FA + "/init", initializer=IN, feedback_initializer=OUT, symmetric_output=False)),
+    **of("algorithms.feedback_alignment",
+         at(FA + "/init", initializer=IN, feedback_initializer=OUT, symmetric_output=False)),
     **of("algorithms.direct_feedback_alignment", at(EXACT + "/init", initializer=IN, feedback_initializer=OUT),
          at(EXACT + ", generated/learn/5", skips="direct", feedback="stored")),
     **of("algorithms.dense_feedback_alignment", at(DENSE + "generated/learn/5", feedback="stored"),
@@ -146,7 +148,7 @@ IGNORED: dict[str, Ignored] = {
     **of("optimizers.staircase", at(COUPLED, eta=0.25, factor=0.5, every=5)),
     **of("optimizers.warm_up", at(SGD, eta=0.5, updates=5)),
     **of("modifications.batch_manhattan", at(SMALL + "Batch Manhattan on all/learn/5", on="weights")),
-    **of("modifications.noisy_gradients", at(SMALL + "noisy gradients 0.25 on all/learn/5", strength=1.0, on="weights")),
+    **of("modifications.noisy_gradients", at(NOISY, strength=1.0, on="weights")),
     **of("modifications.align_to_random", at(SMALL + "alignment 0.25/learn/5", strength=1e-3)),
     **of("modifications.constant_norm", at(SMALL + "constant norm on all/learn/5", on="weights")),
     **of("modifications.fixed_signs", at(SMALL + "signs fixed from 6 on/learn/5", start=7, margin=1e-6)),
