@@ -1,7 +1,7 @@
 """The table of settings: options of algorithms, optimizers, modifications, losses and layers away from their defaults.
 
 Beside the cases, whose rows and optimizers leave most options alone. A setting has several options at once, each with a
-value that one step shows: an implementation that ignores one of them is found (proofs/options.py says by which check).
+value that one step shows: an implementation that ignores one of them is found (options.py says by which check).
 Everything that a setting calls is looked up when it is built.
 """
 

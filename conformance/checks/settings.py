@@ -1,48 +1,19 @@
 """Levels 1 to 3 of the settings: one step from each of their moments, their first states, predictions and schedules."""
 
-from typing import Any
-
 import numpy as np
 
 import ref_bioplaus as rb
 from ref_bioplaus import losses
-from ref_bioplaus.conformance.cases.cases import root
 from ref_bioplaus.conformance.cases.settings import N, Setting, settings
-from ref_bioplaus.conformance.checks.outcomes import Check, Finding, Subject
+from ref_bioplaus.conformance.checks.outcomes import MODES, Check, Finding, Subject
 from ref_bioplaus.conformance.checks.prepared import posed
+from ref_bioplaus.conformance.checks.starts import first_state
 from ref_bioplaus.conformance.checks.steps import one_step
 from ref_bioplaus.conformance.judging import judge
-from ref_bioplaus.conformance.judging.judge import Score
 from ref_bioplaus.conformance.judging.rounding import Rounding
-from ref_bioplaus.tree import named_leaves, tree_map
+from ref_bioplaus.tree import tree_map
 
 ONE_MODE = ("compiled",)
-SEEDS = (0, 1, 2)
-
-
-def compared(asked: Setting, subject: Subject, expected: Any, undecidable: int, got: Any, prefix: str) -> Finding:
-    """The scores of a tree of tensors."""
-    arrays = {name: subject.backend.to_numpy(leaf) for name, leaf in named_leaves(got)}
-    tiny = judge.PRECISIONS[asked.dtype, subject.backend.precision].tiny
-    scores = judge.judge(judge.Expected(dict(named_leaves(expected)), undecidable, tiny), arrays)
-    return Finding(tuple(judge.named(scores, prefix)), undecidable=undecidable)
-
-
-def first_state(setting: Setting) -> Check:
-    """The state that learning starts from, over seeds: initializers, feedback weights, memories, counts, the key."""
-
-    def run(subject: Subject, mode: str) -> Finding:
-        here = setting._replace(dtype=subject.dtype)
-        space = Rounding(judge.PRECISIONS[here.dtype, subject.backend.precision], here.dtype)
-        init = subject.runs(subject.algorithm(here).init, mode)
-        scores: tuple[Score, ...] = ()
-        for seed in SEEDS:
-            expected = here.build().init(space.exact(root(seed)))
-            got = init(subject.backend.asarray(root(seed)))
-            scores += compared(here, subject, expected, 0, got, f"seed {seed}").scores
-        return Finding(scores)
-
-    return Check(f"1/{setting.id}/init", 1, setting.row, run, ONE_MODE)
 
 
 def prediction(setting: Setting) -> Check:
@@ -56,7 +27,9 @@ def prediction(setting: Setting) -> Check:
         expected = rb.predict(here.network(), loss, tree_map(space.exact, start), space.exact(x))
         own = subject.runs(lambda s, x: rb.predict(here.network(backend.kernels), loss, s, x), mode)
         got = own(tree_map(lambda a: backend.asarray(np.array(a)), start), backend.asarray(x, backend.dtype))
-        return compared(here, subject, {"output": expected}, space.undecidable, {"output": got}, "in test mode")
+        wanted = judge.Expected({"output": expected}, space.undecidable, space.precision.tiny)
+        scores = judge.named(judge.judge(wanted, {"output": backend.to_numpy(got)}), "in test mode")
+        return Finding(tuple(scores), undecidable=space.undecidable)
 
     return Check(f"1/{setting.id}/predict", 1, setting.row, run, ONE_MODE)
 
@@ -80,7 +53,7 @@ def order_of_modes(setting: Setting) -> Check:
 def checks(levels: set[int]) -> tuple[Check, ...]:
     """The settings', of the levels asked for."""
     found: list[Check] = []
-    others = {"init": first_state, "predict": prediction}
+    others = {"init": lambda setting: first_state(setting, MODES[:1]), "predict": prediction}
     for setting in settings():
         if 1 in levels:
             found += [others[a](setting) if a in others else one_step(setting, a, N, ONE_MODE) for a in setting.asks]

@@ -7,6 +7,7 @@ import numpy as np
 from array_api_compat import array_namespace, device
 
 from ref_bioplaus.conformance.cases.cases import Case, step_cases
+from ref_bioplaus.conformance.cases.settings import Setting
 from ref_bioplaus.conformance.checks.outcomes import MODES, Check, Finding, Subject
 from ref_bioplaus.conformance.checks.prepared import Prepared, copies
 from ref_bioplaus.conformance.checks.steps import judged, wrongly_decided
@@ -24,13 +25,13 @@ SIZES = {"compiled": (6, 1, 5, 6), "donating": FEW}  # of one row on two network
 ONE = "kolen-pollack"  # that row, whose first state is also made by a compiled function
 
 
-def own_start(subject: Subject, case: Case, mode: str, seed: int) -> State:
+def own_start(subject: Subject, case: Case | Setting, mode: str, seed: int) -> State:
     """The first state of the subject's own key, as everybody makes it, or in one compiled function."""
     init, key = subject.algorithm(case).init, subject.own(subject.backend.key)(seed)
     return (subject.backend.wrap if mode == "compiled" else lambda f: f)(subject.own(init))(key)
 
 
-def first_state(case: Case, modes: tuple[str, ...]) -> Check:
+def first_state(case: Case | Setting, modes: tuple[str, ...]) -> Check:
     """Weights, biases, statistics, memories, counts, time and key before the first step, of several seeds."""
 
     def run(subject: Subject, mode: str) -> Finding:

@@ -21,7 +21,6 @@ from ref_bioplaus.types import Algorithm, State, in_order
 
 BEGINNING, FURTHER = range(5), range(5, 9)  # batches of a shadowed trajectory: from its first state, from LATER on
 LATER = Moment(98, 7, 98)
-RESIZED = ("backprop/FC", "kolen-pollack/FC", "kolen-pollack/FC/rmsprop")  # where batches change their size on the way
 OTHERS = (1, 2, 3, 4, 5, 7, 8)  # batch sizes that a failure is tried on
 FREE = 40  # steps of a free run
 REPLICAS = 6  # of the reference, with noise of one rounding a step, that say how far a free run may drift
@@ -105,10 +104,10 @@ def shadowed(case: Case) -> Check:
         for begin, seeds in ((first, BEGINNING), (in_time(stored(here, 0), LATER), FURTHER)):
             state = tree_map(lambda a: subject.backend.asarray(np.array(a)), begin)
             for i in seeds[:2] if mode == "eager" else seeds:
-                batch = here.batch(i, 4 if case.id in RESIZED and i % 3 == 2 else 6)
+                batch = here.batch(i)
                 for step in algorithm.schedule(i, 0):
                     start = tree_map(lambda a: np.array(subject.backend.to_numpy(a)), state)
-                    expected = known(here, step, Start(start), i, len(batch[0]), subject.backend.precision)
+                    expected = known(here, step, Start(start), i, subject.backend.precision)
                     state, info = prepared[step].run(state, subject.backend.batch(*map(np.array, batch)))
                     tensors = in_order(info, state)
                     if expected.undecidable:
@@ -138,9 +137,9 @@ class Start:
 
 
 @lru_cache(maxsize=32)  # one check after the other, whose modes may go the same way
-def known(case: Case, step: str, start: Start, seed: int, n: int, precision: str) -> judge.Expected:
+def known(case: Case, step: str, start: Start, seed: int, precision: str) -> judge.Expected:
     """What the reference makes of a step from a state."""
-    return expect(case, step, start.state, *case.batch(seed, n), precision)
+    return expect(case, step, start.state, *case.batch(seed), precision)
 
 
 def free_run(case: Case) -> Check:

@@ -2,10 +2,12 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from inspect import signature
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from inspect import isclass, signature
 from typing import Any
 from unittest import mock
+
+from ref_bioplaus.conformance.cases import options
 
 
 @contextmanager
@@ -35,3 +37,13 @@ def ignoring(function: Callable, option: str, value: Any) -> Callable:
         return function(*given.args, **given.kwargs)
 
     return run
+
+
+def option_ignored(name: str) -> Callable[[], AbstractContextManager]:
+    """What holds while a subject computes that ignores an option (its full name in cases/options.py), as `under`."""
+    function, option = options.options()[name], name.rpartition(".")[2]
+    wrong = ignoring(function, option, options.IGNORED[name].value)
+    owner, attribute = options.OTHERS.get(name.rpartition(".")[0], (None, ""))
+    if isclass(owner):
+        return lambda: mock.patch.object(owner, attribute, wrong)
+    return lambda: replaced(function, wrong)

@@ -5,11 +5,8 @@ The options are found by looking at the functions themselves: a new one without 
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
-from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple
-from unittest import mock
 
 from ref_bioplaus import (
     algorithms,
@@ -23,7 +20,6 @@ from ref_bioplaus import (
     optimizers,
 )
 from ref_bioplaus.algorithms import target_propagation as tp
-from ref_bioplaus.conformance.proofs.faults import ignoring, replaced
 from ref_bioplaus.initializers import Initializer
 from ref_bioplaus.network import Layer, Network
 from ref_bioplaus.optimizers import LearningRate
@@ -74,16 +70,6 @@ def options() -> dict[str, Callable]:
             if plain and (name not in OTHERS or f"{name}.{option}" in IGNORED):
                 found[f"{name}.{option}"] = function
     return found
-
-
-def fault(name: str) -> Callable[[], AbstractContextManager]:
-    """What holds while a subject computes that ignores an option: a Subject's `under`."""
-    function, option = options()[name], name.rpartition(".")[2]
-    wrong = ignoring(function, option, IGNORED[name].value)
-    owner, attribute = OTHERS.get(name.rpartition(".")[0], (None, ""))
-    if inspect.isclass(owner):
-        return lambda: mock.patch.object(owner, attribute, wrong)
-    return partial(replaced, function, wrong)
 
 
 def at(check: str, **values: Any) -> dict[str, Ignored]:

@@ -171,7 +171,7 @@ WRONG = {  # name -> a build, the check, the mode
     "the memory is forgotten in every fifth iteration": (reset(lambda new, memo: new.t % 5 == 0), KP, "compiled"),
     "the memory is forgotten in every fifth call": (reset(lambda new, memo: memo["calls"] % 5 == 0), KP, "compiled"),
     "a step gives the last step's memory": (around(stale), KP, "donating"),
-    "momentum is forgotten where the batch changes": (around(resized), KP, "compiled"),
+    "momentum is forgotten where the batch changes": (around(resized), "1/kolen-pollack/FC/first steps", "compiled"),
     "wrong in the first iteration alone": (wrong_when(lambda s, memo: s.t == 0), KP, "eager"),
     "wrong from the hundredth iteration on": (wrong_when(lambda s, memo: s.t >= 100), BP, "eager"),
     "wrong from the hundredth to the hundred and first": (wrong_when(lambda s, memo: s.t == 100), KP, "compiled"),

@@ -1,0 +1,1 @@
+"""Every option is in a judged step."""
