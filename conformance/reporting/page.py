@@ -43,6 +43,7 @@ FILES = {
     "dropout": "ref_bioplaus/local.py and random.py",
     "loss": "ref_bioplaus/losses.py",
     "random": "ref_bioplaus/random.py",
+    "initializers": "ref_bioplaus/initializers.py",
     "backend": "the backend's own functions, as backends/base.py describes them",
     "predict": "ref_bioplaus/network.py: predict",
     "metrics": "ref_bioplaus/metrics.py",
