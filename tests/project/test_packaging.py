@@ -42,7 +42,8 @@ def test_wheels_from_the_tree_and_from_the_sdist_hold_the_same_files(built):
     }
     assert python - names == set()
     for needed in ("normal_table.npy", "py.typed", "embedded/fashion_mnist_small.npz",
-                   "embedded/LICENSE.fashion_mnist", "experiments/demo/templates/demo.html"):  # fmt: skip
+                   "embedded/LICENSE.fashion_mnist", "experiments/demo/templates/demo.html",
+                   "conformance/files/FORMAT.md", "conformance/files/c/by_hand.c"):  # fmt: skip
         assert f"ref_bioplaus/{needed}" in names
     outside = [n for n in names if not n.startswith(("ref_bioplaus/", "ref_bioplaus-"))]
     assert outside == ["ref_bioplaus_pytest.py"]  # no bare `backends`, `tests`
