@@ -35,6 +35,7 @@ FILES = {
     "nonlinearity": "ref_bioplaus/local.py",
     "bias": "ref_bioplaus/local.py and kernels.py",
     "optimizers": "ref_bioplaus/optimizers.py and kernels.py",
+    "sizes": "ref_bioplaus/kernels.py, and the tiles of the kernel in question",
     "each": "ref_bioplaus/kernels.py",
     "synapses": "ref_bioplaus/linear.py, windows.py and kernels.py",
     "max_pool": "ref_bioplaus/local.py and kernels.py",

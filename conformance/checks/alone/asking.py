@@ -40,7 +40,7 @@ class Question(NamedTuple):
     compute: Callable[..., dict[str, Any]]  # kernels, arrays -> results by name
     calls: Callable[[str], Iterable[Call]]  # of a dtype
     modes: tuple[str, ...] = BOTH
-    bounded: bool = False  # judged by the rigorous bound: so many units in the last place, and not one more
+    bounds: float = 0.0  # judged by so many of the rigorous bound's units in the last place; 0: by the variance
 
     @property
     def check(self) -> Check:
@@ -78,12 +78,17 @@ def expected(question: Question, dtype: str, precision: str) -> tuple[tuple, int
         space = Rounding(PRECISIONS[dtype, precision], dtype)
         with np.errstate(all="ignore"):
             tensors = question.compute(PORTABLE, *map(space.exact, inputs))
-            if question.bounded:
-                tensors = {n: bounded(tensor) for n, tensor in tensors.items()}
+            if question.bounds:
+                tensors = {n: bounded(widened(tensor, question.bounds)) for n, tensor in tensors.items()}
         undecidable += space.undecidable
         if not space.undecidable:
             found.append((name, inputs, tensors))
     return tuple(found), undecidable
+
+
+def widened(tensor: Rounded, times: float) -> Rounded:
+    """The tensor with so many times its bound."""
+    return tensor if tensor.s is None else Rounded(tensor.space, tensor.v, tensor.s, times * tensor.b)
 
 
 def misplaced(subject: Subject, tensors: Mapping[str, Rounded], got: Mapping[str, Array]) -> str:
@@ -113,7 +118,7 @@ def as_drawn(*arrays: np.ndarray) -> Arrays:
 def question(
     name: str, shapes: Iterable[Shape], compute: Callable[..., dict[str, Any]],
     values: Mapping[str, Callable] | None = None, modes: tuple[str, ...] = BOTH,
-    bounded: bool = False,
+    bounds: float = 0.0,
 ) -> Question:  # fmt: skip
     """A question on arguments of fixed shapes: normal numbers of three seeds, and then other values by what they are.
 
@@ -129,7 +134,7 @@ def question(
                 label = f"{kind}, seed {seed}" if kind and i == 0 else kind or f"seed {seed}"
                 yield Call(label, prepare(*drawn(name, shapes, seed)))
 
-    return Question(name, compute, calls, modes, bounded)
+    return Question(name, compute, calls, modes, bounds)
 
 
 def of_dtype(prepare: Callable[[str], Prepare]) -> Callable[[str], Prepare]:

@@ -49,7 +49,10 @@ def forward_and_backward(part: Part) -> Callable[..., dict[str, Any]]:
 def nonlinearities() -> Iterator[Question]:
     """From the tiny to where they are flat, with their slopes where the output is given."""
     for name, part in NONLINEARITIES.items():
-        largest = 90.0 if name in SATURATED else 1e4
+        largest, bounds = (
+            90.0 if name in SATURATED else 1e4,
+            1.0 if name == "relu" else 3.0,
+        )  # a sigmoid is also 1 / (1 + exp(-x))
         n = len(values.table(1.0))
 
         def filled(x, dy, largest=largest, n=n):
@@ -57,7 +60,7 @@ def nonlinearities() -> Iterator[Question]:
 
         yield question(f"nonlinearity/{name}", ((n + 64,), (n + 64,)), forward_and_backward(part), {
             "": filled, "large errors": values.scaled(1.0, FAR), "tiny errors": values.scaled(1.0, 1.0 / FAR)},
-            bounded=True)  # fmt: skip
+            bounds=bounds)  # fmt: skip
         signed = name in ("tanh", "softsign", "another tanh")
         grades = np.concatenate([GRADES, -GRADES]) if signed else GRADES
 
@@ -67,7 +70,7 @@ def nonlinearities() -> Iterator[Question]:
         def given(y, dy, grades=grades):
             return np.resize(grades, y.shape), dy
 
-        yield question(f"nonlinearity/{name}/slope", ((3, 20), (3, 20)), slope, {"": given}, COMPILED, True)
+        yield question(f"nonlinearity/{name}/slope", ((3, 20), (3, 20)), slope, {"": given}, COMPILED, bounds)
         nan, inf = np.nan, np.inf
         x = np.array([nan, inf, -inf, 0.0, 0.5, -2.0])  # an infinite error at an infinite x would meet a rounded slope
         dy = np.array([[1.0] * 6, [nan] * 6, [1.0, 1.0, 1.0, inf, inf, -inf]])

@@ -4,7 +4,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from ref_bioplaus.conformance.cases.cases import as_held
-from ref_bioplaus.conformance.checks.alone import namespace, operations, synapses, updates
+from ref_bioplaus.conformance.checks.alone import namespace, operations, sizes, synapses, updates
 from ref_bioplaus.conformance.checks.outcomes import Check, Finding, Subject
 from ref_bioplaus.conformance.judging.rounding import PRECISIONS, Rounding
 
@@ -47,5 +47,5 @@ def constant_check() -> Check:
 
 def checks() -> tuple[Check, ...]:
     """Level 0."""
-    families = (namespace, synapses, operations, updates)
+    families = (namespace, synapses, operations, updates, sizes)
     return precision_check(), constant_check(), *(q.check for family in families for q in family.questions())

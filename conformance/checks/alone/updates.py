@@ -169,7 +169,9 @@ def loss_questions() -> Iterator[Question]:
         "targets of 0": lambda u, y: (u, 0.0 * y),
         **{f"outputs of {size:g}": extreme(size) for size in (15.0, 40.0, 100.0, 1e4)},
     }  # fmt: skip
-    single = {"classes": lambda u, y: (3.0 * u, (y > 0.0) * 1.0), "outputs of 40": lambda u, y: (40.0 * np.sign(u), y)}
+    single = {"classes": lambda u, y: (3.0 * u, (y > 0.0) * 1.0)} | {
+        f"outputs of {size:g}": lambda u, y, n=size: (n * np.sign(u), (y > 0.0) * 1.0) for size in (15.0, 40.0, 1e4)
+    }
     nan, inf = np.nan, np.inf
     wrong = np.array([[nan, 1.0, 2.0], [inf, 1.0, 2.0], [1.0, -inf, 2.0], [1.0, 2.0, nan]])
     not_finite = {"": lambda u, y: (wrong, np.eye(3)[[0, 1, 1, 2]])}

@@ -1,0 +1,266 @@
+"""Level 0: sizes. Kernels work in tiles, chunks and vectors of so many numbers; what is left over is easily forgotten.
+
+Along every axis the powers of 2 up to 1024 and what is one below and above. Dense maps take one axis at a time; where a
+compiler takes long, several axes of one shape have such sizes, packed so that every size of every axis occurs.
+Then some with several axes of hundreds, and some larger than a chunk of ours (kernels.COLUMNS, and the constants of the
+native kernels) with a rest. All faces of a map at one size are one function, which meets the sizes one after the other,
+and some of them again with other numbers.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ref_bioplaus import local
+from ref_bioplaus.conformance.cases.cases import root
+from ref_bioplaus.conformance.checks.alone import operations, synapses
+from ref_bioplaus.conformance.checks.alone.asking import COMPILED, Call, Question
+from ref_bioplaus.kernels import Kernels
+from ref_bioplaus.linear import Dense, conv, locally_connected
+from ref_bioplaus.random import normal
+
+SIZES = tuple(sorted({2**k + d for k in range(11) for d in (-1, 0, 1)} - {0}))
+PACKED = (*range(1, 10), 15, 16, 17, 31, 33, 63, 65, 127, 129, 255, 257, 511, 513, 1025)  # of packed shapes
+BATCHES = (6, 1, 5, 6, 2, 33, 7, 101)  # in this order
+KERNEL = (2, 2)
+FILLERS = (3, 2, 1, 5)
+PERIOD = 100_003  # numbers are drawn once in so many: a prime, which no tile divides
+AGAIN = 5  # one in so many sizes is asked again, with other numbers
+LARGE = (65535, 65536, 65537, 131075, 2**18 + 1)
+
+Shapes = Callable[..., Sequence[tuple[int, ...]]]  # sizes -> the arguments' shapes
+
+
+def numbers(name: str, shapes: Sequence[tuple[int, ...]], seed: int) -> tuple[np.ndarray, ...]:
+    """Normal numbers of some shapes, large ones by repetition."""
+    drawn = (normal((root(seed), name, i), (min(prod(s), PERIOD),), np.float64) for i, s in enumerate(shapes))
+    return tuple(np.resize(a, s) for a, s in zip(drawn, shapes, strict=True))
+
+
+def sized(
+    name: str, axes: str, compute: Callable[..., dict[str, Any]], shapes: Shapes, all_sizes: Iterable[tuple[int, ...]]
+) -> Question:
+    """A question over sizes. axes: their names, as in "samples, inputs, outputs"."""
+    found = tuple(all_sizes)
+
+    def calls(dtype: str) -> Iterator[Call]:
+        for seed, some in enumerate((found, found[::AGAIN])):
+            for size in some:
+                label = ", ".join(f"{n} {axis}" for n, axis in zip(size, axes.split(", "), strict=True))
+                yield Call(label + ", again" * seed, numbers(name, shapes(*size), seed))
+
+    return Question(f"sizes/{name}", compute, calls, COMPILED)
+
+
+def one_axis(small: tuple[int, ...], axis: int) -> Iterator[tuple[int, ...]]:
+    """Every size along one axis, the others small."""
+    return ((*small[:axis], n, *small[axis + 1 :]) for n in SIZES)
+
+
+def packed(axes: int, fits: Callable[..., bool]) -> list[tuple[int, ...]]:
+    """Shapes that have every size along every axis: as many of them in one as fit, the largest first."""
+    left, found = [list(PACKED) for _ in range(axes)], list[tuple[int, ...]]()
+    while any(left):
+        shape = [FILLERS[(len(found) + i) % len(FILLERS)] for i in range(axes)]
+        for i in sorted(range(axes), key=lambda i: -max(left[i], default=0)):
+            fitting = [n for n in left[i] if fits(*shape[:i], n, *shape[i + 1 :])]
+            if fitting:
+                shape[i] = max(fitting)
+                left[i].remove(shape[i])
+        found.append(tuple(shape))
+    return found
+
+
+# Synapses
+
+
+def dense_faces(kernels: Kernels, W: Any, x: Any, u: Any) -> dict[str, Any]:
+    """A dense map's three faces."""
+    return synapses.faces(Dense(W.shape[1], W.shape[0]), kernels, W, x, u)
+
+
+def dense_shapes(n: int, n_in: int, n_out: int) -> tuple[tuple[int, ...], ...]:
+    """Of W, x and u."""
+    return (n_out, n_in), (n, n_in), (n, n_out)
+
+
+def dense_questions() -> Iterator[Question]:
+    """One axis at a time; several at once; and longer than any tile."""
+    axes = "samples, inputs, outputs"
+    several = [
+        (211, 307, 251), (65, 65, 65), (64, 64, 64), (33, 131, 129), (257, 66, 127), (3, 512, 511), (3, 512, 512),
+        (3, 512, 513), (2, 1021, 257), (513, 512, 3), (2, 65537, 3), (65537, 3, 2), (2, 3, 65537), (1, 4099, 1),
+    ]  # fmt: skip
+    lists = {name: one_axis((3, 5, 7), i) for i, name in enumerate(axes.split(", "))}
+    for name, found in (lists | {"several": several, "batches": [(n, 5, 7) for n in BATCHES]}).items():
+        yield sized(f"dense/{name}", axes, dense_faces, dense_shapes, found)
+
+
+PARTS = {"conv": conv, "locally_connected": locally_connected}
+WINDOWED = "samples, rows, columns, channels in, channels out"
+
+
+def window_shapes(kind: str, stride: tuple[int, int]) -> Shapes:
+    """Of W, x and u."""
+
+    def shapes(n, height, width, c_in, c_out):
+        linear = PARTS[kind](c_out, KERNEL, stride).build((height, width, c_in))
+        return linear.weight_shape, (n, *linear.in_shape), (n, *linear.out_shape)
+
+    return shapes
+
+
+def window_faces(kind: str, stride: tuple[int, int]) -> Callable[..., dict[str, Any]]:
+    """A map's three faces on images of any size."""
+
+    def compute(kernels, W, x, u):
+        linear = PARTS[kind](u.shape[3], KERNEL, stride).build(tuple(x.shape[1:]))
+        return synapses.faces(linear, kernels, W, x, u)
+
+    return compute
+
+
+def light(weights_by_window: bool) -> Callable[..., bool]:
+    """Whether a shape costs the judge little: pixels and weights, and their products."""
+
+    def fits(n, height, width, c_in, c_out):
+        pixels, weights = n * height * width, 4 * c_in * c_out
+        kept = weights * (height * width if weights_by_window else 1)
+        return pixels * (4 * c_in + c_out) + kept <= 2**18 and pixels * weights <= 2**22
+
+    return fits
+
+
+def window_questions() -> Iterator[Question]:
+    """Convolutions and locally connected maps, at stride 1 and with strides."""
+    chunked = {"conv": [(131, 31, 29, 9, 2), (37, 31, 29, 33, 2), (19, 31, 29, 5, 33), (1, 61, 59, 73, 2)],
+               "locally_connected": [(131, 31, 29, 9, 2)]}  # fmt: skip
+    several = {"conv": [(5, 13, 11, 67, 131), (7, 17, 19, 37, 33)],
+               "locally_connected": [(5, 5, 7, 67, 33), (2, 1, 2, 255, 128), (2, 1, 2, 257, 128)]}  # fmt: skip
+    for kind in PARTS:
+        shapes = packed(5, light(kind != "conv"))
+        batches = [(n, 3, 5, 2, 3) for n in BATCHES]
+        for name, stride, found in (
+            ("stride 1", (1, 1), shapes[::2]), ("stride 2x1", (2, 1), shapes[1::2]), ("batches", (1, 1), batches),
+            ("several", (1, 1), several[kind]), ("chunks", (1, 1), chunked[kind]),
+        ):  # fmt: skip
+            faces, of = window_faces(kind, stride), window_shapes(kind, stride)
+            yield sized(f"{kind}/{name}", WINDOWED, faces, of, found)
+
+
+# Operations
+
+
+def pooled(stride: tuple[int, int]) -> Callable[..., dict[str, Any]]:
+    """Largest values and means of windows and images, forward and backward."""
+    parts = {"largest": local.max_pool(KERNEL, stride, "same"), "mean": local.average_pool(KERNEL, stride, "same")}
+
+    def compute(kernels, x, dy, dz):
+        found: dict[str, Any] = {}
+        for name, part in parts.items():
+            for word, array in operations.forward_and_backward(part)(kernels, x, dy).items():
+                found[f"{word} of {name}"] = array
+        whole = operations.forward_and_backward(local.global_average_pool)(kernels, x, dz)
+        found = {n: a for n, a in found.items() if "another" not in n}
+        return found | {"y of the whole": whole["y"], "dx of the whole": whole["dx"]}
+
+    return compute
+
+
+def pool_shapes(stride: tuple[int, int]) -> Shapes:
+    """Of images, errors at pools, and errors at means."""
+
+    def shapes(n, height, width, channels):
+        out = local.max_pool(KERNEL, stride, "same").build((height, width, channels)).out_shape
+        return (n, height, width, channels), (n, *out), (n, channels)
+
+    return shapes
+
+
+def normalised(kernels: Kernels, x: Any, dy: Any, gamma: Any, beta: Any) -> dict[str, Any]:
+    """BatchNorm, with two errors from one cache."""
+    found = operations.normalised(kernels, x, dy, gamma, beta, beta, gamma)
+    return {name: a for name, a in found.items() if "another" not in name}
+
+
+def norm_shapes(*sizes: int) -> tuple[tuple[int, ...], ...]:
+    """Of x and its error, gamma and beta."""
+    return sizes, sizes, sizes[-1:], sizes[-1:]
+
+
+def pointwise(kernels: Kernels, x: Any, dy: Any, b: Any) -> dict[str, Any]:
+    """Activations, sums of arrays and sums over samples."""
+    found = {"sum": kernels.channel_sum(x, (0,)), "biased": kernels.add(x, b), "added": kernels.add(x, dy)}
+    for name in ("tanh", "relu", "sigmoid", "rectified_tanh"):
+        op = operations.with_kernels(operations.NONLINEARITIES[name].build(()), kernels)
+        y = kernels.activation(op, x)
+        found |= {name: y, f"dx of {name}": kernels.activation_backward(op, y, dy)}
+    return found
+
+
+def operation_questions() -> Iterator[Question]:
+    """Pools, BatchNorm, activations and sums."""
+    image, vector, small = "samples, rows, columns, channels", "samples, channels", 2**15
+    images = packed(4, lambda *shape: prod(shape) <= small)
+    rows = packed(2, lambda *shape: prod(shape) <= small)
+    blocks = [(9363, 7), (65537, 1), (3, 70001), (65, 2003), (1, 65536), (131, 1031)]
+    for name, stride, found in (
+        ("stride 2x1", (2, 1), images), ("batches", (1, 1), [(n, 3, 5, 2) for n in BATCHES]),
+        ("chunks", (1, 1), [(131, 31, 29, 9), (7, 31, 29, 73)]),
+    ):  # fmt: skip
+        yield sized(f"pools/{name}", image, pooled(stride), pool_shapes(stride), found)
+    yield sized("batch_norm/images", image, normalised, norm_shapes, [*images[::2], (7, 31, 29, 73), (67, 31, 37, 1)])
+    yield sized("batch_norm/vectors", vector, normalised, norm_shapes, [*rows, *blocks])
+    yield sized("batch_norm/batches", vector, normalised, norm_shapes, [(n, 5) for n in BATCHES])
+
+    def shapes(*sizes):
+        return sizes, sizes, sizes[1:]
+
+    yield sized("pointwise/vectors", vector, pointwise, shapes, [*rows, *blocks])
+    yield sized("pointwise/long", vector, pointwise, shapes, [(n, 1) for n in LARGE] + [(1, n) for n in LARGE])
+    yield sized("pointwise/batches", vector, pointwise, shapes, [(n, 5) for n in BATCHES])
+
+
+# Optimizers: tensors of all sizes in one call
+
+
+def tensors(arrays: Sequence[Any], lists: int) -> list[list[Any]]:
+    """The arrays, dealt into so many lists."""
+    n = len(arrays) // lists
+    return [list(arrays[n * i : n * (i + 1)]) for i in range(lists)]
+
+
+def descended(kernels: Kernels, *arrays: Any) -> dict[str, Any]:
+    """Gradient descent with Nesterov's momentum."""
+    p, g, v = tensors(arrays, 3)
+    lists = kernels.sgd(p, g, v, [0.99, *[1.0] * (len(p) - 1)], 0.05, 0.9, True)
+    return {f"{name}[{i}]": a for name, some in zip("pv", lists, strict=True) for i, a in enumerate(some)}
+
+
+def adapted(kernels: Kernels, c1: Any, c2: Any, *arrays: Any) -> dict[str, Any]:
+    """Adam."""
+    p, g, m, v = tensors(arrays, 4)
+    keep = [0.99, *[1.0] * (len(p) - 1)]
+    squares, correction = [a * a for a in v], (0.0 * c1 + 0.271, 0.0 * c2 + 0.002997001)  # after 3 updates
+    lists = kernels.adam(p, g, m, squares, keep, 0.05, correction, 0.9, 0.999, 1e-8, "paper")
+    return {f"{name}[{i}]": a for name, some in zip("pmv", lists, strict=True) for i, a in enumerate(some)}
+
+
+def optimizer_questions() -> Iterator[Question]:
+    """Every size as a tensor, alone and as a matrix's side; then larger ones."""
+    small = [(n,) for n in SIZES] + [(3, 5, 7), (129, 65), (1, 1)]
+    large: list[tuple[int, ...]] = [(n,) for n in LARGE] + [(257, 257), (9363, 7)]
+    for name, compute, lists in (("sgd", descended, 3), ("adam", adapted, 4)):
+        for kind, shapes in (("small", small), ("large", large)):
+            scalars = [()] * (2 if lists == 4 else 0)
+            yield sized(f"{name}/{kind}", "calls", compute, lambda _, s=(*scalars, *shapes * lists): s, [(1,)])
+
+
+def questions() -> Iterator[Question]:
+    """All of them."""
+    yield from dense_questions()
+    yield from window_questions()
+    yield from operation_questions()
+    yield from optimizer_questions()
