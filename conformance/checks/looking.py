@@ -8,6 +8,7 @@ import numpy as np
 from ref_bioplaus import inverses, losses, metrics
 from ref_bioplaus.conformance.cases.cases import Case, root
 from ref_bioplaus.conformance.cases.networks import CHAINS, GRADIENT
+from ref_bioplaus.conformance.cases.variety import in_time
 from ref_bioplaus.conformance.checks.outcomes import Check, Finding, Subject
 from ref_bioplaus.conformance.checks.prepared import stored
 from ref_bioplaus.conformance.judging.judge import Expected, judge
@@ -64,7 +65,7 @@ def predicted(row_name: str, architecture: str, n: int) -> Check:
 
     def given(subject: Subject) -> Any:
         here = case._replace(dtype=subject.dtype)
-        return stored(here, 1), here.batch(1, n)[0]
+        return in_time(stored(here, 1), here.moments[1]), here.batch(1, n)[0]
 
     modes = ("eager", "compiled") if architecture == "FC" else ("compiled",)
     return looked_at(f"predict/{row_name}/{architecture}/{n}", "predict", given, compute, modes)

@@ -29,6 +29,7 @@ class Prepared:
 
     def __init__(self, subject: Subject, case: Stepped, step: str, mode: str):
         self.backend = subject.backend
+        self.key = subject.own(subject.backend.key)
         self.case = case
         pure = subject.own(subject.algorithm(case).modes[step])
         eager = mode == "eager"
@@ -37,9 +38,11 @@ class Prepared:
         self.recording: Callable = subject.runs(recorded(observed), mode)  # compiled where decisions are asked for
 
     def inputs(self, start: State, x: np.ndarray, y: np.ndarray) -> tuple[State, Batch]:
-        """The stored state and batch on the device, copied: a step under test may do anything to them."""
-        state = tree_map(lambda a: self.backend.asarray(np.array(a)), start)
-        return state, self.backend.batch(np.array(x), np.array(y))
+        """The stored state and batch on the device, copied, under a key of the subject's own: a step under test may do
+        anything to them."""
+        high, low = (int(word) & 0xFFFFFFFF for word in start.key)
+        state = tree_map(lambda a: self.backend.asarray(np.array(a)), start._replace(key=None))
+        return state._replace(key=self.key((high << 32) | low)), self.backend.batch(np.array(x), np.array(y))
 
     def __call__(self, start: State, x: np.ndarray, y: np.ndarray) -> dict[str, Any]:
         """Every tensor of one step by name, on the device, in order of computation."""

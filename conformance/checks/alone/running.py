@@ -14,6 +14,7 @@ from ref_bioplaus.types import NO_PARAMS, Batch, Info, LayerParams, Pathway, Sta
 
 SIZES = (6, 1, 5, 6, 2, 6, 1)  # of batches, one after the other
 WIDE, FEW = 30_001, (3, 1, 3)  # so many units, where memory may be used again; and batches of them
+MANY = 20  # shapes, and calls, of one function
 KEEP: tuple[tuple[str, ...] | None, ...] = (
     (), ("loss",), ("h",), ("feedback_grads", "targets", "delta", "output"), ("grads", "loss"), None,
 )  # fmt: skip
@@ -63,10 +64,25 @@ def functions(subject: Subject, comparison: Comparison, mode: str) -> None:
     call("lists and tuples", lambda p: [p[1], (p[0],)], ((x, y),), ([y, x],), ((x, x),))
     call("many", lambda a, b, c: (c, a, b), (x, y, whole((2, 3), 40)), (y, x, x))
     call("constants", lambda x: (x * 0.0 + 3.0, array_namespace(x).ones_like(x)), (x,), (whole((3, 1)),))
+    many = [(whole((n,)),) for n in (*range(1, MANY), 1, 2, MANY - 1)]
+    call("many shapes", times(2.0), *many)
+    call("many numbers", times(3.0), *((whole((3,), i),) for i in range(MANY)))
     twice = subject.runs(times(2.0), mode)
     called.append(("its own result", 4.0 * x, twice(twice(on_device(subject, x)))))
     for name, expected, got in called:
         comparison.tree(name, expected, got)
+
+
+def facts(subject: Subject, comparison: Comparison, mode: str) -> None:
+    """What a backend says of itself and its device, as far as it can be told from anything else."""
+    backend = subject.backend
+    kinds = {"versions": dict, "on_gpu": bool, "free_bytes": int, "peak_bytes": int, "synchronize": type(None)}
+    for name, kind in kinds.items():
+        found = getattr(backend, name)
+        found = subject.own(found)() if callable(found) else found
+        plausible = isinstance(found, kind) or (kind is int and found is None)
+        if not plausible or (kind is int and found is not None and found <= 0):
+            comparison.wrong(f"{name} is {found!r}, expected {kind.__name__}")
 
 
 def counting(sign: float) -> Step:
@@ -149,11 +165,17 @@ def sequences(
             x, y = batch_of(n, i + seed, units)
             expected, state = states[seed]
             batch = backend.batch(x, y)
-            views = [backend.to_numpy(state.forward.params[1].W), backend.to_numpy(state.stats[1][0]["mean"])]
-            read += [(where, view, np.array(view)) for view in views]
+            held: Any = None
+            if i % 3 == 1:  # otherwise nobody else sees the state, and a donating step may write over all of it
+                views = [backend.to_numpy(state.forward.params[1].W), backend.to_numpy(state.stats[1][0]["mean"])]
+                read += [(where, view, np.array(view)) for view in views]
+            elif i % 3 == 2:
+                held = expected.forward, state.forward
             expected, wanted = pure(expected, Batch(x, y))
             state, info = step(state, batch)
             comparison.tree(where, expected, state)
+            if held:
+                comparison.tree(f"a part of the state that {where} was given", *held)
             seen += [(where, wanted, info), (f"the batch of {where}", Batch(x, y), batch)]
             if mode != "donating":
                 seen.append((where, expected, state))
@@ -169,6 +191,7 @@ def checks() -> tuple[Check, ...]:
     """How functions and steps are run."""
     return (
         exact_check("functions", "backend", functions, ("eager", "compiled")),
+        exact_check("facts", "backend", facts, ("eager",)),
         exact_check("keep", "backend", kept_fields, MODES[1:]),
         exact_check("sequences", "backend", sequences, MODES),
         exact_check("sequences, wide", "backend", partial(sequences, units=WIDE, sizes=FEW), MODES[1:]),

@@ -9,8 +9,9 @@ import pytest
 from ref_bioplaus import initializers, local
 from ref_bioplaus.backends.numpy_.backend import NumpyBackend
 from ref_bioplaus.conformance.cases.cases import Case
-from ref_bioplaus.conformance.checks import runner, starts
+from ref_bioplaus.conformance.checks import looking, runner, starts
 from ref_bioplaus.conformance.checks.outcomes import Subject
+from ref_bioplaus.conformance.checks.steps import one_step
 from ref_bioplaus.conformance.proofs.faults import replaced
 from ref_bioplaus.tree import tree_map
 from ref_bioplaus.types import Batch, Pathway
@@ -301,3 +302,39 @@ def test_a_donated_state_whose_memory_is_handed_out_is_found():
     found = asked(compiled(keeping_h), STEPS.format("kolen-pollack/FC"))
     assert all("a later step changed what batch 0 of 6 samples" in reason for reason in found.values())
     assert len(found) == 2
+
+
+class Forgetting(local.BatchNorm):
+    """Running statistics that are those of the first step at every step."""
+
+    def forward(self, params, stats, x, key, train):
+        """As if they had been 0 and 1 before."""
+        fresh = {"mean": 0 * stats["mean"], "var": 0 * stats["var"] + 1} if train else stats
+        return super().forward(params, fresh, x, key, train)
+
+
+class Untouched(local.BatchNorm):
+    """Test mode with the statistics of the first state."""
+
+    def forward(self, params, stats, x, key, train):
+        """As if nothing had been learned."""
+        fresh = stats if train else {"mean": 0 * stats["mean"], "var": 0 * stats["var"] + 1}
+        y, moved, cache = super().forward(params, fresh, x, key, train)
+        return y, moved if train else stats, cache
+
+
+def test_statistics_of_a_stored_state_count():
+    case = Case("backprop/conv", "backprop", "conv", "adam")
+    checks = [one_step(case, "learn", 6), *(c for c in looking.checks() if c.id == "1/predict/backprop/conv/6")]
+    for fault, wrongs in ((Forgetting, [0]), (Untouched, [1]), (local.BatchNorm, [])):
+        report = runner.run(library(local.BatchNorm, fault), checks, ("compiled",))
+        assert [i for i, o in enumerate(report.outcomes) if o.state != "pass"] == wrongs, fault
+
+
+def test_steps_run_under_the_subjects_own_key():
+    def halved(self, seed=0):
+        return self.asarray(np.array([0, seed], np.uint32).view(np.int32)) // 2
+
+    case = Case("backprop/conv", "backprop", "conv", "adam")
+    found = runner.run(wrong(key=halved), [one_step(case, "learn", 6)], ("compiled",))
+    assert found.count("fail") == 1
