@@ -76,13 +76,19 @@ def functions(subject: Subject, comparison: Comparison, mode: str) -> None:
 def facts(subject: Subject, comparison: Comparison, mode: str) -> None:
     """What a backend says of itself and its device, as far as it can be told from anything else."""
     backend = subject.backend
-    kinds = {"versions": dict, "on_gpu": bool, "free_bytes": int, "peak_bytes": int, "synchronize": type(None)}
-    for name, kind in kinds.items():
-        found = getattr(backend, name)
-        found = subject.own(found)() if callable(found) else found
-        plausible = isinstance(found, kind) or (kind is int and found is None)
-        if not plausible or (kind is int and found is not None and found <= 0):
+    own = subject.own
+    said = {
+        "on_gpu": backend.on_gpu,
+        "synchronize()": own(backend.synchronize)(),
+        "versions()": own(backend.versions)(),
+    }
+    sizes = {"free_bytes()": own(backend.free_bytes)(), "peak_bytes()": own(backend.peak_bytes)()}
+    for (name, found), kind in zip(said.items(), (bool, type(None), dict), strict=True):
+        if not isinstance(found, kind):
             comparison.wrong(f"{name} is {found!r}, expected {kind.__name__}")
+    for name, size in sizes.items():
+        if size is not None and not (isinstance(size, int) and size > 0):
+            comparison.wrong(f"{name} is {size!r}, expected a positive number or None")
 
 
 def counting(sign: float) -> Step:
