@@ -55,6 +55,7 @@ bench: .venv/ready
 # Whatever files are made of the code: what is new of them, or with ALL=--all everything.
 generated: .venv/ready
 	$(BIN)/python -m ref_bioplaus.registry.readme README.md
+	$(BIN)/python -m ref_bioplaus.conformance.proofs.coverage.table conformance/README.md
 	$(BIN)/python -m ref_bioplaus conformance regenerate $(ALL)
 
 # Hours on two cores; REPORT="--workloads W1 --backends torch" measures a part and completes what is there.

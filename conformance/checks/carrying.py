@@ -8,6 +8,9 @@ import numpy as np
 from ref_bioplaus.conformance.cases.cases import Case, as_held
 from ref_bioplaus.conformance.checks.alone.exact import Comparison, exact_check, on_device
 from ref_bioplaus.conformance.checks.outcomes import Check, Subject
+from ref_bioplaus.inverses import dense_inverse, mirrored_inverse
+from ref_bioplaus.layouts import Inverse
+from ref_bioplaus.registry import Row
 from ref_bioplaus.tree import named_leaves, tree_map
 from ref_bioplaus.types import State
 
@@ -32,6 +35,16 @@ def image(a: np.ndarray) -> np.ndarray:
 def behind(height: int, width: int) -> Callable[[np.ndarray], np.ndarray]:
     """Weights behind a flattened image: O, H*W*C -> O, C*H*W."""
     return lambda W: image(W.reshape(len(W), height, width, -1)).reshape(W.shape)
+
+
+def above(size: tuple[int, int]) -> Callable[[np.ndarray], np.ndarray]:
+    """A number for every unit of a flattened image: H*W*C -> C*H*W."""
+    return lambda b: image(b.reshape(*size, -1)).reshape(b.shape)
+
+
+def between(above: tuple[int, int], below: tuple[int, int]) -> Callable[[np.ndarray], np.ndarray]:
+    """Dense weights from one flattened image to another."""
+    return lambda W: behind(*above)(behind(*below)(W).T).T
 
 
 def windows(kernel: tuple[int, int]) -> Callable[[np.ndarray], np.ndarray]:
@@ -69,6 +82,20 @@ class Carried(NamedTuple):
     architecture: str
     path: str  # "forward" or "feedback"
     table: Table
+    inverse: Inverse = mirrored_inverse
+
+    def case(self, dtype: str) -> Case:
+        """The case, with inverses of that form."""
+        options = {"inverse": self.inverse} if self.row == "dtp" else {}
+
+        class Chosen(Case):
+            __slots__ = ()
+
+            def chosen(self) -> Row:
+                found = Case.chosen(self)
+                return found._replace(options=dict(found.options) | options)
+
+        return Chosen(f"carried/{self.architecture}", self.row, self.architecture, "sgd", dtype)
 
 
 def carried() -> Iterator[Carried]:
@@ -94,6 +121,9 @@ def carried() -> Iterator[Carried]:
         "2.0.weight": ("params/2/W", windows((3, 3))), "2.0.bias": ("params/2/local/0/b", image)})  # fmt: skip
     yield Carried("dtp", "conv", "feedback", {
         "2.0.weight": ("params/2/W", filters), "2.0.bias": ("params/2/local/0/b", same)})  # fmt: skip
+    yield Carried("dtp", "LC", "feedback", {
+        "2.0.weight": ("params/2/W", between((4, 3), (4, 2))), "2.0.bias": ("params/2/local/0/b", above((4, 3)))},
+        dense_inverse)  # fmt: skip
 
 
 def exported(one: Carried) -> Check:
@@ -101,14 +131,15 @@ def exported(one: Carried) -> Check:
 
     def look(subject: Subject, comparison: Comparison, mode: str) -> None:
         backend = subject.backend
-        case = Case(f"carried/{one.architecture}", one.row, one.architecture, "sgd", subject.dtype)
+        case = one.case(subject.dtype)
         network, (state, other) = case.network(backend.kernels), (learned(case, seed) for seed in (1, 2))
         params, stats = getattr(state, one.path).params, state.stats if one.path == "forward" else None
         ours = dict(named_leaves({"params": params, "stats": stats}))
         expected = {name: to(ours[path]) for name, (path, to) in one.table.items()}
         counts = {n.replace("running_var", "num_batches_tracked"): np.array(0) for n in expected if "_var" in n}
         there = on_device(subject, (params, stats))
-        found = subject.own(backend.export_params)(network, there[0], there[1])
+        export, bring = (subject.own(f) for f in (backend.export_params, backend.import_params))
+        found = export(network, there[0], there[1], one.inverse)
         comparison.problem = comparison.problem or differing(subject.dtype, expected | counts, found)
         for array in found.values():
             np.copyto(array, 1)  # they are arrays of their own
@@ -116,7 +147,7 @@ def exported(one: Carried) -> Check:
 
         into = on_device(subject, (getattr(other, one.path).params, other.stats if stats is not None else None))
         given = {name: np.array(a, order="F") for name, a in reversed((expected | counts).items())}
-        took = subject.own(backend.import_params)(network, into[0], given, into[1])
+        took = bring(network, into[0], given, into[1], one.inverse)
         tree_map(lambda a: np.copyto(a, 1), given)
         wanted = params if stats is None else (params, stats)
         comparison.tree("what was imported", wanted, took)
@@ -129,12 +160,13 @@ def exported(one: Carried) -> Check:
             ("of more", given | {"x": given[name]}),
         ):
             try:
-                subject.own(backend.import_params)(network, into[0], arrays, into[1])
+                bring(network, into[0], arrays, into[1], one.inverse)
             except (KeyError, ValueError):
                 continue
             comparison.wrong(f"parameters {kind} were imported, and nothing was raised")
 
-    name = f"export/{one.row}/{one.architecture}, {one.path}"
+    form = "" if one.inverse is mirrored_inverse else f", {one.inverse.__name__}"
+    name = f"export/{one.row}/{one.architecture}, {one.path}{form}"
     return exact_check(name, "backend", look, ("eager",))
 
 

@@ -1,15 +1,18 @@
 """What a failure probably is: the smallest check that fails, and what makes it pass."""
 
 import copy
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ref_bioplaus.conformance.checks.outcomes import Check, Outcome, Subject
 from ref_bioplaus.conformance.checks.runner import outcome_of
+from ref_bioplaus.conformance.judging import judge
 from ref_bioplaus.kernels import PORTABLE, Kernels
 
 BROKEN = ("fail", "error")
+ENOUGH = 6  # names in a sentence
 GROUPS = 5  # of failures that are looked into
 SECONDS = 60.0  # after which no other is begun
 
@@ -17,7 +20,7 @@ SECONDS = 60.0  # after which no other is begun
 def diagnoses(subject: Subject, checks: Sequence[Check], outcomes: Sequence[Outcome]) -> Iterator[str]:
     """A sentence on the smallest failure of every group (an algorithm, a family of primitives), lowest level first.
 
-    It asks the subject again: the same on other batch sizes, and with portable kernels in the place of its own.
+    It asks the subject again: the same once more, on other batch sizes, and with portable kernels in place of its own.
     """
     known = {check.id: check for check in checks}
     first: dict[str, Outcome] = {}
@@ -29,7 +32,8 @@ def diagnoses(subject: Subject, checks: Sequence[Check], outcomes: Sequence[Outc
         if time.perf_counter() - began > SECONDS:
             return
         modes = {other.mode: other.state for other in outcomes if other.id == o.id}
-        found = [*in_modes(modes), *sizes(subject, known[o.id], o.mode), *culprits(subject, known[o.id], o.mode)]
+        asked = (subject, known[o.id], o.mode)
+        found = [*in_modes(modes), *calls(*asked), *sizes(*asked), *culprits(*asked)]
         if found:
             yield f"{o.id} ({o.mode}): {'; '.join(found)}."
 
@@ -39,6 +43,26 @@ def in_modes(modes: Mapping[str, str]) -> Iterator[str]:
     wrong, right = ([m for m, state in modes.items() if (state in BROKEN) == bad] for bad in (True, False))
     if right:
         yield f"it fails {' and '.join(wrong)} only"
+
+
+def calls(subject: Subject, check: Check, mode: str) -> Iterator[str]:
+    """Which of the calls that a check makes are answered wrong, where others are answered right."""
+    try:
+        scores = check.run(subject, mode).scores
+    except Exception:  # whatever a stranger's backend raises was told
+        return
+    named = [(re.sub(r"^seed \d+(: )?", "", s.tensor.rpartition(": ")[0]), s) for s in scores]
+    wrong = dict.fromkeys(name for name, s in named if judge.first_departure([s]))
+    right = dict.fromkeys(name for name, _ in named if name not in wrong)
+    if not wrong or not right or "" in wrong:
+        return
+    words = {name: set(re.split("[:,] ", name)) for name in (*wrong, *right)}
+    common = set.intersection(*(words[name] for name in wrong))
+    alike = [name for name in words if common <= words[name]]
+    if len(wrong) > 1 and len(alike) < len(words):
+        yield f"wrong for {len(wrong)} of {len(alike)} calls with {listed(sorted(common))}, right for all others"
+    else:
+        yield f"wrong for {listed(list(wrong))}; right for {listed(list(right))}"
 
 
 def sizes(subject: Subject, check: Check, mode: str) -> Iterator[str]:
@@ -84,5 +108,6 @@ def passes(subject: Subject, check: Check, mode: str) -> bool:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Names with commas between."""
-    return ", ".join(names)
+    """Names with bars between, the first few of many."""
+    more = f" and {len(names) - ENOUGH} more" if len(names) > ENOUGH else ""
+    return " | ".join(names[:ENOUGH]) + more

@@ -108,6 +108,7 @@ class Report:
     problems: list[str] = field(default_factory=list)  # deviations that are out of date, checks that matched nothing
     diagnosis: list[str] = field(default_factory=list)  # what failures probably are, a sentence each
     not_judged: list[str] = field(default_factory=list)  # what was left out, a sentence each
+    coverage: dict[str, str] = field(default_factory=dict)  # the check that judges a name, or "no: " and why
 
     def count(self, state: str) -> int:
         """How many outcomes are in a state."""

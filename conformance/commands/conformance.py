@@ -86,6 +86,7 @@ def run(
 ) -> None:
     """Run the checks on a backend, judge every tensor, and say where the first one departs."""
     from ref_bioplaus.conformance.checks import diagnosis, outcomes, runner
+    from ref_bioplaus.conformance.proofs.coverage.table import judged_by
     from ref_bioplaus.conformance.reporting import deviations as known
     from ref_bioplaus.conformance.reporting.report import ASKED, sound, verdict
     from ref_bioplaus.conformance.reporting.unjudged import not_judged
@@ -117,6 +118,7 @@ def run(
         known.apply(report, mine, datetime.date.today(), others)
         report.diagnosis += diagnosis.diagnoses(subject, checks, report.outcomes)
         report.not_judged += not_judged(levels, modes, case, rows is not None)
+        report.coverage |= judged_by() if rows is None else {}
         reports.append(report)
         show(report, console)
     unwritten = write(reports, files)

@@ -90,6 +90,7 @@ def render(reports: Sequence[Report]) -> str:
         skipped=[(r, skipped(r)) for r in reports if r.count("unsupported") or r.count("not run")],
         seconds=lambda report: sum(o.seconds for o in report.outcomes),
         longest=longest,
+        coverage=coverage(reports),
         environment=facts_table(reports),
         title=data.title,
         device_kind=device_kind,
@@ -263,12 +264,27 @@ def failure(o: Outcome, report: Report) -> Failure:
     return Failure(o, [], d.tensor + index, values, times(d.score / report.limit))
 
 
-def longest(report: Report) -> list[tuple[str, str, float]]:
-    """The checks that took the longest: (id, modes, seconds of all of them together)."""
+def coverage(reports: Sequence[Report]) -> list[tuple[str, str, list[str]]]:
+    """Every name, what judges it, and what came of that in every report; [] where no report has the table."""
+    table = next((r.coverage for r in reports if r.coverage), {})
+    states = [{id: {o.state for o in mine} for id, mine in by_id(r).items()} for r in reports]
+    return [
+        (name, check, [min(s.get(check, {""}), key=lambda state: [*LETTERS, ""].index(state)) for s in states])
+        for name, check in table.items()
+    ]
+
+
+def by_id(report: Report) -> dict[str, list[Outcome]]:
+    """The outcomes of every check."""
     found: dict[str, list[Outcome]] = {}
     for o in report.outcomes:
         found.setdefault(o.id, []).append(o)
-    rows = [(id, ", ".join(o.mode for o in mine), sum(o.seconds for o in mine)) for id, mine in found.items()]
+    return found
+
+
+def longest(report: Report) -> list[tuple[str, str, float]]:
+    """The checks that took the longest: (id, modes, seconds of all of them together)."""
+    rows = [(id, ", ".join(o.mode for o in mine), sum(o.seconds for o in mine)) for id, mine in by_id(report).items()]
     return sorted(rows, key=lambda row: (-round(row[2], 2), row[0]))[:LONGEST]
 
 

@@ -128,6 +128,7 @@ def report_data(report: Report) -> dict[str, Any]:
         "problems": list(report.problems),
         "diagnosis": list(report.diagnosis),
         "not_judged": list(report.not_judged),
+        "coverage": dict(report.coverage),
         "histogram": {str(l): {"exact": h.exact, "counts": list(h.counts)} for l, h in histograms(report).items()},
         "checks": checks_data(report.outcomes),
     }
@@ -192,6 +193,7 @@ def stored(data: dict[str, Any]) -> Stored:
     return Stored(
         **{name: data[name] for name in names}, outcomes=outcomes, problems=list(data["problems"]), histograms=shapes,
         diagnosis=list(data.get("diagnosis", ())), not_judged=list(data.get("not_judged", ())),
+        coverage=dict(data.get("coverage", {})),
     )  # fmt: skip
 
 

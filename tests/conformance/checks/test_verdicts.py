@@ -1,6 +1,7 @@
 """What a failure says: where a tensor is wrong, what it probably is, what was not judged, and what failed before."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -71,9 +72,22 @@ def test_a_failure_is_looked_into_until_the_kernel_and_the_sizes_are_known():
     report = runner.run(mine, checks, ("eager", "compiled"))
     (found,) = diagnosis.diagnoses(mine, checks, report.outcomes)
     assert found == (
-        "1/backprop/conv/learn/6 (eager): it fails for N = 5, N = 7, N = 8 and passes for N = 1, N = 2, N = 3, N = 4; "
-        "with the portable conv_correlate it passes."
+        "1/backprop/conv/learn/6 (eager): it fails for N = 5 | N = 7 | N = 8 and passes for N = 1 | N = 2 | N = 3 | "
+        "N = 4; with the portable conv_correlate it passes."
     )
+
+
+def never_nesterov(p, g, v, keep, eta, momentum, nesterov):
+    """Gradient descent that does not look at an option."""
+    return portable.sgd(p, g, v, keep, eta, momentum, False)
+
+
+def test_what_the_wrong_calls_of_a_check_have_in_common_is_said():
+    mine = subject(sgd=never_nesterov)
+    checks = [c for c in levels.checks([0]) if c.id == "0/optimizers/sgd"]
+    report = runner.run(mine, checks, ("compiled",))
+    (found,) = diagnosis.diagnoses(mine, checks, report.outcomes)
+    assert re.search(r"wrong for \d+ of \d+ calls with .*Nesterov.*; with the portable sgd it passes", found), found
 
 
 def test_what_fails_when_compiled_only_is_said_to():
