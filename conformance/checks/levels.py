@@ -6,7 +6,7 @@ what a step owes its caller · 4 convergence over seeds.
 
 from collections.abc import Iterable, Sequence
 
-from ref_bioplaus.conformance.checks import carrying, convergence, looking, settings, starts, steps, truths
+from ref_bioplaus.conformance.checks import carrying, convergence, lasting, looking, settings, starts, steps, truths
 from ref_bioplaus.conformance.checks.alone import bits, bringing, draws, initial, primitives, running
 from ref_bioplaus.conformance.checks.outcomes import Check
 from ref_bioplaus.registry import ROWS, Row
@@ -30,5 +30,6 @@ def checks(levels: Iterable[int] = LEVELS[:-1], rows: Sequence[Row] = ROWS) -> t
     found += starts.checks(rows) if 1 in wanted else ()
     found += settings.checks(wanted) if rows is ROWS else ()
     found += truths.checks(rows) if 3 in wanted else ()
+    found += lasting.checks(rows) if 3 in wanted else ()
     found += convergence.checks(rows) if 4 in wanted else ()
     return tuple(found)

@@ -16,7 +16,7 @@ from ref_bioplaus.conformance.proofs.faults import replaced
 from ref_bioplaus.tree import leaves, named_leaves, tree_map, unflatten
 from tests.conftest import get
 
-CHECKS = {check.id: check for check in levels.checks((1, 2))}
+CHECKS = {check.id: check for check in levels.checks((1, 2, 3))}
 
 
 def around(change, modes=()):
@@ -151,6 +151,26 @@ def both_count(step, state, batch, memo):
     return with_forward(new, memory=counted(new.forward.memory, 1)), info
 
 
+def from_call(first, alter):
+    """A right step whose new state is altered from some call on."""
+
+    def change(step, state, batch, memo):
+        new, info = step(state, batch)
+        return (alter(new) if memo["calls"] >= first else new), info
+
+    return around(change)
+
+
+def with_weights(change):
+    """A change of the last layer's weights."""
+
+    def alter(state):
+        *others, last = state.forward.params
+        return with_forward(state, params=(*others, last._replace(W=change(last.W))))
+
+    return alter
+
+
 def hard(step, state, batch, memo):
     """Soft targets taken for their largest class."""
     return step(state, batch._replace(y=np.eye(batch.y.shape[1])[np.argmax(batch.y, axis=1)]))
@@ -188,6 +208,18 @@ WRONG = {  # name -> a build, the check, the mode
     "B drifts by 1e-12 a step": (drifting(1e-12), FA, "compiled"),
     "B drifts by 1e-9 a step from the tenth on": (around(late_drift), "2/free/feedback-alignment/FC", "compiled"),
     "running statistics slow down": (around(slowing), "2/shadow/backprop/conv", "compiled"),
+    "B is turned in the fiftieth call": (
+        from_call(50, lambda s: with_feedback(s, params=tree_map(lambda a: a[::-1, ...].copy(), s.feedback.params))),
+        "3/over 60 batches/dense-fa/FC", "donating"),
+    "a sign is let go in the fiftieth call": (from_call(50, with_weights(lambda W: -W)), "3/over 60 batches/frsf-ei/FC",
+                                              "donating"),
+    "a norm shrinks from the fiftieth call on": (from_call(50, with_weights(lambda W: 0.999 * W)),
+                                                 "3/over 60 batches/backprop-constant-norm/FC", "donating"),
+    "auxiliary units learn from the fiftieth call on": (from_call(50, with_weights(lambda W: 0.999 * W)),
+                                                        "3/over 60 batches/ao-sdtp/FC", "donating"),
+    "an update is not counted once": (
+        from_call(60, lambda s: with_forward(s, memory=counted(s.forward.memory, -1))),
+        "3/over 60 batches/feedback-alignment/FC", "donating"),
     "soft targets made hard": (around(hard), BP, "compiled"),
 }  # fmt: skip
 UNDER = {  # name -> what holds while the subject computes, and the check
