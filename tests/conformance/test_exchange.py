@@ -234,7 +234,8 @@ def test_descriptions_are_those_of_what_runs():
 
     dtp = Vector(Case("dtp/FC", "dtp", "FC", "adam"), "parallel", 6, 0)
     row, out, start = dtp.describe(), dtp.reference(), dict(named_leaves(dtp.start[0], "state"))
-    assert row["inverse_optimizer"]["name"] == "sgd" and row["algorithm"]["options"] == {"alpha": 0.1, "noise": 0.1}
+    assert row["inverse_optimizer"]["name"] == "sgd"
+    assert row["algorithm"]["options"] == {"alpha": 0.1, "noise": 0.1, "over_units": "sum"}
     moved = start["state/feedback/params/2/W"] - row["inverse_optimizer"]["eta"] * out["info/feedback_grads/2/W"]
     np.testing.assert_allclose(out["state/feedback/params/2/W"], moved, rtol=1e-12)
     assert WM.describe()["algorithm"]["options"]["eta_B"] == 0.1
