@@ -7,7 +7,7 @@ what a step owes its caller · 4 convergence over seeds.
 from collections.abc import Iterable, Sequence
 
 from ref_bioplaus.conformance.checks import carrying, convergence, lasting, looking, settings, starts, steps, truths
-from ref_bioplaus.conformance.checks.alone import bits, bringing, draws, initial, primitives, running
+from ref_bioplaus.conformance.checks.alone import bits, bringing, draws, initial, primitives, promises, running
 from ref_bioplaus.conformance.checks.outcomes import Check
 from ref_bioplaus.registry import ROWS, Row
 
@@ -23,7 +23,7 @@ def checks(levels: Iterable[int] = LEVELS[:-1], rows: Sequence[Row] = ROWS) -> t
         raise ValueError(f"level {min(unknown)} does not exist, expected {LEVELS[0]} to {LEVELS[-1]}")
     found: list[Check] = []
     if 0 in wanted and rows is ROWS:
-        alone = (primitives, bits, draws, initial, bringing, running, carrying)
+        alone = (primitives, bits, draws, initial, bringing, running, promises, carrying)
         found += [check for module in alone for check in module.checks()]
     found += looking.checks() if 1 in wanted and rows is ROWS else ()
     found += steps.checks(wanted, rows)
