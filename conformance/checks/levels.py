@@ -6,8 +6,9 @@ what a step owes its caller · 4 convergence over seeds.
 
 from collections.abc import Iterable, Sequence
 
-from ref_bioplaus.conformance.checks import carrying, convergence, lasting, looking, settings, starts, steps, truths
-from ref_bioplaus.conformance.checks.alone import bits, bringing, draws, initial, primitives, promises, running
+from ref_bioplaus.conformance.checks import convergence, lasting, looking, settings, starts, steps, truths
+from ref_bioplaus.conformance.checks.alone import bits, draws, initial, primitives
+from ref_bioplaus.conformance.checks.backend import bringing, carrying, promises, running
 from ref_bioplaus.conformance.checks.outcomes import Check
 from ref_bioplaus.registry import ROWS, Row
 

@@ -7,7 +7,7 @@ import pytest
 from ref_bioplaus import backends
 from ref_bioplaus.backends.numpy_.backend import NumpyBackend
 from ref_bioplaus.conformance.checks import runner
-from ref_bioplaus.conformance.checks.alone import bringing, running
+from ref_bioplaus.conformance.checks.backend import bringing, running
 from ref_bioplaus.conformance.checks.outcomes import MODES, Subject
 from ref_bioplaus.tree import leaves, tree_map
 from ref_bioplaus.types import Batch, Info

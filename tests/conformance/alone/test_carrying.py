@@ -7,8 +7,9 @@ import pytest
 from ref_bioplaus import initializers, layouts, random
 from ref_bioplaus.backends.base import Backend
 from ref_bioplaus.backends.numpy_.backend import NumpyBackend
-from ref_bioplaus.conformance.checks import carrying, runner
+from ref_bioplaus.conformance.checks import runner
 from ref_bioplaus.conformance.checks.alone import initial
+from ref_bioplaus.conformance.checks.backend import carrying
 from ref_bioplaus.conformance.checks.outcomes import MODES, Subject
 from ref_bioplaus.conformance.proofs.faults import ignoring, replaced
 from ref_bioplaus.linear import Dense

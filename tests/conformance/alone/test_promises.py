@@ -5,7 +5,7 @@ import time
 import pytest
 
 from ref_bioplaus.conformance.checks import runner
-from ref_bioplaus.conformance.checks.alone import promises
+from ref_bioplaus.conformance.checks.backend import promises
 from ref_bioplaus.conformance.checks.outcomes import Subject
 from tests.conftest import get
 

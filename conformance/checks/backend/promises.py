@@ -4,7 +4,7 @@ import threading
 from typing import Any
 
 from ref_bioplaus.conformance.checks.alone.exact import Comparison, exact_check, on_device
-from ref_bioplaus.conformance.checks.alone.running import batch_of, bound, counted, first_state, sideways
+from ref_bioplaus.conformance.checks.backend.running import batch_of, bound, counted, first_state, sideways
 from ref_bioplaus.conformance.checks.outcomes import Check, Subject
 from ref_bioplaus.types import Batch, State, Step
 
