@@ -47,9 +47,7 @@ def looked_at(
             return Finding(undecidable=space.undecidable)
         found = subject.runs(lambda tree: compute(subject)(backend.kernels, tree), mode)
         results = found(tree_map(backend.asarray, held))
-        found(
-            tree_map(lambda a: backend.asarray(halved(a)), held)
-        )  # whose results must not lie where the first ones do
+        found(tree_map(lambda a: backend.asarray(halved(a)), held))  # its results must not lie where the first lie
         got = {key: backend.to_numpy(value) for key, value in results.items()}
         return Finding(tuple(judge(Expected(expected, 0, space.precision.tiny), got)))
 
