@@ -5,10 +5,11 @@ A mutant meets the levels in their order, and at each the checks of all groups i
 
 import json
 import math
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import cache, lru_cache, wraps
+from contextlib import ExitStack, contextmanager
+from functools import cache, wraps
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ref_bioplaus.conformance.checks import levels as suite
-from ref_bioplaus.conformance.checks import steps
 from ref_bioplaus.conformance.checks.outcomes import Check
 from ref_bioplaus.conformance.checks.runner import outcome_of
 from ref_bioplaus.conformance.files.reading import shown
@@ -99,27 +99,31 @@ def in_turns(level: int) -> tuple[Check, ...]:
 
 @cache
 def memories() -> tuple[tuple[Callable, Callable], ...]:
-    """What computes nothing but references, and the same with a memory: no mutant is in it."""
+    """What computes nothing but references, and the same with a memory for all of them: no mutant is in it."""
     right, known = judge.expect, dict[tuple, judge.Expected]()
 
     @wraps(right)
-    def expect(case, mode, start, x, y, precision="ieee", *more, **options):
+    def expect(case, mode, start, x, y, precision="ieee", decisions=None, *more, **options):
         if any(a is not None for a in (*more, *options.values())):
-            return right(case, mode, start, x, y, precision, *more, **options)
+            return right(case, mode, start, x, y, precision, decisions, *more, **options)
         content = tuple((a.shape, a.dtype, a.tobytes()) for a in map(np.asarray, (*leaves(start), x, y)))
-        by = (case, mode, precision, content)
+        taken = None if decisions is None else tuple(d.tobytes() for d in decisions)
+        by = (case, mode, precision, content, taken)
         if by not in known:
-            known[by] = right(case, mode, start, x, y, precision)
+            known[by] = right(case, mode, start, x, y, precision, decisions)
         return known[by]
 
-    return (right, expect), (steps.drifts, lru_cache(None)(steps.drifts.__wrapped__))
+    checks = [vars(module) for name, module in list(sys.modules.items()) if ".conformance.checks" in name]
+    short = {f for names in checks for f in names.values() if getattr(f, "cache_parameters", dict)().get("maxsize")}
+    return ((right, expect), *((function, cache(function.__wrapped__)) for function in short))
 
 
 @contextmanager
 def remembering() -> Iterator[None]:
-    """References are computed once for all mutants of a process."""
-    (expect, new_expect), (drifts, new_drifts) = memories()
-    with replaced(expect, new_expect, ".conformance"), replaced(drifts, new_drifts, ".conformance"):
+    """References are computed once for all mutants of a process, where a run of the suite forgets them."""
+    with ExitStack() as stack:
+        for old, new in memories():
+            stack.enter_context(replaced(old, new, ".conformance"))
         yield
 
 
