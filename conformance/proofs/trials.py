@@ -114,7 +114,8 @@ def memories() -> tuple[tuple[Callable, Callable], ...]:
         return known[by]
 
     checks = [vars(module) for name, module in list(sys.modules.items()) if ".conformance.checks" in name]
-    short = {f for names in checks for f in names.values() if getattr(f, "cache_parameters", dict)().get("maxsize")}
+    cached = {f for names in checks for f in names.values() if hasattr(f, "cache_parameters")}
+    short = {f for f in cached if f.cache_parameters()["maxsize"] is not None}
     return ((right, expect), *((function, cache(function.__wrapped__)) for function in short))
 
 
