@@ -12,6 +12,7 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from os.path import exists
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from ref_bioplaus.conformance.checks.outcomes import Subject
 from ref_bioplaus.conformance.checks.prepared import Prepared
 from ref_bioplaus.conformance.checks.steps import answered
 from ref_bioplaus.conformance.judging import judge
-from ref_bioplaus.conformance.proofs.faults import replaced
+from ref_bioplaus.conformance.proofs.faults import caches, replaced
 from ref_bioplaus.conformance.proofs.side_by_side import side_by_side
 from ref_bioplaus.machine.files import write_whole
 
@@ -84,8 +85,14 @@ def judged(name: str, dtype: str, kernels: str, shift: int, tell: Callable[[dict
     """
     subject = Subject(backends.get(name, dtype=dtype, kernels=kernels))
     found: dict[str, Any] = {"comparisons": 0, "alarms": 0, "largest score": 0.0, "checks": [], "of all checks": False}
-    with replaced(root, lambda seed: root(seed + shift), ".conformance"), warnings.catch_warnings():
+    own = root
+    with ExitStack() as stack:
+        stack.enter_context(replaced(own, lambda seed: own(seed + shift), ".conformance"))
+        stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
+        for remembering in caches():
+            remembering.cache_clear()
+            stack.callback(remembering.cache_clear)
         for check in levels.checks():
             mode = "compiled" if "compiled" in check.modes else check.modes[0]
             outcome = runner.outcome_of(subject, check, mode)

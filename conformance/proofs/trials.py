@@ -5,7 +5,6 @@ A mutant meets the levels in their order, and at each the checks of all groups i
 
 import json
 import math
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -22,7 +21,7 @@ from ref_bioplaus.conformance.checks.runner import outcome_of
 from ref_bioplaus.conformance.files.reading import shown
 from ref_bioplaus.conformance.judging import judge
 from ref_bioplaus.conformance.proofs import equivalence
-from ref_bioplaus.conformance.proofs.faults import replaced
+from ref_bioplaus.conformance.proofs.faults import caches, replaced
 from ref_bioplaus.conformance.proofs.generated import Mutant, mutant
 from ref_bioplaus.conformance.proofs.side_by_side import side_by_side
 from ref_bioplaus.machine import files
@@ -113,9 +112,7 @@ def memories() -> tuple[tuple[Callable, Callable], ...]:
             known[by] = right(case, mode, start, x, y, precision, decisions)
         return known[by]
 
-    checks = [vars(module) for name, module in list(sys.modules.items()) if ".conformance.checks" in name]
-    cached = {f for names in checks for f in names.values() if hasattr(f, "cache_parameters")}
-    short = {f for f in cached if f.cache_parameters()["maxsize"] is not None}
+    short = {function for function in caches() if function.cache_parameters()["maxsize"] is not None}
     return ((right, expect), *((function, cache(function.__wrapped__)) for function in short))
 
 
