@@ -15,7 +15,7 @@ from ref_bioplaus.conformance.files import description, exchange, parts, targets
 from ref_bioplaus.conformance.files.vectors import Vector
 from ref_bioplaus.random import normal_table
 from ref_bioplaus.registry import ROWS
-from tests.helpers import commands
+from tests.helpers import commands, some_slow
 
 DTYPES = ("float64", "float32")
 
@@ -44,8 +44,14 @@ def answer(folder, row, outputs, **more):
     np.savez(folder / "outputs" / row["file"], **outputs, **more)
 
 
-@pytest.mark.parametrize("layout", exchange.LAYOUTS)
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("layout", "dtype"),
+    some_slow(
+        [(layout, dtype) for layout in exchange.LAYOUTS for dtype in DTYPES],
+        lambda layout, dtype: (layout, dtype) != ("NCHW", "float32"),
+        "the other layout and dtype have the same names",
+    ),
+)
 def test_every_array_of_a_part_has_axes_and_a_name_that_is_explained(layout, dtype):
     names = description.NAMES | description.PARTS
     patterns = [re.sub(r"\b[lik]\b", r"\\d+", key).replace("...", ".*") for key in names]
@@ -89,27 +95,23 @@ def test_a_part_of_a_step_is_what_the_step_computes(kind):
 
 
 def test_our_own_answers_pass_and_a_changed_one_fails_at_its_place(tmp_path):
-    own = [p for source in (parts, targets) for p in source.parts("float64")]
-    chosen = [p for p in own if p.kind in ("random", "schedule") or "conv" in p.id]
-    exchange.emit(tmp_path, "0/*")
+    exchange.emit(tmp_path, "0/*/conv*")
     (tmp_path / "outputs").mkdir()
     rows = {row["id"]: row for row in exchange.read_manifest(tmp_path)["cases"]}
+    chosen = [p for source in (parts, targets) for p in source.parts("float64") if p.id in rows]
     for part in chosen:
         answer(tmp_path, rows[part.id], part.reference(), case_sha256=rows[part.id]["case_sha256"])
-    found = {v.id: v for v in exchange.verdicts(tmp_path)}
-    assert {id for id, v in found.items() if v.state == "pass"} == {part.id for part in chosen}
-    assert {v.state for v in found.values()} == {"pass", "not run"}
-    assert all(v.score < 4.0 and v.missing == () for v in found.values())
+    for verdict in exchange.verdicts(tmp_path):
+        assert verdict.state == "pass" and verdict.score < 4.0 and verdict.missing == (), verdict
     for part in chosen:
         outputs = part.reference()
-        name = [n for n in outputs if outputs[n].dtype.kind == "f" and outputs[n].any() or part.kind == "random"][-1]
+        name = [n for n in outputs if outputs[n].dtype.kind == "f" and outputs[n].any()][-1]
         place = np.unravel_index(int(np.argmax(np.abs(outputs[name]))), outputs[name].shape)
         changed = np.array(outputs[name])
-        changed[place] = changed[place] * (1.0 + 1e-9) if changed.dtype.kind == "f" else changed[place] + 1
+        changed[place] *= 1.0 + 1e-9
         answer(tmp_path, rows[part.id], outputs | {name: changed})
     for verdict in exchange.verdicts(tmp_path):
-        assert verdict.state in ("fail", "not run"), verdict
-        assert verdict.state == "not run" or "departs first" in verdict.text
+        assert verdict.state == "fail" and "departs first" in verdict.text, verdict
 
 
 # By hand, from what the manifest says
