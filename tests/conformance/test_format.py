@@ -141,7 +141,7 @@ def computed(program, folder):
 
 def test_it_is_short_and_uses_nothing_but_c(compiled):
     code = (FILES / "c" / "by_hand.c").read_text()
-    assert len(code.splitlines()) <= 400
+    assert len(code.splitlines()) < 400
     includes = {name for file in C for name in re.findall(r"#include [<\"](\S+)[>\"]", file.read_text())}
     assert includes == {"math.h", "stdio.h", "stdlib.h", "string.h", "stdarg.h", "stdint.h", "files.h", "model.h"}
     shapes = {str(n) for n in (9, 11, 7)}  # of the networks: it is driven by the manifest
