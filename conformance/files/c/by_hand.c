@@ -13,7 +13,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "files.h"
 #include "model.h"
 
 static Arrays given, out;
