@@ -2,7 +2,8 @@
 
 All calls of a question go to one function, the first of them again at the end, and the results are looked at after the
 last of them: memory that a later call writes over, and what was kept of an earlier one, show. Arguments must stay what
-they were; results are of the subject's library, dtype and device.
+they were; results are of the subject's library, dtype and device. Eagerly the first call is made once more with
+arguments that lie otherwise in memory.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -10,7 +11,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from array_api_compat import device
+from array_api_compat import array_namespace, device
 
 from ref_bioplaus.conformance.cases.cases import as_held, root
 from ref_bioplaus.conformance.checks.outcomes import Check, Finding, Subject
@@ -52,11 +53,17 @@ class Question(NamedTuple):
         backend, tiny = subject.backend, PRECISIONS[subject.dtype, subject.backend.precision].tiny
         found = subject.runs(lambda *arrays: self.compute(backend.kernels, *arrays), mode)
         wanted, undecidable = expected(self, subject.dtype, backend.precision)
-        answers = []
-        for name, inputs, tensors in (*wanted, *wanted[:1]):
+        asked, answers = [(*call, found) for call in (*wanted, *wanted[:1])], []
+        if mode == "eager":
+            strided = subject.runs(lambda *arrays: self.compute(backend.kernels, *map(turned, arrays)), mode)
+            asked += [
+                (f"{name}, in another order in memory", [spread(a) for a in inputs], tensors, strided)
+                for name, inputs, tensors in wanted[:1]
+            ]
+        for name, inputs, tensors, function in asked:
             given = [backend.asarray(np.array(a)) for a in inputs]
             with np.errstate(all="ignore"):
-                answers.append((name, tensors, found(*given)))
+                answers.append((name, tensors, function(*given)))
             for i, (a, b) in enumerate(zip(inputs, given, strict=True)):
                 if not np.array_equal(a, backend.to_numpy(b).astype(a.dtype), equal_nan=a.dtype.kind == "f"):
                     return Finding(problem=f"{name}: it wrote into its argument {i}")
@@ -84,6 +91,18 @@ def expected(question: Question, dtype: str, precision: str) -> tuple[tuple, int
         if not space.undecidable:
             found.append((name, inputs, tensors))
     return tuple(found), undecidable
+
+
+def spread(a: np.ndarray) -> np.ndarray:
+    """What `turned` makes an array of: its axes in the other order, or every number twice."""
+    return np.repeat(a, 2) if a.ndim == 1 else np.ascontiguousarray(np.transpose(a)) if a.ndim else a
+
+
+def turned(a: Array) -> Array:
+    """An array whose neighbours do not lie side by side in memory, where a library's arrays tell of that."""
+    return (
+        a if not a.ndim else a[::2] if a.ndim == 1 else array_namespace(a).permute_dims(a, tuple(range(a.ndim))[::-1])
+    )
 
 
 def widened(tensor: Rounded, times: float) -> Rounded:

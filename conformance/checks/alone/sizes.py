@@ -12,6 +12,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
+from array_api_compat import array_namespace, device
 
 from ref_bioplaus import local
 from ref_bioplaus.conformance.cases.cases import root
@@ -92,6 +93,7 @@ def dense_questions() -> Iterator[Question]:
     several = [
         (211, 307, 251), (65, 65, 65), (64, 64, 64), (33, 131, 129), (257, 66, 127), (3, 512, 511), (3, 512, 512),
         (3, 512, 513), (2, 1021, 257), (513, 512, 3), (2, 65537, 3), (65537, 3, 2), (2, 3, 65537), (1, 4099, 1),
+        (13, 13, 13), (19, 19, 5), (5, 23, 23), (23, 5, 23),
     ]  # fmt: skip
     lists = {name: one_axis((3, 5, 7), i) for i, name in enumerate(axes.split(", "))}
     for name, found in (lists | {"several": several, "batches": [(n, 5, 7) for n in BATCHES]}).items():
@@ -137,8 +139,9 @@ def window_questions() -> Iterator[Question]:
     """Convolutions and locally connected maps, at stride 1 and with strides."""
     chunked = {"conv": [(131, 31, 29, 9, 2), (37, 31, 29, 33, 2), (19, 31, 29, 5, 33), (1, 61, 59, 73, 2)],
                "locally_connected": [(131, 31, 29, 9, 2)]}  # fmt: skip
-    several = {"conv": [(5, 13, 11, 67, 131), (7, 17, 19, 37, 33)],
-               "locally_connected": [(5, 5, 7, 67, 33), (2, 1, 2, 255, 128), (2, 1, 2, 257, 128)]}  # fmt: skip
+    equal = [(5, 5, 5, 5, 5), (2, 7, 7, 2, 2), (6, 6, 3, 6, 2)]
+    several = {"conv": [(5, 13, 11, 67, 131), (7, 17, 19, 37, 33), *equal],
+               "locally_connected": [(5, 5, 7, 67, 33), (2, 1, 2, 255, 128), (2, 1, 2, 257, 128), *equal]}  # fmt: skip
     for kind in PARTS:
         shapes = packed(5, light(kind != "conv"))
         batches = [(n, 3, 5, 2, 3) for n in BATCHES]
@@ -203,8 +206,8 @@ def pointwise(kernels: Kernels, x: Any, dy: Any, b: Any) -> dict[str, Any]:
 def operation_questions() -> Iterator[Question]:
     """Pools, BatchNorm, activations and sums."""
     image, vector, small = "samples, rows, columns, channels", "samples, channels", 2**15
-    images = packed(4, lambda *shape: prod(shape) <= small)
-    rows = packed(2, lambda *shape: prod(shape) <= small)
+    images = packed(4, lambda *shape: prod(shape) <= small) + [(5, 5, 5, 5), (2, 7, 7, 2)]
+    rows = packed(2, lambda *shape: prod(shape) <= small) + [(11, 11), (37, 37)]
     blocks = [(9363, 7), (65537, 1), (3, 70001), (65, 2003), (1, 65536), (131, 1031)]
     for name, stride, found in (
         ("stride 2x1", (2, 1), images), ("batches", (1, 1), [(n, 3, 5, 2) for n in BATCHES]),
@@ -221,6 +224,35 @@ def operation_questions() -> Iterator[Question]:
     yield sized("pointwise/vectors", vector, pointwise, shapes, [*rows, *blocks])
     yield sized("pointwise/long", vector, pointwise, shapes, [(n, 1) for n in LARGE] + [(1, n) for n in LARGE])
     yield sized("pointwise/batches", vector, pointwise, shapes, [(n, 5) for n in BATCHES])
+
+
+# The namespace
+
+
+def functions(_: Any, x: Any, y: Any) -> dict[str, Any]:
+    """What the library calls most, on three axes."""
+    xp = array_namespace(x)
+    index = xp.arange(x.shape[2], dtype=xp.int32, device=device(x))
+    found = {f: getattr(xp, f)(x) for f in ("tanh", "exp", "expm1", "abs", "sign", "ceil")}
+    found |= {f: getattr(xp, f)(y * y + 0.5) for f in ("log", "log1p", "sqrt")}
+    for axis in range(3):
+        found |= {f"{f} over {axis}": getattr(xp, f)(x, axis=axis) for f in ("sum", "max", "argmax")}
+        found[f"concat along {axis}"] = xp.concat([x, y], axis=axis)
+    return found | {
+        "x + y": x + y, "x - y": x - y, "x * y": x * y, "x / y": x / y, "-x": -x, "x < y": x < y, "x >= y": x >= y,
+        "x == y": x == y, "where": xp.where(x > y, x, y), "maximum": xp.maximum(x, y), "minimum": xp.minimum(x, y),
+        "over two": xp.sum(x, axis=(0, 1)), "mean over two": xp.mean(x, axis=(1, 2)), "mean": xp.mean(x, axis=0),
+        "turned": xp.permute_dims(x, (2, 0, 1)), "reshaped": xp.reshape(x, (-1,)), "stack": xp.stack([x, y], axis=1),
+        "transposed": xp.matrix_transpose(x), "taken": xp.take(x, index[::2], axis=2),
+        "numbers": xp.astype(index, x.dtype), "counted": index * 2 + 1, "words": (index * 7919) ^ 255, "moved": index << 3,
+    }  # fmt: skip
+
+
+def namespace_questions() -> Iterator[Question]:
+    """Arrays of three axes."""
+    cubes = [(7, 7, 7), (1025, 2, 3), (2, 1023, 1), (1, 3, 1025), (33, 17, 5), (3, 65, 33), (18, 1, 65), (129, 9, 2),
+             (5, 257, 8), (2, 19, 19), (19, 19, 3), (1, 1, 1), (513, 1, 1), (4, 39, 31)]  # fmt: skip
+    yield sized("namespace", "by, by, numbers", functions, lambda *size: (size, size), cubes)
 
 
 # Optimizers: tensors of all sizes in one call
@@ -260,6 +292,7 @@ def optimizer_questions() -> Iterator[Question]:
 
 def questions() -> Iterator[Question]:
     """All of them."""
+    yield from namespace_questions()
     yield from dense_questions()
     yield from window_questions()
     yield from operation_questions()

@@ -104,15 +104,15 @@ def optimizers() -> Iterator[Question]:
     }  # fmt: skip
     kinds = {kind: updating(3, (0.02,), change) for kind, change in sizes.items()}
     kinds |= {"another rate": updating(3, (0.5,)), "rate 0": updating(3, (0.0,))}
-    yield question("optimizers/sgd", ((), *SHAPES * 3), sgd, kinds, COMPILED)
+    yield question("optimizers/sgd", ((), *SHAPES * 3), sgd, kinds)
     del sizes["one infinity"]  # of a moving average both its sum and its step towards a gradient are right
     kinds = {kind: updating(4, (0.02, 3.0), change) for kind, change in sizes.items()}
     kinds |= {f"after {t:g} updates": updating(4, (0.02, t)) for t in (1.0, 2.0, 40.0, 1000.0, 1e6)}
     kinds |= {"another rate": updating(4, (0.5, 7.0))}
-    yield question("optimizers/adam", ((), (), *SHAPES * 4), adam, kinds, COMPILED)
+    yield question("optimizers/adam", ((), (), *SHAPES * 4), adam, kinds)
 
 
-def looped(kernels: Kernels, a: Any, b: Any) -> dict[str, Any]:
+def looped(kernels: Kernels, a: Any, b: Any, c: Any) -> dict[str, Any]:
     """Tiles that begin anywhere, in any order, of arrays and of none."""
     xp = array_namespace(a)
     width = 3
@@ -124,10 +124,15 @@ def looped(kernels: Kernels, a: Any, b: Any) -> dict[str, Any]:
     def counted(start):
         return xp.arange(width, dtype=xp.int32, device=device(a)) * 2 + start
 
+    def one_row(start, a):
+        return xp.take(a, xp.arange(1, dtype=xp.int32, device=device(a)) + start, axis=0)
+
     lists = {
         "tiles": kernels.each(columns, [0, 3, 6, 9], a, b), "anywhere": kernels.each(columns, [7, 1, 1, 8, 2], a, b),
         "one tile": kernels.each(columns, [5], a, b), "without arrays": kernels.each(counted, [4, 0, 11]),
         "more arrays": kernels.each(lambda s, a, b, c: columns(s, a, b) + c[:5, :1], [2, 9], a, b, b),
+        "rows": kernels.each(one_row, list(range(8, -1, -1)), b),
+        "long tiles": kernels.each(lambda s, a, c: xp.matmul(c, one_row(s, a)), [3, 0], a, c),
     }  # fmt: skip
     return {f"{name}[{i}]": tile for name, tiles in lists.items() for i, tile in enumerate(list(tiles))}
 
@@ -188,5 +193,5 @@ def loss_questions() -> Iterator[Question]:
 def questions() -> Iterator[Question]:
     """All of them."""
     yield from optimizers()
-    yield question("each/tiles", ((5, 12), (12, 4)), looped, {"": as_drawn})
+    yield question("each/tiles", ((5, 12), (12, 4), (67, 1)), looped, {"": as_drawn})
     yield from loss_questions()

@@ -25,7 +25,7 @@ def verdicts(checks, kernels=None, namespace=None):
     asked = [check for check in CHECKS if fnmatch(check.id, checks)]
     assert asked, checks
     with mock.patch.multiple(compat, **namespace) if namespace else mock.patch.dict({}):
-        report = runner.run(Subject(backend), asked, ("compiled",))
+        report = runner.run(Subject(backend), asked, ("compiled", "eager"))
     return {o.id: o.reason for o in report.outcomes if o.state in ("fail", "error")}
 
 
@@ -160,6 +160,11 @@ def ignoring_nesterov(p, g, v, keep, eta, momentum, nesterov):
     return PORTABLE.sgd(p, g, v, keep, eta, momentum, False)
 
 
+def as_it_lies(W, x):
+    """A product that reads its input as it lies in memory, whatever its strides are."""
+    return PORTABLE.dense_apply(W, x.ravel(order="K").reshape(x.shape))
+
+
 def repeated_tile(function, starts, *arrays):
     """The first tile for all."""
     return [function(starts[0], *arrays)] * len(starts)
@@ -239,6 +244,7 @@ WRONG = {name: (where(wrong, kernel), f"0/sizes/{checks}") for name, (checks, ke
         where(lambda W, x, w: w.stride[0] > w.kernel[0], "conv_apply"),
         "0/synapses/conv(2, 1x2, stride 3x4)",
     ),
+    "strides left out": ({"dense_apply": as_it_lies}, "0/synapses/dense(4)"),
     "uneven padding": (
         where(lambda W, x, w: w.padding[0][0] > w.padding[0][1], "local_apply"),
         "0/synapses/locally*uneven*",
