@@ -53,6 +53,8 @@ class Joint:
         """{trial, values, scores, misfit} of each trial that has ended in every row, also written to OUT."""
         found = []
         for trial in range(max(search.trials for search in self.searches.values())):
+            if not all(isdir(search.folder(trial)) for search in self.searches.values()):
+                continue
             jobs = {row: search.job(trial) for row, search in self.searches.items()}
             if all(map(has_told, jobs.values())):
                 lines = {row: self.searches[row].line(trial, job) for row, job in jobs.items()}

@@ -225,7 +225,11 @@ class Search:
     def job(self, trial: int) -> Job:
         """A trial's run. Raises ExperimentError for values that the experiment does not take."""
         mine = checked(with_values(self.blind, drawn(self.chosen, self.seed, trial)))
-        return Job(f"trial {trial}", mine, self.out / f"trial-{trial:04d}")
+        return Job(f"trial {trial}", mine, self.folder(trial))
+
+    def folder(self, trial: int) -> Path:
+        """Where a trial's run is."""
+        return self.out / f"trial-{trial:04d}"
 
     def todo(self) -> list[Job]:
         """The trials that have not ended; what is searched is written down once all of them are understood.
@@ -245,7 +249,7 @@ class Search:
         """
         lines: list[dict[str, Any]] = []
         trial = 0
-        while trial < self.trials or exists(self.out / f"trial-{trial:04d}"):
+        while trial < self.trials or exists(self.folder(trial)):
             job = self.job(trial)
             if has_ended(job):
                 found = self.line(trial, job)
