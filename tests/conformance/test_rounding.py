@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from ref_bioplaus.conformance.judging import judge
 from ref_bioplaus.conformance.judging.rounding import PRECISIONS, Rounded, Rounding
 
 OPERATIONS = {
@@ -72,3 +73,12 @@ def test_errors_are_passed_on_by_the_derivatives(name):
     assert np.allclose(found.v, OPERATIONS[name](np, *values), rtol=1e-15)
     assert np.allclose(np.ravel(found.s), slopes**2 @ variances.ravel(), rtol=1e-5, atol=0.0)
     assert np.allclose(np.ravel(found.b), np.abs(slopes) @ bounds.ravel(), rtol=5e-3, atol=0.0)
+
+
+def test_numbers_whose_squares_are_too_small_keep_their_error():
+    """exp(-540) is 3e-235, and the square of its error 0: what differs in its last digits passes, what is wrong not."""
+    space = Rounding(PRECISIONS["float64", "ieee"], "float64")
+    found = space.exp(space.exact(np.array([-18.0])) * 30.0)
+    got = np.exp(np.array([-540.0])) * np.array([1.0 + 2e-16])
+    assert judge.score("y", found, got, space.precision.tiny).score <= judge.LIMIT
+    assert judge.score("y", found, got * 1.001, space.precision.tiny).score > judge.LIMIT
