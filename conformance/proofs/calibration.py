@@ -32,6 +32,7 @@ from ref_bioplaus.machine.files import write_whole
 
 SEEDS = range(30)
 SHIFTS = (1000,)  # added to every seed of the suite
+MOST = 2**30  # seeds above are asked for their size, and stay
 HOURS = 3600.0  # seconds that a backend may take, for all levels
 PERCENTILES = (50, 90, 99, 99.9, 99.99, 100)
 
@@ -87,7 +88,7 @@ def judged(name: str, dtype: str, kernels: str, shift: int, tell: Callable[[dict
     found: dict[str, Any] = {"comparisons": 0, "alarms": 0, "largest score": 0.0, "checks": [], "of all checks": False}
     own = root
     with ExitStack() as stack:
-        stack.enter_context(replaced(own, lambda seed: own(seed + shift), ".conformance"))
+        stack.enter_context(replaced(own, lambda seed: own(seed + shift if seed < MOST else seed), ".conformance"))
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         for remembering in caches():
