@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
@@ -27,7 +28,7 @@ class Busy(NamedTuple):
 
     worker: Worker
     task: tuple
-    since: float
+    since: float | None = None  # not yet, while its process starts
     told: Any = None
 
 
@@ -41,7 +42,7 @@ def side_by_side(
         while waiting or busy:
             while waiting and len(busy) < jobs:
                 worker = idle.pop() if idle else started(function)
-                busy[worker.pipe] = Busy(worker, task := waiting.pop(0), time.monotonic())
+                busy[worker.pipe] = Busy(worker, task := waiting.pop(0))
                 worker.pipe.send(task)
             for pipe in cast(list[Connection], wait([*busy], timeout=LOOK)):
                 now = busy[pipe]
@@ -49,15 +50,18 @@ def side_by_side(
                     kind, value = pipe.recv()
                 except (EOFError, OSError):
                     kind, value = "died", now.told
+                if kind == "begun":
+                    busy[pipe] = now._replace(since=time.monotonic())
+                    continue
                 if kind == "told":
                     busy[pipe] = now._replace(told=value)
                     continue
                 del busy[pipe]
                 if kind == "done":
                     idle.append(now.worker)
-                yield now.task, value, time.monotonic() - now.since
+                yield now.task, value, time.monotonic() - (now.since or time.monotonic())
             for pipe, now in list(busy.items()):
-                if (seconds := time.monotonic() - now.since) > limit:
+                if now.since is not None and (seconds := time.monotonic() - now.since) > limit:
                     ended([busy.pop(pipe).worker])
                     yield now.task, now.told, seconds
     finally:
@@ -92,12 +96,22 @@ def ended(workers: Sequence[Worker]) -> None:
 
 
 def work_off(pipe: Connection, function: Callable) -> None:
-    """Do tasks until nobody sends any more. Ctrl-C is for the process that started this one."""
+    """Do tasks until nobody sends any more. Ctrl-C is for the process that started this one, whose end is its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=end_with_parent, daemon=True).start()
     while True:
         try:
             task = pipe.recv()
         except EOFError:
             return
+        pipe.send(("begun", None))
         found = function(*task, lambda value: pipe.send(("told", value)))
         pipe.send(("done", found))
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started it is gone, however it went."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)

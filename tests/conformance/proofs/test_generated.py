@@ -1,6 +1,10 @@
 """Generated mutants: what is drawn, whether it is a mistake at all; the suite finds some, and keeps the right."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 from itertools import count
 
 import numpy as np
@@ -15,7 +19,7 @@ from ref_bioplaus.conformance.proofs.kinds import KINDS, RIGHT
 from ref_bioplaus.conformance.proofs.side_by_side import side_by_side
 from ref_bioplaus.conformance.proofs.special import SPECIAL
 from ref_bioplaus.kernels import Kernels
-from tests.helpers import asked, slow
+from tests.helpers import ROOT, asked, slow
 from tests.helpers.commands import printed
 
 TARGETS = {str(target): target for target, _ in pairs()}
@@ -196,10 +200,36 @@ def test_another_file_gets_a_sentence(text, sentence, tmp_path):
 
 def test_processes_do_their_tasks_and_those_that_hang_or_die_are_ended():
     tasks = [(name,) for name in ("a", "die", "hang", "b", "c")]
-    found = {task[0]: (value, seconds) for task, value, seconds in side_by_side(asked, tasks, 2, 3.0)}
+    found = {task[0]: (value, seconds) for task, value, seconds in side_by_side(asked, tasks, 2, 5.0)}
     assert {name: value for name, (value, _) in found.items()} == {
         "a": "A", "b": "B", "c": "C", "die": "die begins", "hang": "hang begins"}  # fmt: skip
-    assert found["hang"][1] >= 3.0
+    assert found["hang"][1] >= 5.0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="asks the system by signals")
+def test_no_process_outlives_the_one_that_started_it():
+    code = """if __name__ == "__main__":
+    import sys
+    from ref_bioplaus.conformance.proofs.side_by_side import started
+    from tests.helpers import asked
+    worker = started(asked)
+    worker.pipe.send(("hang",))
+    print(worker.process.pid, worker.pipe.recv(), flush=True)
+    sys.stdin.read()
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                          env=environment, cwd=ROOT) as parent:  # fmt: skip
+        number = int(parent.stdout.readline().split()[0])
+        os.kill(number, 0)
+        parent.kill()
+    for _ in range(600):
+        try:
+            os.kill(number, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    pytest.fail("it still hangs")
 
 
 def test_an_interval_of_wilson():
