@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 
 from ref_bioplaus import inverses, losses, metrics
+from ref_bioplaus.backends import Backend
 from ref_bioplaus.conformance.cases.cases import Case, root
 from ref_bioplaus.conformance.cases.networks import CHAINS, GRADIENT
 from ref_bioplaus.conformance.cases.variety import in_time
 from ref_bioplaus.conformance.checks.outcomes import Check, Finding, Subject
 from ref_bioplaus.conformance.checks.prepared import stored
-from ref_bioplaus.conformance.judging.judge import Expected, judge
+from ref_bioplaus.conformance.judging.judge import Expected, Score, judge
 from ref_bioplaus.conformance.judging.rounding import PRECISIONS, Rounding
 from ref_bioplaus.kernels import PORTABLE, Kernels
 from ref_bioplaus.network import predict
@@ -22,6 +23,7 @@ from ref_bioplaus.types import Info, LayerParams
 
 Compute = Callable[[Kernels, Any], dict[str, Any]]  # kernels, a tree of arrays -> results by name
 SHAPES = ((), (7, 5), (3, 2, 4, 5), (9, 3))  # of the weights that metrics are asked about; layer 0 has none
+BOTH = ("eager", "compiled")
 OUTPUTS = np.array([
     [3.0, 1.0, 2.0, 0.0], [1.0, 1.0, 1.0, 1.0], [-1.0, -2.0, -1.0, -3.0], [np.nan, 2.0, 1.0, 0.0],
     [0.0, 5.0, 5.0, 6.0], [2.0, 0.0, -np.inf, np.inf], [0.0, -0.0, 0.0, 1.0], [9.0, 8.0, 7.0, 6.0],
@@ -39,19 +41,26 @@ def looked_at(
     """A check of a function of a tree of arrays, which runs on the subject and on the reference's arithmetic."""
 
     def run(subject: Subject, mode: str) -> Finding:
-        backend, held = subject.backend, given(subject)
-        space = Rounding(PRECISIONS[subject.dtype, backend.precision], subject.dtype)
-        with np.errstate(invalid="ignore"):
-            expected = compute(subject)(PORTABLE, tree_map(space.exact, held))
-        if space.undecidable:
-            return Finding(undecidable=space.undecidable)
-        found = subject.runs(lambda tree: compute(subject)(backend.kernels, tree), mode)
-        results = found(tree_map(backend.asarray, held))
-        found(tree_map(lambda a: backend.asarray(halved(a)), held))  # its results must not lie where the first lie
-        got = {key: backend.to_numpy(value) for key, value in results.items()}
-        return Finding(tuple(judge(Expected(expected, 0, space.precision.tiny), got)))
+        backend, found = (
+            subject.backend,
+            subject.runs(lambda tree: compute(subject)(subject.backend.kernels, tree), mode),
+        )
+        answers: list[tuple[Expected, Any]] = []
+        for held in (given(subject), tree_map(halved, given(subject))):  # both are looked at behind the last
+            space = Rounding(PRECISIONS[subject.dtype, backend.precision], subject.dtype)
+            with np.errstate(invalid="ignore"):
+                expected = compute(subject)(PORTABLE, tree_map(space.exact, held))
+            if space.undecidable:
+                return Finding(undecidable=space.undecidable)
+            answers.append((Expected(expected, 0, space.precision.tiny), found(tree_map(backend.asarray, held))))
+        return Finding(tuple(score for answer in answers for score in judged(backend, *answer)))
 
     return Check(f"1/{name}", 1, group, run, modes)
+
+
+def judged(backend: Backend, expected: Expected, got: dict[str, Any]) -> list[Score]:
+    """The scores of results."""
+    return judge(expected, {name: backend.to_numpy(value) for name, value in got.items()})
 
 
 def halved(array: np.ndarray) -> np.ndarray:
@@ -72,7 +81,7 @@ def predicted(row_name: str, architecture: str, n: int) -> Check:
         here = case._replace(dtype=subject.dtype)
         return in_time(stored(here, 1), here.moments[1]), here.batch(1, n)[0]
 
-    modes = ("eager", "compiled") if architecture == "FC" else ("compiled",)
+    modes = BOTH if architecture == "FC" else ("compiled",)
     return looked_at(f"predict/{row_name}/{architecture}/{n}", "predict", given, compute, modes)
 
 
@@ -94,7 +103,7 @@ def measured() -> Iterator[Check]:
         def named_layers(kernels: Kernels, tree: Any) -> dict[str, Any]:
             return {f"layer {l}": value for l, value in compute(*tree).items()}
 
-        return looked_at(f"metrics/{name}", "metrics", lambda subject: given, lambda subject: named_layers)
+        return looked_at(f"metrics/{name}", "metrics", lambda subject: given, lambda subject: named_layers, BOTH)
 
     yield by_layer("matrix_angles", metrics.matrix_angles, first, (*second[:2], LayerParams(None), second[3]))
     near = tuple(
@@ -117,24 +126,21 @@ def as_float32(array: np.ndarray) -> np.ndarray:
 def top_k(k: int) -> Check:
     """The error among ties, NaN and infinities: a known answer, which all dtypes hold."""
 
-    def right(output: np.ndarray, label: int) -> bool:
+    def wrong(output: np.ndarray, label: int) -> bool:
         best = sorted(range(4), key=lambda i: (-output[i], i))[:k]
-        return label in best and not np.isnan(output).any()
-
-    wrong = np.mean([not right(o, label) for o, label in zip(OUTPUTS, LABELS, strict=True)])
+        return label not in best or bool(np.isnan(output).any())
 
     def run(subject: Subject, mode: str) -> Finding:
-        backend = subject.backend
-        space = Rounding(PRECISIONS[subject.dtype, backend.precision], subject.dtype)
-        expected = {"error": space.exact(np.asarray(wrong))}
-        error = subject.runs(lambda u, y: metrics.top_k_error(u, y, k), mode)
-        y = backend.asarray(np.eye(4)[list(LABELS)])
-        result = error(backend.asarray(OUTPUTS), y)
-        error(backend.asarray(np.zeros_like(OUTPUTS)), y)
-        got = {"error": backend.to_numpy(result)}
-        return Finding(tuple(judge(Expected(expected, 0, space.precision.tiny), got)))
+        backend, found = subject.backend, subject.runs(lambda u, y: metrics.top_k_error(u, y, k), mode)
+        space, answers = Rounding(PRECISIONS[subject.dtype, backend.precision], subject.dtype), []
+        for outputs in (OUTPUTS, OUTPUTS[:, ::-1], OUTPUTS[::-1]):
+            share = np.mean([wrong(o, label) for o, label in zip(outputs, LABELS, strict=True)])
+            expected = Expected({"error": space.exact(share)}, 0, space.precision.tiny)
+            y = backend.asarray(np.eye(4)[list(LABELS)])
+            answers.append((expected, {"error": found(backend.asarray(np.array(outputs)), y)}))
+        return Finding(tuple(score for answer in answers for score in judged(backend, *answer)))
 
-    return Check(f"1/metrics/top_k_error/{k}", 1, "metrics", run, ("compiled",))
+    return Check(f"1/metrics/top_k_error/{k}", 1, "metrics", run, BOTH)
 
 
 def reconstruction() -> Check:
@@ -154,7 +160,7 @@ def reconstruction() -> Check:
         here = case._replace(dtype=subject.dtype)
         return stored(here, 0), here.batch(3, 5)[0][1:]  # without the sample that is 0
 
-    return looked_at("metrics/reconstruction_errors", "metrics", given, compute)
+    return looked_at("metrics/reconstruction_errors", "metrics", given, compute, BOTH)
 
 
 def checks() -> tuple[Check, ...]:

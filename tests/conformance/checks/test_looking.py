@@ -7,6 +7,7 @@ from ref_bioplaus.conformance.checks import looking, runner
 from ref_bioplaus.conformance.checks.outcomes import Subject
 from ref_bioplaus.conformance.proofs.faults import ignoring, replaced
 from tests.conftest import get
+from tests.helpers import slow
 
 CHECKS = {check.id: check for check in looking.checks()}
 
@@ -47,7 +48,7 @@ def test_a_wrong_prediction_or_metric_is_found(name):
     assert wrong.outcomes[0].state == "fail", wrong.outcomes[0]
 
 
-@pytest.mark.parametrize("name", ["numpy", "torch", "array-api-strict"])
+@pytest.mark.parametrize("name", ["numpy", "torch", "array-api-strict", slow("jax")])
 def test_right_ones_pass(name):
     report = runner.run(Subject(get(name, "float32")), list(CHECKS.values()))
     assert [(o.id, o.reason) for o in report.outcomes if o.state != "pass"] == []
