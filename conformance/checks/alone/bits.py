@@ -4,11 +4,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from array_api_compat import array_namespace
 
 from ref_bioplaus import random
+from ref_bioplaus.conformance.cases.cases import as_held
 from ref_bioplaus.conformance.checks.alone.exact import Comparison, exact_check
 from ref_bioplaus.conformance.checks.outcomes import Check, Subject
 from ref_bioplaus.kernels import PORTABLE, Kernels, signed, threefry
+from ref_bioplaus.random import normal
 
 KNOWN_ANSWERS = (  # Random123's kat_vectors, threefry2x32 with 20 rounds: counter, key, answer
     ((0x00000000, 0x00000000), (0x00000000, 0x00000000), (0x6B200159, 0x99BA4EFE)),
@@ -139,21 +142,30 @@ def word_by_word(places: list[int]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def loops(subject: Subject, comparison: Comparison, mode: str) -> None:
-    """kernels.each: a function of every start, in order, with the arrays that it was given."""
+    """kernels.each: a function of every start, in order, of the arrays that it was given, at every call anew."""
     backend = subject.backend
-    for starts in ([0], [5, 0], [0, 3, 6, 9, 12, 2**20, 7]):
 
-        def every(key, x, kernels, starts=starts):
-            return kernels.each(
-                lambda i, key, x: x * 2 + random.tile_words(key, 3, 2**22, i, 2)[1][0:1], starts, key, x
-            )
+    def words_of(i, key, x):
+        return x * 2 + random.tile_words(key, 3, 2**22, i, 2)[1][0:1]
 
-        def mine(key, x, every=every):
-            return every(key, x, backend.kernels)
+    def every(key, x, y, kernels, starts):
+        other = array_namespace(x).permute_dims(x, (1, 0))
+        first = kernels.each(words_of, starts, key, x)
+        again = kernels.each(words_of, [start + 1 for start in starts], key, x)
+        turned = kernels.each(lambda i, x: x + x, starts, other)
+        near = array_namespace(x).ones_like(y[:, :1, :1]) * 1000.0
+        return first, again, turned, [kernels.each(lambda i, y, x: y + y, starts, a, x) for a in (y, near)]
 
-        x = np.arange(-3, 4, dtype=np.int32)
-        got = subject.runs(mine, mode)(backend.asarray(KEY), backend.asarray(x))
-        comparison.tree(f"each of {starts}", every(KEY, x, PORTABLE), got)
+    x, y = np.arange(-3, 3, dtype=np.int32).reshape(2, 3), normal((KEY, "y"), (3, 5, 11), np.float64)
+    y[0, 0, :4] = 0.0, np.inf, -np.inf, np.nan
+    y = as_held(y, subject.dtype)
+    for starts in ([5, 0], [0, 3, 6, 9, 12, 2**20, 7]):
+
+        def mine(key, x, y, starts=starts):
+            return every(key, x, y, backend.kernels, starts)
+
+        got = subject.runs(mine, mode)(*map(backend.asarray, (KEY, x, y)))
+        comparison.tree(f"each of {starts}", every(KEY, x, y, PORTABLE, starts), got)
 
 
 def table(subject: Subject, comparison: Comparison, mode: str) -> None:

@@ -1,10 +1,11 @@
 """What has to be exact: bits, moved numbers, dtypes, and the structure around them."""
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-from array_api_compat import device
+from array_api_compat import array_namespace, device
 
 from ref_bioplaus.conformance.cases.cases import as_held
 from ref_bioplaus.conformance.checks.outcomes import Check, Finding, Subject
@@ -12,18 +13,25 @@ from ref_bioplaus.conformance.judging.judge import Score, named, score
 from ref_bioplaus.conformance.judging.rounding import PRECISIONS, Rounding
 from ref_bioplaus.tree import leaves, tree_map
 
+LARGE = 10**5  # numbers of an array that is not looked at again
+
 
 class Comparison:
     """Results of a subject beside what they have to be, one after the other, up to the first of another kind."""
 
     def __init__(self, subject: Subject) -> None:
         self.subject, self.scores, self.problem = subject, list[Score](), ""
+        self.seen: list[tuple[str, Any, np.ndarray]] = []  # what has to be the same at the end
         self.space = Rounding(PRECISIONS[subject.dtype, "ieee"], subject.dtype)
 
     def expect(
-        self, where: str, expected: Mapping[str, Any], got: Mapping[str, Any], dtype: str | None = None
+        self, where: str, expected: Mapping[str, Any], got: Mapping[str, Any], dtype: str | None = None,
+        stays: bool = True,
     ) -> None:  # fmt: skip
-        """Arrays by name, bit for bit: floats as `dtype` (None: the subject's) holds them, others in their own."""
+        """Arrays by name, bit for bit: floats as `dtype` (None: the subject's) holds them, others in their own.
+
+        stays: whether they still have to be what they were when all is done.
+        """
         if {*expected} != {*got}:
             self.wrong(f"{where}: {', '.join(got) or 'nothing'} came back, expected {', '.join(expected)}")
             return
@@ -32,18 +40,21 @@ class Comparison:
             wanted = np.asarray(array)
             of = (dtype or self.subject.dtype) if wanted.dtype.kind == "f" else wanted.dtype.name
             self.kind(f"{where}: {name}", of, got[name])
-            exact = self.space.exact(as_held(wanted, of))
-            scores.append(score(name, exact, self.subject.backend.to_numpy(got[name]), self.space.precision.tiny))
+            exact, found = self.space.exact(as_held(wanted, of)), self.subject.backend.to_numpy(got[name])
+            scores.append(score(name, exact, found, self.space.precision.tiny))
+            if stays and wanted.size <= LARGE:
+                self.seen.append((f"{where}: {name}", got[name], np.array(found)))
         self.scores += named(scores, where)
 
-    def tree(self, where: str, expected: Any, got: Any) -> None:
+    def tree(self, where: str, expected: Any, got: Any, stays: bool = True) -> None:
         """The same of nested tuples, dicts and None, whose structure has to be the same as well."""
         if shaped(expected) != shaped(got):
             self.wrong(f"{where}: {shaped(got)} came back, expected {shaped(expected)}")
             return
         pairs = enumerate(zip(leaves(expected), leaves(got), strict=True))
         both = {str(i): pair for i, pair in pairs}
-        self.expect(where, {i: a for i, (a, _) in both.items()}, {i: b for i, (_, b) in both.items()})
+        expected, got = ({i: pair[side] for i, pair in both.items()} for side in (0, 1))
+        self.expect(where, expected, got, stays=stays)
 
     def kind(self, name: str, dtype: str, array: Any) -> None:
         """An array of the subject's library and device, of a dtype."""
@@ -55,7 +66,7 @@ class Comparison:
         elif device(array) != device(like):
             self.wrong(f"{name} is on {device(array)}, expected {device(like)}")
 
-    @property
+    @cached_property
     def like(self) -> Any:
         """An array of the subject's, as every array should be."""
         return self.subject.backend.batch(np.ones((1, 1)), np.ones((1, 1))).x
@@ -65,7 +76,10 @@ class Comparison:
         self.problem = self.problem or sentence
 
     def finding(self) -> Finding:
-        """What was found."""
+        """What was found, then and now."""
+        for name, array, then in self.seen:
+            if np.asarray(self.subject.backend.to_numpy(array)).tobytes() != then.tobytes():
+                self.wrong(f"{name} was changed by what was called after it")
         return Finding(tuple(self.scores), self.problem)
 
 
@@ -97,3 +111,13 @@ def exact_check(
 def on_device(subject: Subject, tree: Any) -> Any:
     """A tree of NumPy arrays as the subject's."""
     return tree_map(subject.backend.asarray, tree)
+
+
+def turned(subject: Subject, tree: Any) -> Any:
+    """The same, where an array may lie in the order of its last axis first."""
+
+    def back(array):
+        return array_namespace(array).permute_dims(array, tuple(reversed(range(array.ndim))))
+
+    rows = tree_map(lambda a: subject.backend.asarray(np.array(np.transpose(a), order="C")), tree)
+    return tree_map(subject.backend.eager(back), rows)

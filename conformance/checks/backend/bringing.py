@@ -17,6 +17,7 @@ SEEDS = (0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**40 + 5, 2**63 - 1)
 NO_SEEDS = (-1, 2**63)
 SHAPE = (4, 3, 6)
 LONG = 70_001
+CALLS = 60  # of a function, one after the other
 
 
 def keys(subject: Subject, comparison: Comparison, mode: str) -> None:
@@ -27,6 +28,8 @@ def keys(subject: Subject, comparison: Comparison, mode: str) -> None:
         words = int32(seed >> 32, seed)
         comparison.expect(f"key({seed})", {"key": words}, {"key": key(seed)})
         comparison.tree(f"words under key({seed})", random.words((words, "seed"), (3,)), drawn(key(seed)))
+    for seed in range(CALLS):
+        comparison.expect(f"key({seed})", {"key": int32(0, seed)}, {"key": key(seed)})
     comparison.expect("key()", {"key": int32(0, 0)}, {"key": key()})
     for seed in NO_SEEDS:
         try:
@@ -44,6 +47,10 @@ def layouts(array: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     yield "every other", array[:, ::2, 1::3]
     yield "backwards", array[::-1, :, ::-1]
     yield "one column", array[:, 1, 2]
+    yield "axes of one", array[:1, :, 2:3]
+    yield "an axis of one", array[:, 1:2]
+    yield "large", np.resize(array, (3, 67, 131, 2))
+    yield "alike", np.resize(array, (4, 4, 4))
     yield "repeated", np.lib.stride_tricks.as_strided(array, SHAPE, (0, *array.strides[1:]))
     yield "one number", array[2, 1, 3]
     yield "an array ()", array[2:3, 1, 3].reshape(())
@@ -74,7 +81,8 @@ def arrays(subject: Subject, comparison: Comparison, mode: str) -> None:
         buffer = np.array(array)
         for i in (1, 2):  # written anew, as by who reads one batch after the other into it
             np.copyto(buffer, np.roll(array, i))
-            comparison.expect(f"{kind}, written anew", {"array": np.roll(array, i)}, {"array": asarray(buffer)})
+            got = {"array": asarray(buffer)}
+            comparison.expect(f"{kind}, written anew", {"array": np.roll(array, i)}, got, stays=False)
     dtype = subject.dtype
     small = np.arange(-3, 4)
     for kind in ("int32", "int8", "float64", "float32"):

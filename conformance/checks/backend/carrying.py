@@ -5,11 +5,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ref_bioplaus import batch_norm, bias, chain, conv, dense, flatten, locally_connected, relu, tanh, unit_bias
 from ref_bioplaus.conformance.cases.cases import Case, as_held
-from ref_bioplaus.conformance.checks.alone.exact import Comparison, exact_check, on_device
+from ref_bioplaus.conformance.checks.alone.exact import Comparison, exact_check, on_device, turned
 from ref_bioplaus.conformance.checks.outcomes import Check, Subject
 from ref_bioplaus.inverses import dense_inverse, mirrored_inverse
+from ref_bioplaus.kernels import PORTABLE, Kernels
 from ref_bioplaus.layouts import Inverse
+from ref_bioplaus.network import Network
 from ref_bioplaus.registry import Row
 from ref_bioplaus.tree import named_leaves, tree_map
 from ref_bioplaus.types import State
@@ -69,6 +72,14 @@ def residual_blocks() -> Table:
     return found | {"10.0.weight": ("params/10/W", same), "10.0.bias": ("params/10/local/0/b", same)}
 
 
+def wide() -> Network:
+    """Layers whose axes are longer than those of the suite's networks."""
+    return chain(
+        (9, 8, 3), (conv(67, (3, 2)), batch_norm, relu),
+        (locally_connected(4, (3, 2), stride=(2, 1)), unit_bias, tanh, flatten), (dense(130), bias), (dense(4), bias),
+    )  # fmt: skip
+
+
 def learned(case: Case, seed: int) -> State:
     """A state in mid-learning whose running statistics have moved, too."""
     state, rng = case.start(seed), np.random.default_rng(seed)
@@ -84,6 +95,11 @@ class Carried(NamedTuple):
     table: Table
     inverse: Inverse = mirrored_inverse
 
+    def theirs(self, params: Any, stats: Any) -> dict[str, np.ndarray]:
+        """The arrays of a state, as they are to be exported."""
+        ours = dict(named_leaves({"params": params, "stats": stats}))
+        return {name: to(ours[path]) for name, (path, to) in self.table.items()}
+
     def case(self, dtype: str) -> Case:
         """The case, with inverses of that form."""
         options = {"inverse": self.inverse} if self.row == "dtp" else {}
@@ -94,6 +110,11 @@ class Carried(NamedTuple):
             def chosen(self) -> Row:
                 found = Case.chosen(self)
                 return found._replace(options=dict(found.options) | options)
+
+            def network(self, kernels: Kernels = PORTABLE) -> Network:
+                if self.architecture != "wide":
+                    return Case.network(self, kernels)
+                return wide().with_dtype(self.dtype).with_kernels(kernels)
 
         return Chosen(f"carried/{self.architecture}", self.row, self.architecture, "sgd", dtype)
 
@@ -113,6 +134,11 @@ def carried() -> Iterator[Carried]:
         "2.0.weight": ("params/2/W", windows((3, 3))), "2.0.bias": ("params/2/local/0/b", image),
         "3.0.weight": ("params/3/W", behind(4, 2)), "3.0.bias": ("params/3/local/0/b", same)})  # fmt: skip
     yield Carried("kolen-pollack", "ResNet, BN after ReLU", "forward", residual_blocks())
+    yield Carried("kolen-pollack", "wide", "forward", {
+        "1.0.weight": ("params/1/W", filters), **normalised(1, 0, 1), "2.0.weight": ("params/2/W", windows((3, 2))),
+        "2.0.bias": ("params/2/local/0/b", image), "3.0.weight": ("params/3/W", behind(5, 8)),
+        "3.0.bias": ("params/3/local/0/b", same), "4.0.weight": ("params/4/W", same),
+        "4.0.bias": ("params/4/local/0/b", same)})  # fmt: skip
     yield Carried("dfa", "LC", "feedback", {"1.B": ("params/1/B", image), "2.B": ("params/2/B", behind(4, 2))})
     yield Carried("dense-fa", "LC", "feedback", {
         "1.D.3": ("params/1/D/3", image), "2.0.weight": ("params/2/W", windows((3, 3))),
@@ -134,24 +160,27 @@ def exported(one: Carried) -> Check:
         case = one.case(subject.dtype)
         network, (state, other) = case.network(backend.kernels), (learned(case, seed) for seed in (1, 2))
         params, stats = getattr(state, one.path).params, state.stats if one.path == "forward" else None
-        ours = dict(named_leaves({"params": params, "stats": stats}))
-        expected = {name: to(ours[path]) for name, (path, to) in one.table.items()}
+        others = getattr(other, one.path).params, other.stats if stats is not None else None
+        expected = one.theirs(params, stats)
         counts = {n.replace("running_var", "num_batches_tracked"): np.array(0) for n in expected if "_var" in n}
-        there = on_device(subject, (params, stats))
+        there = turned(subject, (params, stats))
         export, bring = (subject.own(f) for f in (backend.export_params, backend.import_params))
         found = export(network, there[0], there[1], one.inverse)
-        comparison.problem = comparison.problem or differing(subject.dtype, expected | counts, found)
+        second = export(network, *on_device(subject, others), one.inverse)  # the first stays what it was
+        for wanted, got in ((expected, found), (one.theirs(*others), second)):
+            comparison.problem = comparison.problem or differing(subject.dtype, wanted | counts, got)
         for array in found.values():
             np.copyto(array, 1)  # they are arrays of their own
         comparison.tree("what was exported, after writing into it", (params, stats), there)
 
-        into = on_device(subject, (getattr(other, one.path).params, other.stats if stats is not None else None))
+        into = on_device(subject, others)
         given = {name: np.array(a, order="F") for name, a in reversed((expected | counts).items())}
         took = bring(network, into[0], given, into[1], one.inverse)
         tree_map(lambda a: np.copyto(a, 1), given)
-        wanted = params if stats is None else (params, stats)
-        comparison.tree("what was imported", wanted, took)
-        comparison.tree("what stood in its place", (getattr(other, one.path).params, into[1] and other.stats), into)
+        comparison.tree("what was imported", params if stats is None else (params, stats), took)
+        comparison.tree("what stood in its place", others, into)
+        second = bring(network, into[0], one.theirs(*others) | counts, into[1], one.inverse)
+        comparison.tree("what was imported next", others[0] if stats is None else others, second)
         name = next(iter(expected))
         longer, less = given | {name: np.zeros(3)}, {n: a for n, a in given.items() if n != name}
         for kind, arrays in (

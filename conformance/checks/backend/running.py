@@ -8,13 +8,17 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from ref_bioplaus.conformance.cases.cases import root
-from ref_bioplaus.conformance.checks.alone.exact import Comparison, exact_check, on_device
+from ref_bioplaus.conformance.checks.alone.exact import Comparison, exact_check, on_device, turned
 from ref_bioplaus.conformance.checks.outcomes import MODES, Check, Subject
 from ref_bioplaus.types import NO_PARAMS, Batch, Info, LayerParams, Pathway, State, Step
 
 SIZES = (6, 1, 5, 6, 2, 6, 1)  # of batches, one after the other
 WIDE, FEW = 30_001, (3, 1, 3)  # so many units, where memory may be used again; and batches of them
-MANY = 20  # shapes, and calls, of one function
+ALIKE = ((3, 3, 3), (4, 4), (2, 2, 2, 2))  # shapes in which one does not see axes change their places
+WIDER = ((70, 131), (3, 67, 70), (5, 1), (1, 1, 9), (2, 1, 3))  # beyond small sizes, and axes of one entry
+OTHERS = (*range(1, 66), 100, 128)  # batches that cost nothing where nothing is compiled
+ODD = np.array([[np.inf, -np.inf, np.nan], [0.0, -0.0, 0.5]])
+MANY = 12  # shapes, and calls, of one function
 KEEP: tuple[tuple[str, ...] | None, ...] = (
     (), ("loss",), ("h",), ("feedback_grads", "targets", "delta", "output"), ("grads", "loss"), None,
 )  # fmt: skip
@@ -50,6 +54,12 @@ def functions(subject: Subject, comparison: Comparison, mode: str) -> None:
     shapes = [(whole(shape),) for shape in ((3,), (2, 3), (), (1,))]
     call("other shapes and numbers", of_one, *shapes, (x,), (y,), (whole((3,), 7),))
     call("other dtypes", lambda x: x + x, (x,), (whole((2, 3)).astype(np.int32),), (y,))
+    call("axes alike", times(2.0), *((whole(shape),) for shape in ALIKE))
+    call("larger ones", times(2.0), *((np.remainder(whole(shape), 101.0),) for shape in WIDER))
+    call("all kinds of numbers", lambda x: {"x": x, "larger": x * 2.0}, (ODD,), (x,))
+    lying = subject.runs(times(3.0), mode)
+    for shape in (*ALIKE, (2, 5), (4, 3, 2)):
+        called.append((f"turned in memory, {shape}", 3.0 * whole(shape), lying(turned(subject, whole(shape)))))
     for factor in (2.0, 3.0):
         call(f"closing over {factor}", times(factor), (x,), (y,))
 
@@ -116,10 +126,12 @@ counted, sideways = counting(1.0), counting(-1.0)  # two steps that differ in wh
 
 
 def first_state(seed: int, units: int = 3) -> State:
-    """Whole numbers to start from, of so many units."""
+    """Whole numbers to start from, of so many units; some stay as they are, through every step."""
     W, key, t = np.remainder(whole((units,), seed), 13.0), root(seed), np.zeros((), np.int32)
     forward = Pathway((NO_PARAMS, LayerParams(W, ({"b": whole((2,), seed + 5)},))), {"v": 0.0 * W, "count": t})
-    feedback = Pathway((NO_PARAMS, LayerParams(-W)), {"stays": whole((2, 2), seed)})
+    feedback = Pathway(
+        (NO_PARAMS, LayerParams(-W)), {"stays": (*(np.remainder(whole(s, seed), 13.0) for s in (*ALIKE, *WIDER)), ODD)}
+    )
     return State(t, key, forward, feedback, (None, ({"mean": 0.0 * W},)))
 
 
@@ -161,11 +173,13 @@ def sequences(
     Donating, a state is gone after its step: what was read of it before, its results and the batches are not.
     """
     backend, run, other = subject.backend, bound(subject, mode, counted), bound(subject, mode, sideways)
-    states = {seed: (first_state(seed, units), on_device(subject, first_state(seed, units))) for seed in (0, 3)}
-    seen: list[tuple[str, Any, Any]] = []
+    starts = {seed: first_state(seed, units) for seed in (0, 3)}
+    states = {0: (starts[0], on_device(subject, starts[0])), 3: (starts[3], turned(subject, starts[3]))}
     read: list[tuple[str, np.ndarray, np.ndarray]] = []
-    for i, n in enumerate(sizes):
-        turns = ((0, run, counted), (3, run, counted), *([(3, other, sideways)] if n == sizes[0] else []))
+    more = () if backend.compiles or sizes is not SIZES else OTHERS
+    for i, n in enumerate((*sizes, *more)):
+        turns = [(0, run, counted), (3, run, counted), (3, other, sideways)]
+        turns = turns[: 1 if i >= len(sizes) else 3 if n == sizes[0] else 2]
         for seed, step, pure in turns:
             where = f"step {i} of {n} samples from state {seed}"
             x, y = batch_of(n, i + seed, units)
@@ -179,15 +193,11 @@ def sequences(
                 held = expected.forward, state.forward
             expected, wanted = pure(expected, Batch(x, y))
             state, info = step(state, batch)
-            comparison.tree(where, expected, state)
+            comparison.tree(where, expected, state, stays=mode != "donating")
+            comparison.tree(f"{where}, and its batch", (wanted, Batch(x, y)), (info, batch))
             if held:
                 comparison.tree(f"a part of the state that {where} was given", *held)
-            seen += [(where, wanted, info), (f"the batch of {where}", Batch(x, y), batch)]
-            if mode != "donating":
-                seen.append((where, expected, state))
             states[seed] = expected, state
-    for where, wanted, got in seen:
-        comparison.tree(f"{where}, at the end", wanted, got)
     for where, view, copy in read:
         if not np.array_equal(view, copy):
             comparison.wrong(f"what to_numpy gave before {where} was written over")
