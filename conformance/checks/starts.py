@@ -25,18 +25,17 @@ SIZES = {"compiled": (6, 1, 5, 6), "donating": FEW}  # of one row on two network
 ONE = "kolen-pollack"  # that row, whose first state is also made by a compiled function
 
 GIVEN_BY_THE_REFERENCE = (
-    "the stored states of level 1, in mid-learning, drawn by the reference and handed over by asarray; the key is the "
+    "the stored states of level 1, in mid-learning: drawn by the reference, handed over by asarray; the key is the "
     "subject's own",
-    "the batches, and the states in which a shadowed trajectory goes on",
-    "the bits of random numbers behind the first two million of a stream, but for those at some far places",
-    "what a compiled function of the first state gives, but for one case: programs make it operation by operation",
+    "the states in which a shadowed trajectory goes on",
 )  # in place of what the subject would have made
 NOT_ASKED = (
-    "free_bytes, peak_bytes, forget_peak, synchronize, be_deterministic, versions: that they answer, not what",
-    "steps that run in several threads, and arrays that one thread donates while another reads",
+    "random bits behind the first two million of a stream, but for those at some far places",
+    "a first state made by a compiled function, but of one case: programs make it operation by operation",
+    "what free_bytes, peak_bytes, forget_peak, be_deterministic and versions say, beyond its kind",
     "whether asarray copies, and whether what to_numpy gives may be written to: no backend promises it",
     "arrays that are read-only, of another byte order, of 64-bit integers or of text",
-    "wrap given anything but trees of arrays; more than one device",
+    "functions of anything but trees of arrays; more than one device",
     "rb.interop: reading a Module, and writing one",
 )  # of what a backend brings
 
