@@ -87,13 +87,12 @@ def facts(subject: Subject, comparison: Comparison, mode: str) -> None:
     """What a backend says of itself and its device, as far as it can be told from anything else."""
     backend = subject.backend
     own = subject.own
-    said = {
-        "on_gpu": backend.on_gpu,
-        "synchronize()": own(backend.synchronize)(),
-        "versions()": own(backend.versions)(),
-    }
+    said: tuple[tuple[str, Any, type], ...] = (
+        ("on_gpu", backend.on_gpu, bool), ("synchronize()", own(backend.synchronize)(), type(None)),
+        ("versions()", own(backend.versions)(), dict),
+    )  # fmt: skip
     sizes = {"free_bytes()": own(backend.free_bytes)(), "peak_bytes()": own(backend.peak_bytes)()}
-    for (name, found), kind in zip(said.items(), (bool, type(None), dict), strict=True):
+    for name, found, kind in said:
         if not isinstance(found, kind):
             comparison.wrong(f"{name} is {found!r}, expected {kind.__name__}")
     for name, size in sizes.items():
