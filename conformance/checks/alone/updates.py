@@ -104,12 +104,23 @@ def optimizers() -> Iterator[Question]:
     }  # fmt: skip
     kinds = {kind: updating(3, (0.02,), change) for kind, change in sizes.items()}
     kinds |= {"another rate": updating(3, (0.5,)), "rate 0": updating(3, (0.0,))}
-    yield question("optimizers/sgd", ((), *SHAPES * 3), sgd, kinds)
+    yield question("optimizers/sgd", ((), *SHAPES * 3), sgd, kinds, COMPILED)
     del sizes["one infinity"]  # of a moving average both its sum and its step towards a gradient are right
     kinds = {kind: updating(4, (0.02, 3.0), change) for kind, change in sizes.items()}
     kinds |= {f"after {t:g} updates": updating(4, (0.02, t)) for t in (1.0, 2.0, 40.0, 1000.0, 1e6)}
     kinds |= {"another rate": updating(4, (0.5, 7.0))}
-    yield question("optimizers/adam", ((), (), *SHAPES * 4), adam, kinds)
+    yield question("optimizers/adam", ((), (), *SHAPES * 4), adam, kinds, COMPILED)
+
+
+def both(kernels: Kernels, *arrays: Any) -> dict[str, Any]:
+    """One update by each, for what a library does eagerly, and with arrays that lie otherwise in memory."""
+    p, g, v = ([a] for a in arrays[:3])
+    first = kernels.sgd(p, g, v, [0.9], 0.05, 0.9, True)
+    c1, c2 = (0.0 * a + 0.271 for a in arrays[3:])
+    second = kernels.adam(p, g, v, [v[0] * v[0]], [0.9], 0.05, (c1, 0.0 * c2 + 0.002997001), 0.9, 0.999, 1e-8, "paper")
+    return {f"sgd: {n}": a for n, [a] in zip("pv", first, strict=True)} | {
+        f"adam: {n}": a for n, [a] in zip("pmv", second, strict=True)
+    }
 
 
 def looped(kernels: Kernels, a: Any, b: Any, c: Any) -> dict[str, Any]:
@@ -193,5 +204,6 @@ def loss_questions() -> Iterator[Question]:
 def questions() -> Iterator[Question]:
     """All of them."""
     yield from optimizers()
+    yield question("optimizers/both", (*((4, 3),) * 3, (), ()), both)
     yield question("each/tiles", ((5, 12), (12, 4), (67, 1)), looped, {"": as_drawn})
     yield from loss_questions()
