@@ -244,7 +244,7 @@ def functions(_: Any, x: Any, y: Any) -> dict[str, Any]:
         "over two": xp.sum(x, axis=(0, 1)), "mean over two": xp.mean(x, axis=(1, 2)), "mean": xp.mean(x, axis=0),
         "turned": xp.permute_dims(x, (2, 0, 1)), "reshaped": xp.reshape(x, (-1,)), "stack": xp.stack([x, y], axis=1),
         "transposed": xp.matrix_transpose(x), "taken": xp.take(x, index[::2], axis=2),
-        "numbers": xp.astype(index & 127, x.dtype), "counted": index * 2 + 1, "moved": index << 3, "or": (index & 5) | 8,
+        "small": xp.astype(index & 127, x.dtype), "counted": index * 2 + 1, "moved": index << 3, "or": (index & 5) | 8,
         "words": (index * 7919) ^ 255, "broadcast": xp.broadcast_to(x[:, :, None, :1], (*x.shape[:2], 3, 2)),
     }  # fmt: skip
 
