@@ -253,7 +253,7 @@ def batch_norm_backward(cache: tuple, gamma: Array, dy: Array) -> tuple[Array, A
 
 
 def activation(nonlinearity: Any, x: Array) -> Array:
-    """y = function(x), elementwise. nonlinearity: a local.Nonlinearity; a native form knows the usual ones by name."""
+    """y = function(x), elementwise. nonlinearity: a local.Nonlinearity; native forms know the usual ones' functions."""
     return nonlinearity.function(x)
 
 

@@ -1,4 +1,7 @@
-"""Kinds of numbers that a kernel meets: functions of normal numbers."""
+"""Kinds of numbers that a kernel meets: functions of normal numbers.
+
+The smallest are the smallest normal ones: what lies below some libraries keep and some take for 0, and both are right.
+"""
 
 from collections.abc import Callable
 
