@@ -8,6 +8,7 @@ and some of them again with other numbers.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -239,6 +240,7 @@ def functions(_: Any, x: Any, y: Any) -> dict[str, Any]:
     """What the library calls most, on three axes."""
     xp = array_namespace(x)
     index = xp.arange(x.shape[2], dtype=xp.int32, device=device(x))
+    word = (index + 12345) * 7919
     found = {f: getattr(xp, f)(x) for f in ("tanh", "exp", "expm1", "abs", "sign", "ceil")}
     found |= {f: getattr(xp, f)(y * y + 0.5) for f in ("log", "log1p", "sqrt")}
     for axis in range(3):
@@ -250,8 +252,9 @@ def functions(_: Any, x: Any, y: Any) -> dict[str, Any]:
         "over two": xp.sum(x, axis=(0, 1)), "mean over two": xp.mean(x, axis=(1, 2)), "mean": xp.mean(x, axis=0),
         "turned": xp.permute_dims(x, (2, 0, 1)), "reshaped": xp.reshape(x, (-1,)), "stack": xp.stack([x, y], axis=1),
         "transposed": xp.matrix_transpose(x), "taken": xp.take(x, index[::2], axis=2),
-        "small": xp.astype(index & 127, x.dtype), "counted": index * 2 + 1, "moved": index << 3, "or": (index & 5) | 8,
-        "words": (index * 7919) ^ 255, "broadcast": xp.broadcast_to(x[:, :, None, :1], (*x.shape[:2], 3, 2)),
+        "small": xp.astype(index & 127, x.dtype), "counted": index * 2 + 1, "moved": index << 3, "or": word | 8,
+        "words": word ^ 255,
+        "and": word & 0xFFFF, "right": word >> 3, "broadcast": xp.broadcast_to(x[:, :, None, :1], (*x.shape[:2], 3, 2)),
     }  # fmt: skip
 
 
@@ -287,13 +290,20 @@ def adapted(kernels: Kernels, c1: Any, c2: Any, *arrays: Any) -> dict[str, Any]:
     return {f"{name}[{i}]": a for name, some in zip("pmv", lists, strict=True) for i, a in enumerate(some)}
 
 
+def only(scalars: list[tuple[()]], lists: int, n: int) -> tuple[tuple[int, ...], ...]:
+    """Of lists of one tensor each."""
+    return (*scalars, *((n,),) * lists)
+
+
 def optimizer_questions() -> Iterator[Question]:
-    """Every size as a tensor, alone and as a matrix's side; then larger ones."""
+    """Every size as a tensor among others, in one call; every size as the only one; then larger ones."""
     small = [(n,) for n in SIZES] + [(3, 5, 7), (129, 65), (1, 1)]
     large: list[tuple[int, ...]] = [(n,) for n in LARGE] + [(257, 257), (9363, 7)]
     for name, compute, lists in (("sgd", descended, 3), ("adam", adapted, 4)):
+        scalars = [()] * (2 if lists == 4 else 0)
+        alone = partial(only, scalars, lists)
+        yield sized(f"{name}/alone", "numbers", compute, alone, [(n,) for n in (*PACKED, 65537)])
         for kind, shapes in (("small", small), ("large", large)):
-            scalars = [()] * (2 if lists == 4 else 0)
             yield sized(f"{name}/{kind}", "calls", compute, lambda _, s=(*scalars, *shapes * lists): s, [(1,)])
 
 
