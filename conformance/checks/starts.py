@@ -25,9 +25,7 @@ SIZES = {"compiled": (6, 1, 5, 6), "donating": FEW}  # of one row on two network
 ONE = "kolen-pollack"  # that row, whose first state is also made by a compiled function
 
 GIVEN_BY_THE_REFERENCE = (
-    "the stored states of level 1, in mid-learning: drawn by the reference, handed over by asarray; the key is the "
-    "subject's own",
-    "the states in which a shadowed trajectory goes on",
+    "the stored states in mid-learning of levels 1 and 3, which asarray hands over (their key is the subject's own)",
 )  # in place of what the subject would have made
 NOT_ASKED = (
     "random bits behind the first two million of a stream, but for those at some far places",

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 
 from ref_bioplaus.conformance.checks.outcomes import MODES
+from ref_bioplaus.conformance.checks.starts import GIVEN_BY_THE_REFERENCE, NOT_ASKED
 
 LEVELS = {
     0: "primitives: every function alone, its sizes and values",
@@ -29,4 +30,7 @@ def not_judged(levels: Collection[int], modes: Sequence[str], case: str = "*", o
         yield f"Not judged: checks whose id does not match {case}."
     if own_rows:
         yield "Not judged: the backend alone (level 0), as only the rules that --algorithm names were asked for."
+    if not own_rows and {0, 1} & set(levels):
+        yield f"Drawn by the reference, not by the subject: {'; '.join(GIVEN_BY_THE_REFERENCE)}."
+        yield f"Not judged at any level: {'; '.join(NOT_ASKED)}."
     yield f"Not judged: {PAPERS}."
