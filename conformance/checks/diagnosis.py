@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from ref_bioplaus.conformance.checks.outcomes import Check, Outcome, Subject
+from ref_bioplaus.conformance.checks.outcomes import GONE, Check, Outcome, Subject
 from ref_bioplaus.conformance.checks.runner import outcome_of
 from ref_bioplaus.conformance.judging import judge
 from ref_bioplaus.kernels import PORTABLE, Kernels
@@ -25,7 +25,7 @@ def diagnoses(subject: Subject, checks: Sequence[Check], outcomes: Sequence[Outc
     known = {check.id: check for check in checks}
     first: dict[str, Outcome] = {}
     for o in sorted(outcomes, key=lambda o: o.level):
-        if o.state in BROKEN and o.id in known:
+        if o.state in BROKEN and o.id in known and o.reason != GONE:  # what ended a process would end this one
             first.setdefault(o.group, o)
     began = time.perf_counter()
     for o in list(first.values())[:GROUPS]:

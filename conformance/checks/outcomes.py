@@ -13,6 +13,7 @@ from ref_bioplaus.types import Algorithm
 
 STATES = ("pass", "fail", "deviates", "unsupported", "error", "not run")
 MODES = ("eager", "compiled", "donating")
+GONE = "its process ended without an answer"  # why an outcome is an error of nobody's
 
 
 def built(asked: Stepped, kernels: Kernels) -> Algorithm:

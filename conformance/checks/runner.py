@@ -21,8 +21,13 @@ def run(
     progress: Callable[[Outcome], None] = lambda outcome: None,
 ) -> Report:
     """Every check in every mode that it has. An exception is an outcome ("error"), not the end."""
+    return reported(subject, outcomes_of(subject, checks, modes), progress)
+
+
+def reported(subject: Subject, answers: Iterable[Outcome], progress: Callable[[Outcome], None]) -> Report:
+    """The report of outcomes, as they come."""
     outcomes = []
-    for outcome in outcomes_of(subject, checks, modes):
+    for outcome in answers:
         outcomes.append(outcome)
         progress(outcome)
     backend = subject.backend

@@ -83,9 +83,11 @@ def run(
         Path | None,
         typer.Option(help="An earlier --json report: what failed there is asked first.", metavar="FILE", parser=path),
     ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that share the checks.")] = 1,
 ) -> None:
     """Run the checks on a backend, judge every tensor, and say where the first one departs."""
     from ref_bioplaus.conformance.checks import diagnosis, outcomes, runner
+    from ref_bioplaus.conformance.commands.jobs import outcomes as shared
     from ref_bioplaus.conformance.proofs.coverage.table import judged_by
     from ref_bioplaus.conformance.reporting import deviations as known
     from ref_bioplaus.conformance.reporting.report import ASKED, sound, verdict
@@ -113,7 +115,13 @@ def run(
     for (asked, made), mine in zip(subjects, deviating):
         subject = outcomes.Subject(made)
         with Bar(console, str(asked), runner.planned(checks, modes)) as bar:
-            report = runner.run(subject, checks, modes, bar.advance)
+            if jobs == 1:
+                report = runner.run(subject, checks, modes, bar.advance)
+            else:
+                answers = shared(asked, device, algorithm or (), checks, modes, jobs)
+                report = runner.reported(subject, answers, bar.advance)
+                order = {check.id: i for i, check in enumerate(checks)}
+                report.outcomes.sort(key=lambda o: order[o.id])
         report.environment |= driver(made) | ({ASKED: asked.backend} if asked.backend != report.backend else {})
         known.apply(report, mine, datetime.date.today(), others)
         report.diagnosis += diagnosis.diagnoses(subject, checks, report.outcomes)

@@ -72,7 +72,8 @@ def score(name: str, expected: Rounded, got: np.ndarray, tiny: float) -> Score:
         wrong = np.asarray(got != expected.v)
         allowed, errors = np.zeros(expected.shape), np.where(wrong, np.inf, 0.0)
     else:
-        allowed = np.where(expected.s == 0.0, expected.b, np.sqrt(expected.s))  # a square below 1e-308 is 0
+        small = (expected.s == 0.0) & np.isfinite(expected.b)  # a square below 1e-308 is 0; a bound may overflow
+        allowed = np.where(small, expected.b, np.sqrt(expected.s))
         with np.errstate(invalid="ignore", over="ignore"):  # a stranger's numbers may be of any size
             errors = np.abs(got.astype(np.float64) - expected.v) / (allowed + tiny)
             same = np.isnan(got) & np.isnan(expected.v) | np.isinf(expected.v) & (got == expected.v)

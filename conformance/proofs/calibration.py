@@ -27,8 +27,8 @@ from ref_bioplaus.conformance.checks.prepared import Prepared
 from ref_bioplaus.conformance.checks.steps import answered
 from ref_bioplaus.conformance.judging import judge
 from ref_bioplaus.conformance.proofs.faults import caches, replaced
-from ref_bioplaus.conformance.proofs.side_by_side import side_by_side
 from ref_bioplaus.machine.files import write_whole
+from ref_bioplaus.machine.side_by_side import side_by_side
 
 SEEDS = range(30)
 SHIFTS = (1000,)  # added to every seed of the suite

@@ -23,8 +23,8 @@ from ref_bioplaus.conformance.judging import judge
 from ref_bioplaus.conformance.proofs import equivalence
 from ref_bioplaus.conformance.proofs.faults import caches, replaced
 from ref_bioplaus.conformance.proofs.generated import Mutant, mutant
-from ref_bioplaus.conformance.proofs.side_by_side import side_by_side
 from ref_bioplaus.machine import files
+from ref_bioplaus.machine.side_by_side import side_by_side
 from ref_bioplaus.tree import leaves
 
 CAUGHT, SURVIVED, EQUIVALENT, HUNG = "caught", "survived", "equivalent", "hung"

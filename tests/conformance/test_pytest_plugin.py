@@ -279,7 +279,7 @@ def test_a_rule_of_ones_own_is_judged(tmp_path, monkeypatch):
 
 def test_the_plugin_has_the_options_of_the_command_and_the_pages_know_them():
     defaults = {name: p.default for name, p in inspect.signature(run).parameters.items()}
-    for name in ("json", "html", "since"):  # pytest has --junit-xml, plugins for pages, and --failed-first
+    for name in ("json", "html", "since", "jobs"):  # pytest has --junit-xml, plugins for pages, --failed-first and -n
         del defaults[name]
     ours = {name: default for name, (default, _) in ref_bioplaus_pytest.OPTIONS.items()}
     assert ours == defaults | {"backend": "numpy"}

@@ -131,8 +131,9 @@ def lines() -> Iterator[Line]:
 
 
 def judged_by() -> dict[str, str]:
-    """For a report: the check of every name, or "no: " and why there is none."""
-    return {line.name: line.check or f"no: {line.why}" for line in lines()}
+    """For a report: the check of every name, or "no: " and why there is none; a rule of one's own may have no lines."""
+    judged, left = judges(), unjudged()
+    return {name: judged.get(name) or f"no: {left.get(name, 'it has no line in this table')}" for name in names()}
 
 
 def faulty(name: str) -> Subject:

@@ -157,3 +157,31 @@ def test_what_failed_in_a_report_is_asked_first(tmp_path, monkeypatch):
     assert passed == sorted(passed) and len(set(passed)) == 2
     assert found["diagnosis"] and found["not_judged"]
     assert "--since none.json" in printed(*run, "--since", "none.json", code=2)
+    printed(*run, "--jobs", "2", code=1)
+    again = json.loads((tmp_path / "a.json").read_text())["reports"][0]
+    assert [c["id"] for c in again["checks"]] == sorted((c["id"] for c in found["checks"]), key=by_table)
+    assert again["counts"] == found["counts"]
+
+
+def by_table(id):
+    """Where a check stands in the suite."""
+    return [check.id for check in levels.checks([1])].index(id)
+
+
+def test_a_backend_that_ends_its_process_is_an_error_of_one_check(tmp_path, monkeypatch):
+    (tmp_path / "ending.py").write_text(
+        "import os\n"
+        "from ref_bioplaus.backends.numpy_.backend import backend as right\n"
+        "from ref_bioplaus import kernels\n"
+        "def pool(*a):\n"
+        "    os._exit(3)\n"
+        "def backend(*asked):\n"
+        "    made = right(*asked)\n"
+        "    made.kernels = made.kernels._replace(name='ending', max_pool=pool)\n"
+        "    return made\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    run = ["conformance", "run", "--backend", "ending:backend", "--level", "0", "--mode", "eager", "--jobs", "2"]
+    said = printed(*run, "--case", "0/*pool/[1-9]*", code=1)
+    assert "0/max_pool/2 (eager) raised an error: its process ended without an answer" in said
+    assert "0/average_pool" not in said

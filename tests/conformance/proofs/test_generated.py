@@ -16,9 +16,9 @@ from ref_bioplaus.conformance.proofs import trials
 from ref_bioplaus.conformance.proofs.equivalence import SAMPLERS, compared
 from ref_bioplaus.conformance.proofs.generated import NOT_TRIED, Mutant, called, mutant, pairs
 from ref_bioplaus.conformance.proofs.kinds import KINDS, RIGHT
-from ref_bioplaus.conformance.proofs.side_by_side import side_by_side
 from ref_bioplaus.conformance.proofs.special import SPECIAL
 from ref_bioplaus.kernels import Kernels
+from ref_bioplaus.machine.side_by_side import side_by_side
 from tests.helpers import ROOT, asked, slow
 from tests.helpers.commands import printed
 
@@ -210,7 +210,7 @@ def test_processes_do_their_tasks_and_those_that_hang_or_die_are_ended():
 def test_no_process_outlives_the_one_that_started_it():
     code = """if __name__ == "__main__":
     import sys
-    from ref_bioplaus.conformance.proofs.side_by_side import started
+    from ref_bioplaus.machine.side_by_side import started
     from tests.helpers import asked
     worker = started(asked)
     worker.pipe.send(("hang",))

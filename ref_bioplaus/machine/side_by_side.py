@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple, cast
 
-from ref_bioplaus.machine.environment import THREADS
+from .environment import THREADS
 
 START = multiprocessing.get_context("spawn")  # afresh: no library likes to be forked while its threads run
 LOOK = 1.0  # seconds between looks at the time
