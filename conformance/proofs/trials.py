@@ -27,8 +27,7 @@ from ref_bioplaus.machine import files
 from ref_bioplaus.machine.side_by_side import side_by_side
 from ref_bioplaus.tree import leaves
 
-CAUGHT, SURVIVED, EQUIVALENT, HUNG = "caught", "survived", "equivalent", "hung"
-STATES = (CAUGHT, HUNG, SURVIVED, EQUIVALENT)
+CAUGHT, SURVIVED, EQUIVALENT, HUNG, LOST = "caught", "survived", "equivalent", "hung", "lost"
 EVERY_MODE = ("one mode", "step bound wrongly")  # kinds that are not alike in all modes
 LIMIT = 600.0  # seconds for a mutant
 Line = dict[str, Any]
@@ -138,20 +137,20 @@ def trials(plan: Plan, file: Path | None = None, jobs: int = 1, limit: float = L
     done = {line["id"] for line in before}
     tasks = [(plan.seed, i, plan.levels) for i in range(plan.many) if f"{plan.seed}/{i}" not in done]
     for task, line, seconds in side_by_side(tried, tasks, jobs, limit):
-        if not isinstance(line, dict):  # it ended at a level, or its process with it
-            line = hung(mutant(*task[:2]), line, seconds >= limit)
+        if not isinstance(line, dict):  # the level that it came to
+            line = unfinished(mutant(*task[:2]), line, HUNG if seconds >= limit else LOST)
         line["seconds"] = round(seconds, 1)
-        if file is not None:
+        if file is not None and line["state"] != LOST:
             with files.to_write(file, append=True) as out:
                 out.write((json.dumps(line) + "\n").encode())
         yield line
 
 
-def hung(made: Mutant, level: int | None, late: bool) -> Line:
-    """The line of a mutant that came to no end, or took its process along: no user would take it for right."""
-    reason = "no end within the time" if late else "its process ended"
+def unfinished(made: Mutant, level: int | None, state: str) -> Line:
+    """The line of a mutant that hangs, which no user would take for right; or whose process is gone, which says nothing
+    of it: it may have been killed from outside, and is tried again by --resume."""
     line = {"id": made.id, "function": str(made.target), "kind": made.kind.name, "mutant": str(made)}
-    return line | {"state": HUNG, "level": level, "reason": reason}
+    return line | {"state": state, "level": level}
 
 
 def begun(plan: Plan, file: Path, resume: bool) -> list[Line]:
@@ -184,15 +183,15 @@ def begun(plan: Plan, file: Path, resume: bool) -> list[Line]:
 
 
 def counted(lines: Iterable[Line], levels: Sequence[int]) -> dict[str, int]:
-    """How many were caught at each level, hung, survived, and are equivalent."""
+    """How many were caught at each level, hung, survived, are equivalent, and were lost with their process."""
     found = list(lines)
     counts = {f"level {l}": sum(o["state"] == CAUGHT and o["level"] == l for o in found) for l in levels}
-    return counts | {state: sum(o["state"] == state for o in found) for state in (HUNG, SURVIVED, EQUIVALENT)}
+    return counts | {state: sum(o["state"] == state for o in found) for state in (HUNG, SURVIVED, EQUIVALENT, LOST)}
 
 
 def share(lines: Iterable[Line], levels: Sequence[int]) -> tuple[int, int]:
     """(how many were caught at these levels or hung, of how many that are wrong)."""
-    found = [line for line in lines if line["state"] != EQUIVALENT]
+    found = [line for line in lines if line["state"] not in (EQUIVALENT, LOST)]
     caught = sum(o["state"] == HUNG or (o["state"] == CAUGHT and o["level"] in levels) for o in found)
     return caught, len(found)
 

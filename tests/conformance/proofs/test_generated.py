@@ -155,7 +155,8 @@ def quick(monkeypatch):
             if seen == [0, 1, 2, 3]:
                 raise KeyboardInterrupt
             state = "survived" if task[1] == 4 else "equivalent" if task[1] == 5 else "caught"
-            yield task, None if task[1] == 2 else line(task[1], state, task[1] % 2), 1.25
+            lost = task[1] == 2 and seen.count(2) == 1
+            yield task, None if lost else line(task[1], state, task[1] % 2), 1.25
 
     monkeypatch.setattr(trials, "side_by_side", side_by_side)
     return seen
@@ -170,14 +171,20 @@ def test_what_was_stopped_goes_on_where_it_was(quick, tmp_path):
     with pytest.raises(trials.ResumeError, match="is there already: go on with it by --resume"):
         list(trials.trials(PLAN, file))
     lines = list(trials.trials(PLAN, file, resume=True))
-    assert quick == [0, 1, 2, 3, 3, 4, 5]
+    assert quick == [0, 1, 2, 3, 2, 3, 4, 5]  # the process of 2 was gone
     assert [l["id"] for l in lines] == [f"5/{i}" for i in range(6)]
-    assert lines[2]["state"] == "hung" and lines[2]["reason"] == "its process ended"
     assert [json.loads(text) for text in file.read_text().splitlines()] == [PLAN.header(), *lines]
     assert list(trials.trials(PLAN, file, resume=True)) == lines
     assert trials.counted(lines, (0, 1)) == {
-        "level 0": 1, "level 1": 2, "hung": 1, "survived": 1, "equivalent": 1}  # fmt: skip
+        "level 0": 2, "level 1": 2, "hung": 0, "survived": 1, "equivalent": 1, "lost": 0}  # fmt: skip
     assert trials.share(lines, (0, 1)) == (4, 5) and trials.share(lines, (0,)) == (2, 5)
+
+
+def test_what_hangs_is_caught_and_what_lost_its_process_is_not_counted(monkeypatch):
+    monkeypatch.setattr(trials, "side_by_side", lambda f, tasks, jobs, limit: [(t, 1, 9.0 * t[1]) for t in tasks])
+    lines = list(trials.trials(trials.Plan(5, 2, (0, 1)), limit=9.0))
+    assert [(l["state"], l["level"]) for l in lines] == [("lost", 1), ("hung", 1)]
+    assert trials.share(lines, (0, 1)) == (1, 1)
 
 
 @pytest.mark.parametrize(
