@@ -206,7 +206,7 @@ KINDS: Sequence[Kind] = (
     Kind("writes into an argument", written, lambda facts: bool(facts.takes)),
     Kind("order in memory", in_memory_order, lambda facts: bool(facts.takes)),
     Kind("dtype", dtype),
-    Kind("one mode", by_mode),
+    Kind("one mode", by_mode, tells_modes=True),
     Kind("axes swapped or turned", swapped),
     Kind("window misread", windows, lambda facts: "window" in facts.options),
     Kind("option ignored", ignored, lambda facts: bool(set(facts.options) - {"window"})),

@@ -41,6 +41,7 @@ class Kind(NamedTuple):
     name: str
     draw: Callable[[Random, Facts], Drawn]
     fits: Callable[[Facts], bool] = lambda facts: True
+    tells_modes: bool = False  # whether it is not alike in all modes of a check
 
 
 # Trees with arrays in them

@@ -294,5 +294,5 @@ SPECIAL: Mapping[str, Sequence[Kind]] = {
     "asarray": (Kind("dtype not looked at", dtype_ignored),),
     "export_params": (Kind("axes of another layout", wrong_order),),
     "import_params": (Kind("axes of another layout", wrong_order),),
-    "compile": (Kind("step bound wrongly", compiled),),
+    "compile": (Kind("step bound wrongly", compiled, tells_modes=True),),
 }  # fmt: skip

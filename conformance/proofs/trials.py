@@ -28,7 +28,6 @@ from ref_bioplaus.machine.side_by_side import side_by_side
 from ref_bioplaus.tree import leaves
 
 CAUGHT, SURVIVED, EQUIVALENT, HUNG, LOST = "caught", "survived", "equivalent", "hung", "lost"
-EVERY_MODE = ("one mode", "step bound wrongly")  # kinds that are not alike in all modes
 LIMIT = 600.0  # seconds for a mutant
 Line = dict[str, Any]
 
@@ -81,7 +80,7 @@ def first_failure(made: Mutant, level: int) -> Line | None:
 
 def modes_of(made: Mutant, check: Check) -> tuple[str, ...]:
     """The modes in which a check is asked: all, where the mutant may tell them apart; one otherwise."""
-    if made.kind.name in EVERY_MODE or made.target.name in ("eager", "wrap", "wrap_donating"):
+    if made.kind.tells_modes or made.target.name in ("eager", "wrap", "wrap_donating"):
         return check.modes
     return ("compiled",) if "compiled" in check.modes else check.modes[:1]
 

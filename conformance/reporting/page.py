@@ -14,17 +14,16 @@ from ref_bioplaus import naming
 from ref_bioplaus.conformance.checks.outcomes import MODES, STATES, Outcome, Report
 from ref_bioplaus.conformance.reporting import report as data
 from ref_bioplaus.conformance.reporting.deviations import device_kind
+from ref_bioplaus.conformance.reporting.lists import LETTERS, coverage, longest
 from ref_bioplaus.registry import ROWS
 from ref_bioplaus.showing.pages import template
 from ref_bioplaus.showing.svg import BLUE, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION, svg
 
-LETTERS = {"error": "E", "fail": "F", "deviates": "D", "pass": "P", "not run": "N", "unsupported": "U"}  # worst first
 LEVELS = (
     "primitives", "one step from a stored state", "trajectories", "truths that need no reference",
     "convergence over seeds",
 )  # fmt: skip
 LEVEL_COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY)
-LONGEST = 15  # checks whose time is told
 WITHIN = ((247, 251, 255), (107, 174, 214))  # RGB from a thousandth of the limit up to it
 BEYOND = ((253, 200, 160), (166, 54, 3))  # from the limit to 10,000 times
 PLAIN = {"error": "#3b3b3b", "deviates": "#e8d44d"}
@@ -262,30 +261,6 @@ def failure(o: Outcome, report: Report) -> Failure:
     known = math.isfinite(d.score) and d.allowed > 0.0
     values = (f"{d.got:.9g}", f"{d.expected:.9g}", f"{d.allowed:.2g}") if known else ("", "", "")
     return Failure(o, [], d.tensor + index, values, times(d.score / report.limit))
-
-
-def coverage(reports: Sequence[Report]) -> list[tuple[str, str, list[str]]]:
-    """Every name, what judges it, and what came of that in every report; [] where no report has the table."""
-    table = next((r.coverage for r in reports if r.coverage), {})
-    states = [{id: {o.state for o in mine} for id, mine in by_id(r).items()} for r in reports]
-    return [
-        (name, check, [min(s.get(check, {""}), key=lambda state: [*LETTERS, ""].index(state)) for s in states])
-        for name, check in table.items()
-    ]
-
-
-def by_id(report: Report) -> dict[str, list[Outcome]]:
-    """The outcomes of every check."""
-    found: dict[str, list[Outcome]] = {}
-    for o in report.outcomes:
-        found.setdefault(o.id, []).append(o)
-    return found
-
-
-def longest(report: Report) -> list[tuple[str, str, float]]:
-    """The checks that took the longest: (id, modes, seconds of all of them together)."""
-    rows = [(id, ", ".join(o.mode for o in mine), sum(o.seconds for o in mine)) for id, mine in by_id(report).items()]
-    return sorted(rows, key=lambda row: (-round(row[2], 2), row[0]))[:LONGEST]
 
 
 def what_to_read(group: str) -> str:

@@ -21,7 +21,7 @@ from ref_bioplaus.conformance.commands.asking import parse_levels
 from ref_bioplaus.conformance.commands.conformance import Bar
 from ref_bioplaus.conformance.files import reading
 from ref_bioplaus.conformance.judging.judge import LIMIT, Score
-from ref_bioplaus.conformance.reporting import deviations, page, report
+from ref_bioplaus.conformance.reporting import deviations, lists, page, report
 from ref_bioplaus.conformance.reporting.deviations import Deviation
 from tests.helpers.commands import command
 
@@ -624,3 +624,16 @@ except SystemExit as stop:
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "--deviations" in result.stdout
     assert "code 0 found []" in result.stderr
+
+
+def test_the_table_of_names_shows_the_worst_that_came_of_each_check():
+    mixed = fake("1/usf/FC", "usf", GOOD, ("eager", "compiled"))
+    found = ran([mixed, fake("1/dfa/FC", "dfa", GOOD, ("eager",))], ("eager", "compiled"))
+    found.outcomes[1].state = "fail"
+    found.coverage = {"kernels.a": "1/usf/FC", "kernels.b": "1/dfa/FC", "kernels.c": "1/never", "backend.d": "no: why"}
+    assert [states for _, _, states in lists.coverage([found])] == [["fail"], ["pass"], [""], [""]]
+    text = report.to_html([found])
+    assert '<th scope="row">kernels.a</th><td class="left wrap">1/usf/FC</td>' in text and "no: why" in text
+    assert report.to_html(report.from_json(report.to_json([found]))) == text
+    found.coverage = {}
+    assert lists.coverage([found]) == [] and 'id="coverage"' not in report.to_html([found])
