@@ -590,7 +590,7 @@ def test_the_pages_other_words_are_true(shell, tmp_path):
     for line in "".join(blocks("sh")).splitlines():
         words = line.split()
         if "conformance" in words:
-            assert words[words.index("conformance") + 1] in ("run", "emit", "judge", "regenerate")
+            assert words[words.index("conformance") + 1] in ("run", "emit", "judge", "regenerate", "mutants")
     from ref_bioplaus.conformance.checks import outcomes
     from ref_bioplaus.conformance.reporting import deviations
 
