@@ -33,7 +33,10 @@ class Setting(NamedTuple):
     rule: Callable[[Network], Algorithm]
     asks: tuple[str, ...] = ("learn",)  # modes to take one step of, "init" and "predict"
     moments: tuple[Moment, ...] = HERE
-    targets: str = "one-hot"  # or "sizes": any numbers; "shares": between 0 and 1; "weighted": one-hot times a number
+    targets: str = (
+        "one-hot"  # or "sizes": any numbers; "shares": between 0 and 1; "weighted": one-hot times a number; or
+    )
+    #                           "boxes": of losses.detection
     scale: float = 1.0  # of the inputs
     dtype: str = "float64"
 
@@ -56,12 +59,22 @@ class Setting(NamedTuple):
         return mid_learning(state, (root(seed), self.id), self.dtype)
 
     def batch(self, seed: int, n: int = N) -> tuple[np.ndarray, np.ndarray]:
-        """x (n, *in_shape), of which the first sample is 0, and y (n, classes): NumPy, held by every dtype."""
+        """x (n, *in_shape), of which the first sample is 0, and y (n, classes or more): NumPy, held by every dtype."""
+        if self.targets == "boxes":
+            return self.scale * drawn_inputs(self, seed, n), boxes((root(seed), self.id, "y", n), n, self.network())
         high, low = words((root(seed), self.id, "y", n), (n, CLASSES))
         eighths = high % 8 / 8.0  # 0 to 7/8
         one_hot = np.eye(CLASSES)[low[:, 0] % CLASSES]
         kinds = {"sizes": 2.0 * eighths - 1.0, "shares": eighths, "weighted": one_hot * (2.0 * eighths[:, :1])}
         return self.scale * drawn_inputs(self, seed, n), kinds.get(self.targets, one_hot)
+
+
+def boxes(address: tuple, n: int, network: Network) -> np.ndarray:
+    """Targets of losses.detection, (n, height, width, 6): the classes of anchors, ignored ones, background, boxes."""
+    high, low = words(address, (n, *network[network.L].out_shape[:-1], 6))
+    label = low[..., :1] % (CLASSES + 2) - 2.0
+    boxed = (label >= 0.0) * 1.0
+    return np.concatenate([label, boxed, boxed * (high[..., 2:] % 16 / 8.0 - 1.0)], axis=-1)
 
 
 def at(*counts: int) -> tuple[Moment, ...]:
@@ -129,6 +142,11 @@ def invertible() -> Network:
         (rb.locally_connected(4, (2, 3), stride=2), rb.unit_bias, rb.rectified_tanh, rb.flatten),
         (rb.dense(CLASSES), rb.bias),
     )
+
+
+def cells() -> Network:
+    """An anchor at every pixel of its output: logits of the classes and four offsets."""
+    return rb.chain((5, 4, 2), (rb.conv(3, (2, 3)), rb.bias, rb.tanh), (rb.conv(CLASSES + 4, 2, stride=2), rb.bias))
 
 
 def images() -> Network:
@@ -234,6 +252,17 @@ def settings() -> Iterator[Setting]:
             initializers.glorot_uniform,
         ),
         ("learn", "init"), targets="sizes",
+    )  # fmt: skip
+    yield Setting(
+        "backprop/small, focal", small, lambda net: algorithms.backprop(net, losses.focal(1.5, 0.625), plain()),
+    )  # fmt: skip
+    yield Setting(
+        "backprop/small, smooth L1", small, lambda net: algorithms.backprop(net, losses.smooth_l1(0.5), plain()),
+        targets="sizes",
+    )  # fmt: skip
+    yield Setting(
+        "backprop/cells, detection", cells,
+        lambda net: algorithms.backprop(net, losses.detection(CLASSES, 1.5, 0.625, 0.25), plain()), targets="boxes",
     )  # fmt: skip
     yield Setting(
         "kolen-pollack/single", single, lambda net: algorithms.kolen_pollack(net, task(), optimizers.adam(0.05))

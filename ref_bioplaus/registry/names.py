@@ -21,6 +21,9 @@ LOSSES: dict[str, Callable[[], Loss]] = {
     "cross-entropy-of-logits": losses.cross_entropy_of_logits,
     "sigmoid-cross-entropy": losses.sigmoid_cross_entropy,
     "squared-error": losses.squared_error,
+    "focal": losses.focal,
+    "smooth-l1": losses.smooth_l1,
+    "l1": losses.l1,
 }
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "sgd": optimizers.sgd,

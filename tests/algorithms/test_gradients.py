@@ -21,6 +21,8 @@ LOSSES = {
     "cross_entropy": losses.cross_entropy(),
     "sigmoid_cross_entropy": losses.sigmoid_cross_entropy(),
     "squared_error": losses.squared_error(),
+    "focal": losses.focal(1.5, 0.625),
+    "smooth_l1": losses.smooth_l1(0.5),
 }
 
 

@@ -199,6 +199,56 @@ def loss_questions() -> Iterator[Question]:
         yield question(f"loss/{name}/not finite", ((4, 3), (4, 3)), asked_of(loss), not_finite, COMPILED)
         auxiliary, shapes = asked_of(losses.with_auxiliary_output(loss, UNITS)), ((5, UNITS + 3), (5, UNITS))
         yield question(f"loss/{name}/auxiliary", shapes, auxiliary, {"": one_hot, "NaN behind": behind}, COMPILED)
+    yield from detecting(kinds)
+
+
+KINDS = 3  # of things to be detected
+
+
+def anchored(logits: float, offsets: float, label: Callable[[np.ndarray], np.ndarray]) -> Prepare:
+    """Outputs of a size, and the anchors' classes, which those that are no background and not ignored have boxes for.
+
+    label: from whole numbers of either sign.
+    """
+
+    def prepare(u, y):
+        found = np.where(np.abs(y[..., :1]) < 2.0, label(np.rint(1.5 * y[..., :1])), -2.0)
+        sizes = np.where(
+            np.arange(u.shape[-1]) < KINDS, logits * np.resize([1.0, -1.0, 1.0, 0.7], u.shape), offsets * u
+        )
+        boxed = (found >= 0.0) * 1.0
+        return sizes, np.concatenate([found, boxed, boxed * y[..., 2:]], axis=-1)
+
+    return prepare
+
+
+def detecting(kinds: dict[str, Any]) -> Iterator[Question]:
+    """Losses of a detector: logits that a sigmoid is flat at, no box, every anchor ignored, offsets that are met."""
+    whole = values.changing(None, values.tied)
+    some = {"some ignored": lambda u, y: (3.0 * u, np.sign(np.rint(y))), "tied": whole}
+    all_of_it = {"all ignored": lambda u, y: (3.0 * u, 0.0 * y - 1.0)}
+    yield question("loss/focal", ((5, 4), (5, 4)), asked_of(losses.focal()), kinds | some | all_of_it)
+    yield question("loss/focal/gamma", ((5, 4), (5, 4)), asked_of(losses.focal(1.5, 0.625)), kinds | some, COMPILED)
+    for name, loss in (("smooth_l1", losses.smooth_l1(0.5)), ("l1", losses.l1())):
+        far = {
+            "": whole,
+            "large": values.scaled(FAR, FAR),
+            "met": lambda u, y: (y, y),
+            "near": lambda u, y: (y + u / 8.0, y),
+        }
+        yield question(f"loss/{name}", ((5, 2, 3), (5, 2, 3)), asked_of(loss), far)
+    labels: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "": lambda n: np.clip(n, -2.0, KINDS - 1.0), "no box": lambda n: np.clip(n, -2.0, -1.0),
+        "all background": lambda n: 0.0 * n - 2.0, "all ignored": lambda n: 0.0 * n - 1.0,
+        "all boxes": lambda n: abs(n) % KINDS,
+    }  # fmt: skip
+    asked = {
+        name + (f", logits of {size:g}" if size != 1.0 else ""): anchored(size, 0.5, label)
+        for size in (1.0, 40.0) for name, label in labels.items()
+    }  # fmt: skip
+    for name, beta, anchors in (("", 0.0, (7,)), ("/smooth", 0.25, (2, 3, 2))):
+        shapes = ((3, *anchors, KINDS + 4), (3, *anchors, 6))
+        yield question(f"loss/detection{name}", shapes, asked_of(losses.detection(KINDS, beta=beta)), asked)
 
 
 def questions() -> Iterator[Question]:
