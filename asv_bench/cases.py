@@ -1,6 +1,6 @@
 """What the driver measures. Every function yields records: dictionaries that JSON can hold.
 
-kind      "step", "native", "kernel", "scaling", "memory", "start" or "feedback"
+kind      "step", "native", "kernel", "scaling", "memory", "start", "feedback" or "together"
 key       what was measured, as in "native/W1/torch"; two runs of the same thing have the same key
 seconds   the median, of one step; quartiles: [low, high]
 ratio     {value, low, high, spread}: this time over the time of what `against` names; above 1 is slower
@@ -102,6 +102,23 @@ def native(workload: Workload, backend: Backend, seconds: float, compiled: bool)
         workload=workload.name, backend=backend.name, kernels=backend.kernels.name, strongest=strongest,
         forms={form: contest.median(form) for form in ("ours", *forms)}, failed=failed, compiler=compiled,
     )  # fmt: skip
+
+
+def together(workload: Workload, backend: Backend, seconds: float, steps: int = 8) -> Iterator[Record]:
+    """So many steps by one call against as many calls; `seconds` of one step, both ways."""
+    stack, single = Training(workload, "BP", backend, steps=steps), Training(workload, "BP", backend)
+
+    def calls() -> None:
+        for _ in range(steps):
+            single()
+
+    subjects: dict[str, Any] = {"together": stack, "single": Call(calls, single.wait)}
+    for subject in subjects.values():
+        warm_up(subject)
+    timings = interleaved(subjects, seconds)
+    timings.seconds = {name: [s / steps for s in taken] for name, taken in timings.seconds.items()}
+    yield record("together", f"{workload.name}/{backend.name}", timings, "together", "single", workload=workload.name,
+                 backend=backend.name, kernels=backend.kernels.name, steps=steps)  # fmt: skip
 
 
 def kernels(backend: Backend, seconds: float, names: Sequence[str] = primitives.NAMES) -> Iterator[Record]:

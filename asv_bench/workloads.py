@@ -160,11 +160,14 @@ def methods_of(workload: Workload) -> tuple[str, ...]:
 
 
 class Training:
-    """One algorithm learning one workload on one backend: call it for one step, `wait` for the device."""
+    """One algorithm learning one workload on one backend: call it for one step, `wait` for the device.
+
+    steps: so many of them by every call, on a stack of batches.
+    """
 
     def __init__(
         self, workload: Workload, method: str, backend: Backend, dropout: bool = True,
-        build: Callable[[Network, Workload], Algorithm] | None = None,
+        build: Callable[[Network, Workload], Algorithm] | None = None, steps: int | None = None,
     ):  # fmt: skip
         network = workload.network()
         network = network if dropout else without_dropout(network)
@@ -174,12 +177,13 @@ class Training:
         self.backend = backend
         self.state: State = algorithm.init(backend.key(0))
         x, labels = workload.data()
-        self.batch: Batch = backend.batch(x, np.eye(workload.classes, dtype="float32")[labels])
-        self.step = backend.compile(algorithm.modes[found.mode], donate=True, keep=("loss",))
+        y = np.eye(workload.classes, dtype="float32")[labels]
+        self.batch: Batch = backend.batch(*((x, y) if steps is None else (np.stack([a] * steps) for a in (x, y))))
+        self.step = backend.compile(algorithm.modes[found.mode], donate=True, keep=("loss",), steps=steps)
         self.loss: Any = None
 
     def __call__(self) -> None:
-        """One step."""
+        """One step, or a stack of them."""
         self.state, info = self.step(self.state, self.batch)
         self.loss = info.loss
 

@@ -10,6 +10,7 @@ from array_api_compat import array_namespace
 
 from ref_bioplaus.backends.host import free_host_memory, resident_memory
 from ref_bioplaus.backends.ownership import Ownership
+from ref_bioplaus.backends.stacks import count, one_after_another
 from ref_bioplaus.inverses import mirrored_inverse
 from ref_bioplaus.kernels import PORTABLE, Kernels
 from ref_bioplaus.layouts import Inverse, tensors
@@ -87,6 +88,16 @@ class Backend:
         run = self.wrap(step)
         return lambda state, key, batch, *, begin: run(state, key, batch)
 
+    def wrap_stacked(self, step: Callable, donating: bool) -> Callable:
+        """The same, donating or not, for a stack of batches in place of one: here one step after the other."""
+        run = self.wrap_donating(step) if donating else self.wrap(step)
+        return one_after_another(run, self.xp.stack, self.ownership() if donating else None)
+
+    @property
+    def at_once(self) -> int:
+        """How many steps of a small network are best compiled to be run by one call; 1 where it makes no difference."""
+        return 1
+
     # The machine that it computes on. Without them it is a CPU's, which this process and the system tell of
 
     @property
@@ -128,11 +139,17 @@ class Backend:
         """NumPy inputs and targets as a Batch on the device, in the backend's dtype."""
         return Batch(self.asarray(x, self.dtype), self.asarray(y, self.dtype))
 
-    def compile(self, step: Step, donate: bool = False, keep: tuple[str, ...] | None = None) -> "CompiledStep":
+    def compile(
+        self, step: Step, donate: bool = False, keep: tuple[str, ...] | None = None, steps: int | None = None
+    ) -> "CompiledStep":
         """A step (state, batch) -> (state, info) as fast as the library makes it.
 
         donate=True gives the state away: its memory may hold the new one. keep: the fields of Info to return; None for
-        all of them. Who owns what is the same on every library:
+        all of them. steps: so many batches at most, 1 at least, are learned from by one call, which takes a stack of
+        them, Batch(x (k, N, ...), y (k, N, ...)); every array of Info comes with a first axis k. The numbers are those
+        of k calls. JAX scans over the stack, and torch's native kernels make one CUDA graph of the steps on a GPU: a
+        stack of another length is compiled anew; elsewhere one step runs after the other. Who owns what is the same on
+        every library, a stack being one step:
 
         - Before a call all arrays are the caller's. A step with donate=False never writes to any of them.
         - A donating step consumes the State that it is given and nothing else. Whoever gives that State to a step again
@@ -150,7 +167,7 @@ class Backend:
           changes belongs in the state.
         - Steps may run in several threads, each with a State of its own.
         """
-        return CompiledStep(self, step, donate, keep)
+        return CompiledStep(self, step, donate, keep, steps)
 
     def check(self) -> None:
         """Raise BackendError where the device does not multiply in the precision asked for."""
@@ -245,12 +262,17 @@ def listed(names: list[str]) -> str:
 
 
 class CompiledStep:
-    """A step bound to a backend: donation, and which fields of Info come back."""
+    """A step bound to a backend: donation, which fields of Info come back, and how many batches a call may take."""
 
-    def __init__(self, backend: Backend, step: Step, donate: bool, keep: tuple[str, ...] | None):
+    def __init__(
+        self, backend: Backend, step: Step, donate: bool, keep: tuple[str, ...] | None, steps: int | None = None
+    ):
         for name in keep or ():
             if name not in Info._fields:
                 raise BackendError(f'keep names "{name}", expected fields of Info: {", ".join(Info._fields)}')
+        if steps is not None and steps < 1:
+            raise BackendError(f"steps is {steps}, expected None for single batches, or 1 or more for stacks of them")
+        self.steps = steps
         self.traces = 0  # how often the step's Python code ran: once per call, or per compilation where there is one
         self.donate = donate
         self.consumed = backend.consumed
@@ -263,11 +285,19 @@ class CompiledStep:
                 new = new._replace(t=array_namespace(new.t).asarray(new.t, copy=True))
             return new._replace(key=None), info if keep is None else Info(**{n: getattr(info, n) for n in keep})
 
-        self.run = backend.wrap_donating(pure) if donate else backend.wrap(pure)
+        if steps is not None:
+            self.run = backend.wrap_stacked(pure, donate)
+        else:
+            self.run = backend.wrap_donating(pure) if donate else backend.wrap(pure)
 
     def __call__(self, state: State, batch: Batch) -> tuple[State, Info]:
         if self.consumed.get(id(state.t)) is state.t:
             raise BackendError("this state was donated to an earlier step and is gone: use the state it returned")
+        if self.steps is not None and not 1 <= count(batch) <= self.steps:
+            raise BackendError(
+                f"a stack with x of shape {tuple(batch.x.shape)} and y of shape {tuple(batch.y.shape)} was given, "
+                f"expected x and y of 1 to {self.steps} batches along their first axis"
+            )
         if not self.donate:
             new, info = self.run(state._replace(key=None), state.key, batch)
             return new._replace(key=state.key), info

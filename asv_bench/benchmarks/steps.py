@@ -4,7 +4,7 @@ asv takes a number that grows for one that became worse: times, bytes, and ratio
 """
 
 from asv_bench import memory
-from asv_bench.cases import native, steps
+from asv_bench.cases import native, steps, together
 from asv_bench.measure import warm_up
 from asv_bench.native import native_forms
 from asv_bench.workloads import METHODS, WORKLOADS, Training, methods_of
@@ -42,6 +42,22 @@ class Steps:
         """Time over backpropagation's, interleaved."""
         (*_, last) = steps(workload(name), self.backend, (method,), SECONDS)
         return last["ratio"]["value"] if method != "BP" else 1.0
+
+
+class Together:
+    """Steps of small networks by one call, which wait for one launch."""
+
+    params = (BACKENDS, ("W1", "W2"))
+    param_names = ("backend", "workload")
+
+    def setup(self, backend, name):
+        """See whether it can be had."""
+        self.backend = backend_for(backend, name)
+
+    def track_ratio_to_single_steps(self, backend, name):
+        """Time of eight steps by one call over that of eight calls."""
+        (record,) = together(workload(name), self.backend, SECONDS)
+        return record["ratio"]["value"]
 
 
 class Memory:

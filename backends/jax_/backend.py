@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as xp
 import numpy as np
+from jax import lax
 
 from ref_bioplaus.backends.base import Backend, BackendError
 from ref_bioplaus.backends.jax_.kernels import native_kernels
@@ -78,6 +79,19 @@ class JaxBackend(Backend):
                 raise
 
         return donating
+
+    def wrap_stacked(self, step: Callable, donating: bool):
+        """A scan over the stack, as one program."""
+
+        def scanned(state, key, batches):
+            return lax.scan(lambda state, batch: step(state, key, batch), state, batches)
+
+        return self.wrap_donating(scanned) if donating else self.wrap(scanned)
+
+    @property
+    def at_once(self):
+        """On a GPU a small network's steps wait for their launch."""
+        return 16 if self.on_gpu else 1
 
     def ownership(self):
         """JAX's arrays have no views that it does not know of itself."""

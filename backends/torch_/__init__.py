@@ -16,6 +16,6 @@
 Beside it `interop.py` reads Modules of torch's into networks and writes weights back, with `kinds.py`, which says what
 layer a Module is.
 
-From outside: `backend.backend`; `interop`, as `rb.interop`. May import `base`, `ownership`, `straight`, NumPy's backend
-and the library.
+From outside: `backend.backend`; `interop`, as `rb.interop`. May import `base`, `ownership`, `stacks`, `straight`, the
+library and NumPy's backend.
 """

@@ -12,6 +12,7 @@ import torch
 
 from ref_bioplaus.backends.base import Backend, BackendError
 from ref_bioplaus.backends.ownership import Ownership
+from ref_bioplaus.backends.stacks import one_after_another
 from ref_bioplaus.backends.torch_.memory import alone
 from ref_bioplaus.kernels import Kernels
 from ref_bioplaus.types import Array
@@ -83,6 +84,17 @@ class TorchBackend(Backend):
     def wrap_donating(self, step: Callable):
         """The same; a captured step updates the state, its first argument, in place."""
         return self.captured(step, donating=True) if self.native else super().wrap_donating(step)
+
+    def wrap_stacked(self, step: Callable, donating: bool):
+        """Where captured steps become CUDA graphs, one line and one graph of all of them."""
+        if not self.native or self.graphs() is None:
+            return super().wrap_stacked(step, donating)
+        return self.captured(one_after_another(step, self.xp.stack), donating)
+
+    @property
+    def at_once(self):
+        """On a GPU a small network's steps wait for their launch; their calls are captured step by step."""
+        return 8 if self.native and self.on_gpu else 1
 
     def ownership(self):
         """A captured step's: views and arrays of other libraries are counted by torch."""

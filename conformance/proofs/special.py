@@ -243,15 +243,15 @@ def compiled(draw: Random, facts: Facts) -> Drawn:
                        "loss and output change places in keep"))  # fmt: skip
 
     def wrap(function):
-        def wrong(step, donate=False, keep=None):
+        def wrong(step, donate=False, keep=None, steps=None):
             if how == "keep is not looked at":
-                return function(step, donate, None)
+                return function(step, donate, None, steps)
             if how == "always donates":
-                return function(step, True, keep)
+                return function(step, True, keep, steps)
             if how == "loss and output change places in keep" and keep is not None:
                 other = {"loss": "output", "output": "loss"}
-                return function(step, donate, tuple(other.get(name, name) for name in keep))
-            run, first = function(step, donate, keep), []
+                return function(step, donate, tuple(other.get(name, name) for name in keep), steps)
+            run, first = function(step, donate, keep, steps), []
 
             def called(state, batch):
                 first.append(state.key)

@@ -151,6 +151,39 @@ def test_two_states_of_one_step_do_not_disturb_each_other():
     assert graphs.replays == 2
 
 
+@pytest.mark.parametrize("name", ["BP, Adam, dropout", "DTP"])
+def test_a_stack_is_one_graph_of_its_steps(name):
+    """A shorter stack is a graph of its own; what was lent, given and got stays what it was."""
+    graphs, kept = Rerun(), []
+    backend, algorithm, plain, s0 = compiled(name, None)
+    replaying, _, _, s1 = compiled(name, graphs)
+    for mode in list(algorithm.modes)[:1]:
+        stacked = replaying.compile(algorithm.modes[mode], donate=True, keep=("loss", "output"), steps=3)
+        before = graphs.recorded, graphs.replays
+        for i, k in enumerate((3, 2, 3, 3)):
+            given = [batch(NETWORK, 4, 10 * i + j) for j in range(k)]
+            infos = []
+            for one in given:
+                s0, info = plain[mode](s0, backend.batch(*one))
+                infos.append(host(info))
+            stack = replaying.batch(*map(np.stack, zip(*given, strict=True)))
+            if i == 1:  # somebody looks at the graph's memory, until the third stack has been
+                held = s1.forward.params[1].W[1:]
+                then = host(held)
+            kept.append((stack, host(stack)))
+            s1, info = stacked(s1, stack)
+            assert same(s0, s1)
+            assert all(np.array_equal(a, np.stack(b)) for a, b in zip(host(info), zip(*infos), strict=True))
+            kept.append((info, host(info)))
+            if i == 2:
+                assert all(map(np.array_equal, host(held), then))
+                held = None
+        assert graphs.recorded - before[0] == 2
+        assert graphs.replays - before[1] == 3
+        assert len(stacked.run.lines) == 2
+    assert all(all(map(np.array_equal, host(tree), then)) for tree, then in kept)
+
+
 def test_tensors_that_change_places_keep_their_values():
     def step(state, x):
         return [state[0].add(x), state[1].mul(2.0)], x.sum()

@@ -234,6 +234,20 @@ def test_every_primitive_is_bound_to_arrays_that_fit(name, backend_name, monkeyp
         assert all(np.all(np.isfinite(np.asarray(a))) for a in leaves(result))
 
 
+def test_a_stack_of_steps_is_timed_per_step():
+    """Three steps by one call and by three, of a network that both ways learn the same."""
+    (found,) = cases.together(SMALL["W1"], backends.get("numpy"), 0.01, steps=3)
+    assert found["key"] == "together/W1/numpy"
+    assert found["against"] == "single"
+    assert found["seconds"] > 0.0
+    one, three = (Training(SMALL["W1"], "BP", backends.get("numpy"), steps=steps) for steps in (None, 3))
+    three()
+    for _ in range(3):
+        one()
+    assert three.loss.shape == (3, *one.loss.shape)
+    assert all(map(np.array_equal, leaves(one.state), leaves(three.state)))
+
+
 def test_peak_memory_of_another_process():
     """W1's parameters, gradients and Adam's two memories alone are 8 MB; ten times that would be a leak."""
     found = memory.peak_bytes("W1", "numpy", "portable", "BP")
@@ -546,7 +560,7 @@ def test_benchmarks_are_what_asv_expects():
                         == 1 + len(class_.param_names)
                     )
                     found += 1
-    assert found == 8
+    assert found == 9
     from asv_bench.benchmarks.steps import Steps
 
     if "cupy" not in backends.installed():

@@ -10,9 +10,11 @@ from array_api_compat import array_namespace
 from ref_bioplaus.conformance.cases.cases import root
 from ref_bioplaus.conformance.checks.alone.exact import Comparison, exact_check, on_device, turned
 from ref_bioplaus.conformance.checks.outcomes import MODES, Check, Subject
+from ref_bioplaus.tree import tree_map
 from ref_bioplaus.types import NO_PARAMS, Batch, Info, LayerParams, Pathway, State, Step
 
 SIZES = (6, 1, 5, 6, 2, 6, 1)  # of batches, one after the other
+STACKS = (3, 1, 3, 2)  # so many batches, one call after the other
 WIDE, FEW = 30_001, (3, 1, 3)  # so many units, where memory may be used again; and batches of them
 ALIKE = ((3, 3, 3), (4, 4), (2, 2, 2, 2))  # shapes in which one does not see axes change their places
 WIDER = ((70, 131), (3, 67, 70), (5, 1), (1, 1, 9), (2, 1, 3))  # beyond small sizes, and axes of one entry
@@ -202,12 +204,43 @@ def sequences(
             comparison.wrong(f"what to_numpy gave before {where} was written over")
 
 
+def stacks(subject: Subject, comparison: Comparison, mode: str) -> None:
+    """compile's `steps`: two states in turns learn from stacks, the last one shorter; other stacks raise."""
+    backend, most = subject.backend, max(STACKS)
+    run = backend.compile(subject.own(counted), donate=mode == "donating", steps=most)
+    starts = {seed: first_state(seed) for seed in (0, 3)}
+    states = {seed: (start, on_device(subject, start)) for seed, start in starts.items()}
+    for i, k in enumerate(STACKS):
+        for seed in (0, 3):
+            expected, state = states[seed]
+            given = [batch_of(SIZES[i], most * i + j + seed) for j in range(k)]
+            infos = []
+            for x, y in given:
+                expected, info = counted(expected, Batch(x, y))
+                infos.append(info)
+            wanted = tree_map(lambda *arrays: np.stack(arrays), *infos)
+            stack = backend.batch(*map(np.stack, zip(*given, strict=True)))
+            state, found = run(state, stack)
+            comparison.tree(
+                f"{k} steps from state {seed}", (expected, wanted), (state, found), stays=mode != "donating"
+            )
+            states[seed] = expected, state
+    for k in (0, most + 1):
+        x, y = batch_of(2, 0)
+        try:
+            run(on_device(subject, first_state(1)), backend.batch(np.stack([x] * 9)[:k], np.stack([y] * 9)[:k]))
+        except Exception:
+            continue
+        comparison.wrong(f"a stack of {k} batches was taken with steps={most}, and nothing was raised")
+
+
 def checks() -> tuple[Check, ...]:
     """How functions and steps are run."""
     return (
         exact_check("functions", "backend", functions, ("eager", "compiled")),
         exact_check("facts", "backend", facts, ("eager",)),
         exact_check("keep", "backend", kept_fields, MODES[1:]),
+        exact_check("stacks", "backend", stacks, MODES[1:]),
         exact_check("sequences", "backend", sequences, MODES),
         exact_check("sequences, wide", "backend", partial(sequences, units=WIDE, sizes=FEW), MODES[1:]),
     )

@@ -15,7 +15,7 @@ from ref_bioplaus.backends.numpy_.backend import NumpyBackend
 from ref_bioplaus.conformance.checks.outcomes import Subject
 from ref_bioplaus.kernels import PORTABLE, Kernels
 from ref_bioplaus.random import normal_table
-from ref_bioplaus.tree import leaves, unflatten
+from ref_bioplaus.tree import leaves, tree_map, unflatten
 from ref_bioplaus.types import Info
 
 ARRAYS = {"W", "x", "B", "u", "first", "dy", "gamma", "beta", "cache", "y", "p", "g", "v", "m", "key", "a", "b",
@@ -121,6 +121,15 @@ def with_first_result(run: Callable) -> Callable:
     return again
 
 
+def of_the_first(run: Callable) -> Callable:
+    """Steps on a stack that learn from its first batch every time."""
+
+    def again(state: Any, key: Any, batches: Any, **options: Any) -> Any:
+        return run(state, key, tree_map(lambda a: np.stack([a[0, ...]] * len(a)), batches), **options)
+
+    return again
+
+
 def in_memory_order(array: Any) -> np.ndarray:
     """The numbers as they lie in memory."""
     found = np.asarray(array)
@@ -155,12 +164,16 @@ METHODS: dict[str, Callable[[Method], Method]] = {  # from the right one to a wr
     "batch": lambda right: lambda x, y: right(x, np.flip(y, axis=-1)),
     "key": lambda right: lambda seed=0: right(seed & 0xFFFFFFFF),
     "target_dtype": lambda right: lambda array, dtype: dtype or "float32",
-    "compile": lambda right: lambda step, donate=False, keep=None: right(without_info(step), donate, keep),
-    "compile.donate": lambda right: lambda step, donate=False, keep=None: right(step, False, keep),
-    "compile.keep": lambda right: lambda step, donate=False, keep=None: right(step, donate),
+    "compile": lambda right: lambda step, donate=False, keep=None, steps=None: right(
+        without_info(step), donate, keep, steps),
+    "compile.donate": lambda right: lambda step, donate=False, keep=None, steps=None: right(step, False, keep, steps),
+    "compile.keep": lambda right: lambda step, donate=False, keep=None, steps=None: right(step, donate, steps=steps),
+    "compile.steps": lambda right: lambda step, donate=False, keep=None, steps=None: right(
+        step, donate, keep, steps and 9),
     "eager": lambda right: lambda step: with_first_result(right(step)),
     "wrap": lambda right: lambda step: with_first_result(right(step)),
     "wrap_donating": lambda right: lambda step: with_first_result(right(step)),
+    "wrap_stacked": lambda right: lambda step, donating: of_the_first(right(step, donating)),
     "probe": lambda right: lambda: "tf32",
     "export_params": lambda right: lambda *given: turned(right(*given)),
     "export_params.stats": lambda right: lambda net, params, stats=None, *more: right(net, params, None, *more),

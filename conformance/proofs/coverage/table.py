@@ -62,6 +62,7 @@ KERNELS: dict[str, str] = {
     **of("add", "0/bias/add and channel_sum"),
 }
 KEEP, SEQUENCES, MANNERS = "0/backend/keep", "0/backend/sequences", "3/manners/backprop/FC/learn"
+STACKS = "0/backend/stacks"
 BACKEND: dict[str, str] = {
     "asarray": "0/backend/asarray",
     "asarray.dtype": "0/backend/asarray",
@@ -72,10 +73,12 @@ BACKEND: dict[str, str] = {
     "compile": SEQUENCES,
     "compile.donate": MANNERS,
     "compile.keep": KEEP,
+    "compile.steps": STACKS,
     "compiles": MANNERS,
     "eager": "0/elementwise/tanh",
     "wrap": "0/backend/functions",
     "wrap_donating": SEQUENCES,
+    "wrap_stacked": STACKS,
     "probe": "0/products/precision",
     "export_params": "0/backend/export/kolen-pollack/conv, forward",
     "export_params.stats": "0/backend/export/kolen-pollack/ResNet, BN after ReLU, forward",
@@ -87,6 +90,7 @@ BACKEND: dict[str, str] = {
 UNJUDGED: dict[str, str] = {  # of kernels and backends
     "kernels.mean_of_product": "where a mean is divided: either way the numbers are right",
     "kernels.drawn": "how many numbers are made at a time: any number of them gives the same",
+    "backend.at_once": "how many steps `train` runs by one call: any number of them gives the same",
     "backend.be_deterministic": "a wish for the same bits every time; that they are is asked of every step (level 3)",
     "backend.check": "a sentence for whoever begins with a wrong precision, which `probe` finds",
     "backend.dtypes": "a list of words; what is computed in each is judged when it is asked for",

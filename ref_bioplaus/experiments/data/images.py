@@ -92,6 +92,11 @@ class Dataset:
         return self.train.pixels is None and self.train.apart is None
 
     @property
+    def resident(self) -> bool:
+        """Whether training images lie on the device, and batches are made of them there."""
+        return self.train.pixels is not None and self.train.apart is None and self.own is None
+
+    @property
     def targets(self) -> str:
         """What is learned: "classes", real-valued "values", or the "inputs" themselves."""
         if self.train.labels.ndim == 1:

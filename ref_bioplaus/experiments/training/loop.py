@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ...backends.base import CompiledStep
 from ...machine import environment, files
 from ...tree import tree_map
 from ...types import Batch, State
@@ -27,7 +28,7 @@ from . import comparison, measuring, needs
 from .diagnosis import NotFinite, diagnosis, first_not_finite
 from .interrupt import Interrupt
 from .opening import Opened, measured_splits, ordered
-from .progress import CALLBACK, Left, Progress, Run, Stopwatch, copied, until
+from .progress import CALLBACK, Left, Progress, Run, Stopwatch, at_once, copied, stacked, together, until
 from .reporter import Reporter
 from .tensorboard import TensorBoard
 
@@ -65,10 +66,8 @@ class Training:
         needs.check_memory(self.needs, self.backend, f'"{experiment.algorithm}" on "{experiment.model}"')
         if tensorboard:
             TensorBoard.writer()
-        self.modes = {
-            name: self.backend.compile(measuring.counting(step, built), donate=True, keep=("loss", "output"))
-            for name, step in built.algorithm.modes.items()
-        }
+        self.modes = {name: self.compiled((name,)) for name in built.algorithm.modes}
+        self.sequences: dict[tuple[str, ...], CompiledStep] = {}  # of modes, on `at_once` batches
         self.measure = self.backend.wrap(measuring.measuring(built))
         self.state = first = first_state(experiment, built, self.backend)
         self.at, self.log, self.lost = Progress(), Log(out / LOG), 0
@@ -87,7 +86,17 @@ class Training:
         names = tuple(experiment.metrics)
         start = tree_map(copied, first.forward.params) if any("before" in reads(name) for name in names) else None
         del first  # its feedback weights may be most of what there is
-        self.compare = comparison.Comparison(self.backend, built, names, start, self.first_batch())
+        batch = self.first_batch()
+        self.at_once = at_once(self.backend, self.data, batch) if experiment.checkpoint_every else 1
+        if self.at_once > 1:
+            self.reporter.note(f"The images lie on the device: {self.at_once} batches are learned from by one call.")
+        self.compare = comparison.Comparison(self.backend, built, names, start, batch)
+
+    def compiled(self, modes: tuple[str, ...], steps: int | None = None) -> CompiledStep:
+        """A sequence of modes as a step, or as one that takes stacks of so many batches."""
+        counted = [measuring.counting(self.built.algorithm.modes[mode], self.built) for mode in modes]
+        step = counted[0] if len(counted) == 1 else measuring.in_turn(counted)
+        return self.backend.compile(step, donate=True, keep=("loss", "output"), steps=steps)
 
     def go_on_from(self, checkpoint: Checkpoint, first: State, despite_lost_log: bool) -> None:
         """Be where a checkpoint is."""
@@ -148,8 +157,8 @@ class Training:
                 self.evaluate(interrupt)
                 self.save()
             watch = Stopwatch()
-            for batch in self.coming(interrupt):
-                self.learn(batch)
+            for batches in self.coming(interrupt):
+                self.learn(batches)
                 ends = at.position == self.shape.steps or at.step == self.total
                 if ends or interrupt.name or watch.seconds > LOOK_EVERY or len(at.pending) >= HELD_LOSSES:
                     self.look()
@@ -169,13 +178,14 @@ class Training:
             self.segments,
         )  # fmt: skip
 
-    def coming(self, interrupt: Interrupt) -> Iterator[Batch]:
-        """The batches from here to the run's end, or to a signal."""
-        at = self.at
+    def coming(self, interrupt: Interrupt) -> Iterator[tuple[Batch, ...]]:
+        """The batches from here to the run's end, or to a signal: those that are learned from by one call together."""
+        at, schedule = self.at, self.built.algorithm.schedule
         while at.step < self.total and not interrupt.name:
             before = at.step
-            for batch in self.awaited(self.batches(at.epoch, at.position)):
-                yield batch
+            batches = self.awaited(self.batches(at.epoch, at.position))
+            for group in together(batches, self.at_once, at, self.total, schedule):
+                yield group
                 if interrupt.name or at.step >= self.total or at.position == 0:
                     break
             if at.step == before:
@@ -219,30 +229,36 @@ class Training:
             yield batch
 
     @np.errstate(all="ignore")  # what is not finite gets a sentence
-    def learn(self, batch: Batch) -> None:
-        """The schedule's modes on one batch."""
-        at = self.at
-        modes = self.built.algorithm.schedule(at.epoch, at.position) if batch.x.shape[0] else ()
-        for mode in modes:
-            self.state, info = self.modes[mode](self.state, batch)
+    def learn(self, batches: tuple[Batch, ...]) -> None:
+        """The schedule's modes on one batch, or on several by one call."""
+        at, (batch, *more) = self.at, batches
+        modes = tuple(self.built.algorithm.schedule(at.epoch, at.position)) if batch.x.shape[0] else ()
+        steps = [self.modes[mode] for mode in modes]
+        if more and modes:
+            if modes not in self.sequences:
+                self.sequences[modes] = self.compiled(modes, self.at_once)
+            steps, batch = [self.sequences[modes]], stacked(batches)
+        for step in steps:
+            self.state, info = step(self.state, batch)
             if info.loss is not None:
                 at.pending.append((at.step, info))
-        at.seen += batch.x.shape[0]
-        at.step += 1
-        at.position += 1
+        at.seen += sum(one.x.shape[0] for one in batches)
+        at.step += len(batches)
+        at.position += len(batches)
 
     @np.errstate(all="ignore")
     def look(self) -> None:
         """Bring the losses since the last look to the host. Raises NotFinite."""
         at, mean = self.at, None
         for step, info in at.pending:
-            loss = self.backend.to_numpy(info.loss)
-            total = float(np.sum(loss, dtype=np.float64))
-            if not np.isfinite(total):
-                raise NotFinite(diagnosis(self, step))
-            mean = total / len(loss)
-            at.losses += total
-            at.samples += len(loss)
+            found = self.backend.to_numpy(info.loss)
+            for i, loss in enumerate(found if found.ndim == 2 else [found]):
+                total = float(np.sum(loss, dtype=np.float64))
+                if not np.isfinite(total):
+                    raise NotFinite(diagnosis(self, step + i))
+                mean = total / len(loss)
+                at.losses += total
+                at.samples += len(loss)
             if info.output is not None:
                 at.wrong += int(np.count_nonzero(self.backend.to_numpy(info.output)))
         at.pending.clear()

@@ -1,7 +1,7 @@
 """What is measured of a run: loss and errors of the batches learned from and of whole splits."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from array_api_compat import array_namespace, device
@@ -37,6 +37,20 @@ def counting(step: Step, built: Built) -> Step:
             return state, Info()
         ranked = built.targets == "classes" and info.output is not None
         return state, Info(loss=info.loss, output=rank(info.output, batch.y) if ranked else None)
+
+    return run
+
+
+def in_turn(steps: Sequence[Step]) -> Step:
+    """Several modes on one batch, of `counting`, as one step; its Info has the losses and ranks of all of them."""
+
+    def run(state: State, batch: Batch) -> tuple[State, Info]:
+        infos = []
+        for step in steps:
+            state, info = step(state, batch)
+            infos.append(info)
+        losses, ranks = ([a for a in arrays if a is not None] for arrays in zip(*(i[:2] for i in infos), strict=True))
+        return state, Info(*(array_namespace(found[0]).concat(found) if found else None for found in (losses, ranks)))
 
     return run
 

@@ -1,20 +1,23 @@
-"""Where a run is, and what it came to."""
+"""Where a run is, how many batches it takes at a time, and what it came to."""
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from array_api_compat import array_namespace
 
 from ...backends import Backend
-from ...types import Array, Batch, State
+from ...types import Array, Batch, Schedule, State
 from ..spec.building import Built
 from ..spec.experiment import Experiment
 from .interrupt import Interrupt
 
+HELD_BATCHES = 1 << 22  # numbers of batches that are learned from by one call, at most
 CALLBACK = "callback"  # what has stopped a run where no signal has
 
 
@@ -56,6 +59,44 @@ class Progress:
     best_step: int | None = None
     due: bool = True  # whether this step is still to be measured
     pending: list = field(default_factory=list, repr=False)  # (step, Info) not looked at yet
+
+
+def at_once(backend: Backend, data: Any, batch: Batch) -> int:
+    """How many batches are learned from by one call: more than one where they are small and lie on the device, and the
+    backend is quicker so."""
+    if not getattr(data, "resident", False):
+        return 1
+    return max(1, min(backend.at_once, HELD_BATCHES // sum(math.prod(a.shape) for a in batch)))
+
+
+def together(
+    batches: Iterator[Batch], most: int, at: Progress, total: int, schedule: Schedule
+) -> Iterator[tuple[Batch, ...]]:
+    """The batches of an epoch, `most` at a time or one by one.
+
+    Those from a multiple of `most` on go together, whether a run was stopped before or not, where all of them are there
+    and alike, and the schedule has one sequence of modes for them. `at` says where the run is, `total` where it ends.
+    """
+    while True:
+        places = [(at.epoch, at.position + i) for i in range(most if most > 1 else 0)]
+        whole = (
+            at.position % most == 0
+            and at.step + most <= total
+            and len({tuple(schedule(*place)) for place in places}) == 1
+        )
+        group = tuple(islice(batches, most if whole else 1))
+        if not group:
+            return
+        alike = len({(b.x.shape, b.y.shape) for b in group}) == 1 and group[0].x.shape[0] > 0
+        if whole and alike and len(group) == most:
+            yield group
+        else:
+            yield from ((batch,) for batch in group)
+
+
+def stacked(batches: tuple[Batch, ...]) -> Batch:
+    """Batches as a stack."""
+    return Batch(*(array_namespace(arrays[0]).stack(arrays) for arrays in zip(*batches, strict=True)))
 
 
 def copied(array: Array) -> Array:
