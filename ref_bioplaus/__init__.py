@@ -17,6 +17,7 @@ from .credit import backward as backward
 from .linear import conv as conv
 from .linear import dense as dense
 from .linear import locally_connected as locally_connected
+from .linear import shared_conv as shared_conv
 from .local import average_pool as average_pool
 from .local import batch_norm as batch_norm
 from .local import bias as bias
@@ -26,9 +27,11 @@ from .local import global_average_pool as global_average_pool
 from .local import max_pool as max_pool
 from .local import rectified_tanh as rectified_tanh
 from .local import relu as relu
+from .local import rows as rows
 from .local import sigmoid as sigmoid
 from .local import tanh as tanh
 from .local import unit_bias as unit_bias
+from .local import upsample as upsample
 from .network import Builder as Builder
 from .network import Network as Network
 from .network import chain as chain

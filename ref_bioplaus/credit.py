@@ -30,7 +30,8 @@ def backward(
         dW_l    = delta_l x_l^T, averaged over the batch
 
     Layers without synapses (joins, pooling) hand delta_l down as it is, in every algorithm: there is no weight to
-    transport. feedback=None: synapses deliver nothing. population: has the last word on the error at h_k, for every
+    transport. Of several inputs each gets what the layer's join says: the whole error of a sum, its own part of a
+    concatenation. feedback=None: synapses deliver nothing. population: has the last word on the error at h_k, for every
     population k whose output feeds synapses (DFA and DenseFA, whose errors come from further up).
     """
     at_h = {network.L: error}  # error at each layer's output
@@ -44,12 +45,12 @@ def backward(
         delta[l], local = layer_backward(layer, params[l], trace.cache[l], at_h.pop(l))
         dW = mean_correlation(layer.linear, trace.x[l], delta[l]) if layer.linear else None
         grads[l] = LayerParams(dW, batch_mean(N, local))
-        below = [k for k in layer.inputs if k in network.learning]
-        if not below or (layer.linear and feedback is None):
+        if not network.learning.intersection(layer.inputs) or (layer.linear and feedback is None):
             continue
         arriving = feedback(l, delta) if layer.linear and feedback else delta[l]
-        for k in below:
-            at_h[k] = network.kernels.add(at_h[k], arriving) if k in at_h else arriving
+        for k, part in zip(layer.inputs, layer.join.split(arriving)):
+            if k in network.learning:
+                at_h[k] = network.kernels.add(at_h[k], part) if k in at_h else part
     order = range(len(network))
     return tuple(delta.get(l) for l in order), tuple(grads[l] for l in order)
 

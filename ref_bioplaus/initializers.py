@@ -141,12 +141,12 @@ def feedback_params(
 ) -> Params:
     """B_l in the layout of W_l, for every layer that has other neurons below it.
 
-    symmetric_output: the output layer keeps no B, as its feedback is W itself.
+    symmetric_output: the output layers keep no B, as their feedback is W itself.
     """
     dtype = dtype_of(network, key[0])
     B = [NO_PARAMS] * len(network)
     for l in network.feedback_layers:
-        if not (symmetric_output and l == network.weighted[-1]):
+        if not (symmetric_output and l in network.outputs):
             B[l] = LayerParams(draw(initializer, network[l].linear, (*key, l), dtype, network.kernels))
     return tuple(B)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from array_api_compat import array_namespace
 
-from .linear import Convolution, Dense, LinearMap, LocalConnection, Transpose
+from .linear import Convolution, Dense, LinearMap, LocalConnection, SharedConvolution, Transpose
 from .local import Bias, LocalOperation, Nonlinearity, bias, unit_bias
 from .network import Layer, Network
 from .types import Address, Array, Tree
@@ -86,7 +86,7 @@ def with_neurons(
 
 def inverse_layer(network: Network, l: int, linear: LinearMap) -> Layer:
     """Synapses, a bias shared over positions where the weights are, and the nonlinearity of layer l - 1."""
-    shared = isinstance(network[l].linear, Convolution)
+    shared = isinstance(network[l].linear, Convolution | SharedConvolution)
     c = (bias if shared else unit_bias).build(linear.out_shape)
     operations: list[LocalOperation] = [replace(c, kernels=network.kernels)]
     first = max((k for k in network.weighted if k < l), default=0)  # whose output it is

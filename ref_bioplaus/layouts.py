@@ -8,11 +8,12 @@ An axis has a name; "*" joins the names of what one axis runs through, the last 
     units, C            units, C          vectors, and one number per channel (`bias`, BatchNorm)
     O,I                 O,I               dense weights: to O, from I
     O,H*W*C             O,C*H*W           dense weights behind a flattened image
-    kh,kw,C,O           O,C,kh,kw         filters
+    kh,kw,C,O           O,C,kh,kw         filters, of one image or shared by several
     H,W,kh*kw*C,O       H,W,O,C,kh,kw     locally connected weights
 
 B and V have the axes of W, a dense inverse's V those of (units below, units of l). What follows a flattened image has
-its units in PyTorch's order until the next synapses. A network whose input is a vector takes the same vector there.
+its units in PyTorch's order until the next synapses; pixels as `rows` come in the order of channels last. A network
+whose input is a vector takes the same vector there.
 
 A name is a module and a tensor of it, as in "3.0.weight". Module l is layer l (0, the input, has none), and l.n its
 n-th part, with parameters or not, as in nn.Sequential(nn.Conv2d, nn.BatchNorm2d, nn.ReLU); the bias right behind
@@ -40,9 +41,9 @@ from typing import NamedTuple
 
 from array_api_compat import array_namespace
 
-from .linear import Convolution, Dense, LinearMap, LocalConnection, Transpose
+from .linear import Convolution, Dense, LinearMap, LocalConnection, SharedConvolution, Transpose
 from .local import Bias, Flatten
-from .network import Layer, Network
+from .network import Concatenation, Layer, Network
 from .tree import named_leaves
 from .types import Array, LayerParams, Tree
 
@@ -123,11 +124,18 @@ def plain(shape: tuple[int, ...]) -> Axes:
 
 
 def places(network: Network) -> tuple[Places, ...]:
-    """Per layer. Raises ValueError where a flattened image is added to a vector that is none, in other order."""
+    """Per layer. Raises ValueError where a flattened image is added to a vector that is none, in other order, or stands
+    behind another."""
     known: list[Places] = []
     for l, layer in enumerate(network.layers):
-        arriving = known[layer.inputs[0]].out if layer.inputs else plain(layer.in_shape)
-        if any(known[k].out != arriving for k in layer.inputs):
+        concat = isinstance(layer.join, Concatenation)
+        arriving = plain(layer.in_shape) if concat or not layer.inputs else known[layer.inputs[0]].out
+        if concat and any("*" in known[k].out.ours for k in layer.inputs):
+            raise ValueError(
+                f"layer {l} ({layer.name}) puts flattened images one behind the other, whose units PyTorch has in "
+                "another order: flatten behind the join"
+            )
+        if not concat and any(known[k].out != arriving for k in layer.inputs):
             sources = " + ".join(f"{known[k].out.theirs} of layer {k}" for k in layer.inputs)
             raise ValueError(
                 f"layer {l} ({layer.name}) adds units that PyTorch has in different orders ({sources}): flatten behind "
@@ -148,10 +156,10 @@ def weights(linear: LinearMap, arriving: Axes) -> Axes:
     """Of W_l, and of everything in its layout: B_l, V_l, gradients, memories."""
     if isinstance(linear, Transpose):
         return weights(linear.linear, arriving)
-    if isinstance(linear, Convolution | LocalConnection):
+    if isinstance(linear, Convolution | SharedConvolution | LocalConnection):
         sizes = dict(zip(("kh", "kw"), linear.window.kernel, strict=True))
         sizes |= {"C": linear.window.in_shape[2], "O": linear.channels}
-        if isinstance(linear, Convolution):
+        if not isinstance(linear, LocalConnection):
             return Axes("kh,kw,C,O", "O,C,kh,kw", sizes)
         sizes |= dict(zip("HW", linear.window.out_size, strict=True))
         return Axes("H,W,kh*kw*C,O", "H,W,O,C,kh,kw", sizes)
@@ -250,7 +258,9 @@ def named(layer: Layer, l: int, place: str) -> tuple[int, str, str]:
         return 0, str(l), ".".join((what, *rest))
     operation, name = (-1, "W") if what == "W" else (int(rest[-2] if what == "local" else what), rest[-1])
     follows = layer.local[0] if layer.linear and layer.local else None
-    shared = isinstance(layer.linear, Convolution)  # which has a bias per channel in PyTorch, never one per unit
+    shared = isinstance(
+        layer.linear, Convolution | SharedConvolution
+    )  # which has a bias per channel in PyTorch, never one per unit
     joined = isinstance(follows, Bias) and not (shared and len(follows.b_shape) > 1)
     n = max(0, operation + bool(layer.linear) - joined)
     return n, layer.modules[n] if n < len(layer.modules) else f"{l}.{n}", NAMES.get(name, name)

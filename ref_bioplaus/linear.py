@@ -6,20 +6,23 @@
 
 They are one bilinear map seen from three sides: <apply(W, x), u> = <x, transport(W, u)> = <W, correlate(x, u)>.
 Feedback weights are stored in W's layout, so B = W is backpropagation, whatever the connectivity; our B is the
-transpose of the papers' B. Images are (N, height, width, channels).
+transpose of the papers' B. Images are (N, height, width, channels),
+and several of them, whose pixels stand one behind the other, (N, pixels, channels).
 
 Choices: padding is TensorFlow's SAME unless said otherwise. A locally connected layer has no weights where a window
     reaches over the border: they are 0 from the start, and their gradient is 0.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from itertools import accumulate, pairwise
 from typing import NamedTuple, Protocol
 
 from array_api_compat import array_namespace, device
 
 from .kernels import PORTABLE, Kernels
-from .types import Array
+from .types import Array, Shape
 from .windows import Padding, Pair, Window, pair, window
 
 
@@ -122,9 +125,50 @@ class Convolution:
 
     def position_mean(self, sums: Array) -> Array:
         """Each filter entry by the number of windows in which it reads a pixel, not padding."""
-        rows, cols = self.window.pixels_read()
-        reads = [[[[float(max(sum(r) * sum(c), 1))]] for c in zip(*cols, strict=True)] for r in zip(*rows, strict=True)]
-        return sums / array_namespace(sums).asarray(reads, dtype=sums.dtype, device=device(sums))
+        return mean_over_reads(sums, (self.window,))
+
+    def existing(self, W: Array) -> Array:
+        """All of W."""
+        return W
+
+
+@dataclass(frozen=True)
+class SharedConvolution:
+    """One convolution of several images, whose pixels stand one behind the other: x and u (N, pixels, channels).
+
+    W: (kernel height, kernel width, in channels, out channels), as of one image. It exists once, whatever the images.
+    """
+
+    windows: tuple[Window, ...]  # one for each image
+    channels: int
+    kernels: Kernels = PORTABLE
+
+    window = property(lambda self: self.windows[0])
+    each = property(lambda self: [Convolution(window, self.channels, self.kernels) for window in self.windows])
+    in_shape = property(lambda self: (sum(pixels(c.in_shape) for c in self.each), self.window.in_shape[2]))
+    out_shape = property(lambda self: (sum(pixels(c.out_shape) for c in self.each), self.channels))
+    weight_shape = property(lambda self: self.each[0].weight_shape)
+    fan_in = property(lambda self: self.each[0].fan_in)
+    fan_out = property(lambda self: self.each[0].fan_out)
+
+    def apply(self, W: Array, x: Array) -> Array:
+        """W, (N, *in_shape) -> (N, *out_shape)"""
+        images = apart(x, [c.in_shape for c in self.each])
+        return together([c.apply(W, image) for c, image in zip(self.each, images, strict=True)])
+
+    def transport(self, B: Array, u: Array) -> Array:
+        """W, (N, *out_shape) -> (N, *in_shape)"""
+        images = apart(u, [c.out_shape for c in self.each])
+        return together([c.transport(B, image) for c, image in zip(self.each, images, strict=True)])
+
+    def correlate(self, x: Array, u: Array) -> Array:
+        """(N, *in_shape), (N, *out_shape) -> W, summed over the images"""
+        below, above = apart(x, [c.in_shape for c in self.each]), apart(u, [c.out_shape for c in self.each])
+        return reduce(self.kernels.add, (c.correlate(a, b) for c, a, b in zip(self.each, below, above, strict=True)))
+
+    def position_mean(self, sums: Array) -> Array:
+        """Each filter entry by the number of windows, of all images, in which it reads a pixel."""
+        return mean_over_reads(sums, self.windows)
 
     def existing(self, W: Array) -> Array:
         """All of W."""
@@ -229,10 +273,52 @@ def conv(channels: int, kernel: Pair, stride: Pair = 1, padding: Padding = "same
     return Part(name, lambda in_shape: Convolution(window(in_shape, kernel, stride, padding), channels))
 
 
+def shared_conv(
+    channels: int, kernel: Pair, images: Sequence[Shape], stride: Pair = 1, padding: Padding = "same"
+) -> Part:
+    """The same convolution of several images, (height, width, ...) each, whose `rows` stand one behind the other."""
+
+    def build(in_shape):
+        count = sum(map(pixels, images))
+        if len(in_shape) != 2 or in_shape[0] != count:
+            raise ValueError(f"its input has shape {tuple(in_shape)}, expected ({count}, channels): the images' pixels")
+        windows = [window((*image[:2], in_shape[1]), kernel, stride, padding) for image in images]
+        return SharedConvolution(tuple(windows), channels)
+
+    name = f"shared_conv({channels}, {shown(kernel)}{shown_options(stride, padding)}, {len(images)} images)"
+    return Part(name, build)
+
+
 def locally_connected(channels: int, kernel: Pair, stride: Pair = 1, padding: Padding = "same") -> Part:
     """Convolution without weight sharing; for `padding` see windows.window."""
     name = f"locally_connected({channels}, {shown(kernel)}{shown_options(stride, padding)})"
     return Part(name, lambda in_shape: LocalConnection(window(in_shape, kernel, stride, padding), channels))
+
+
+def pixels(shape: Shape) -> int:
+    """Of an image (height, width, ...)."""
+    return shape[0] * shape[1]
+
+
+def apart(x: Array, shapes: Sequence[Shape]) -> list[Array]:
+    """The images (N, *shape) whose pixels stand one behind the other in x (N, pixels, channels)."""
+    xp, ends = array_namespace(x), accumulate(map(pixels, shapes), initial=0)
+    parts = [x[:, start:end, :] for start, end in pairwise(ends)]
+    return [xp.reshape(part, (x.shape[0], *shape)) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def together(images: Sequence[Array]) -> Array:
+    """The adjoint of `apart`, and its inverse: the pixels of all images, (N, pixels, channels)."""
+    xp = array_namespace(*images)
+    return xp.concat([xp.reshape(image, (image.shape[0], -1, image.shape[-1])) for image in images], axis=1)
+
+
+def mean_over_reads(sums: Array, windows: Sequence[Window]) -> Array:
+    """A filter's sums over all windows -> means over those in which an entry reads a pixel, not padding."""
+    sides = [[[sum(reads) for reads in zip(*axis, strict=True)] for axis in w.pixels_read()] for w in windows]
+    height, width = (range(k) for k in windows[0].kernel)
+    reads = [[[[max(sum(rows[i] * cols[j] for rows, cols in sides), 1.0)]] for j in width] for i in height]
+    return sums / array_namespace(sums).asarray(reads, dtype=sums.dtype, device=device(sums))
 
 
 def shown(kernel: Pair) -> str:

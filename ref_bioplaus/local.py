@@ -323,6 +323,72 @@ class Flatten(LocalOperation):
 flatten = Part("flatten", Flatten)
 
 
+@dataclass(frozen=True)
+class Rows(LocalOperation):
+    """The same numbers as rows of `units`, in row-major order: an image's pixels one behind the other."""
+
+    units: int
+
+    out_shape = property(lambda self: (math.prod(self.in_shape) // self.units, self.units))
+
+    def forward(self, params: Tree, stats: Tree, x: Array, key: Address, train: bool) -> tuple[Array, Tree, Tree]:
+        """(N, ..., channels) -> (N, rows, units)"""
+        return array_namespace(x).reshape(x, (x.shape[0], *self.out_shape)), stats, ()
+
+    def backward(self, params: Tree, cache: Tree, dy: Array) -> tuple[Array, dict[str, Array]]:
+        """The same numbers in the shape that they had."""
+        return array_namespace(dy).reshape(dy, (dy.shape[0], *self.in_shape)), {}
+
+
+def rows(units: int | None = None) -> Part:
+    """Rows of so many units, whole channels unless said otherwise: of an image (height, width, channels) its pixels."""
+
+    def build(in_shape):
+        if len(in_shape) < 2 or in_shape[-1] % (units or in_shape[-1]):
+            raise ValueError(f"its input has shape {tuple(in_shape)}, expected a multiple of {units or 1} channels")
+        return Rows(in_shape, units or in_shape[-1])
+
+    return Part("rows" if units is None else f"rows({units})", build)
+
+
+@dataclass(frozen=True)
+class Upsample(LocalOperation):
+    """Every pixel `factor` times in both directions (the nearest neighbour's value)."""
+
+    factor: int
+
+    @property
+    def out_shape(self) -> Shape:
+        """(factor height, factor width, channels)"""
+        height, width, channels = self.in_shape
+        return self.factor * height, self.factor * width, channels
+
+    def forward(self, params: Tree, stats: Tree, x: Array, key: Address, train: bool) -> tuple[Array, Tree, Tree]:
+        """(N, height, width, channels) -> (N, factor height, factor width, channels)"""
+        xp, (height, width, channels) = array_namespace(x), self.in_shape
+        copies = (x.shape[0], height, self.factor, width, self.factor, channels)
+        return xp.reshape(xp.broadcast_to(x[:, :, None, :, None, :], copies), (x.shape[0], *self.out_shape)), stats, ()
+
+    def backward(self, params: Tree, cache: Tree, dy: Array) -> tuple[Array, dict[str, Array]]:
+        """A pixel gets the errors of all its copies."""
+        xp, (height, width, channels) = array_namespace(dy), self.in_shape
+        copies = (dy.shape[0], height, self.factor, width, self.factor, channels)
+        return xp.sum(xp.reshape(dy, copies), axis=(2, 4)), {}
+
+
+def upsample(factor: int = 2) -> Part:
+    """Every pixel `factor` times in both directions. Raises ValueError for a factor below 1."""
+
+    def build(in_shape):
+        if len(in_shape) != 3:
+            raise ValueError(f"its input has shape {tuple(in_shape)}, expected (height, width, channels)")
+        return Upsample(in_shape, factor)
+
+    if factor < 1:
+        raise ValueError(f"upsample({factor}): expected a factor of at least 1")
+    return Part(f"upsample({factor})", build)
+
+
 def full(key: Key, shape: Shape, value: float, dtype: DType) -> Array:
     """An array of one value, in the namespace and on the device of the key."""
     return array_namespace(key).full(shape, value, dtype=dtype, device=device(key))

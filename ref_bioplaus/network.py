@@ -1,24 +1,65 @@
 """A network is a list of layers in forward order; layer 0 is the input, so h[0] = x as in the papers.
 
-A layer sums its inputs, passes them through its synapses, then through its local operations:
+A layer joins its inputs, passes them through its synapses, then through its local operations:
 
-    x_l = sum of h_k over k in inputs        u_l = W_l x_l        h_l = local(u_l)
+    x_l = join of h_k over k in inputs        u_l = W_l x_l        h_l = local(u_l)
 
-In a chain inputs = (l - 1,). A residual block is two layers feeding a third without synapses, the join.
+In a chain inputs = (l - 1,). A residual block is two layers feeding a third without synapses, whose join is their sum.
 """
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
-from typing import Any, NamedTuple
+from itertools import accumulate, pairwise, repeat
+from typing import Any, NamedTuple, Protocol
 
 from array_api_compat import array_namespace
 
 from .kernels import PORTABLE, Kernels
 from .linear import Part
 from .local import Bias, LocalOperation, Nonlinearity
-from .types import Address, Array, DType, Key, LayerParams, Loss, Params, State, Tree
+from .types import Address, Array, DType, Key, LayerParams, Loss, Params, Shape, State, Tree
+
+
+class Join(Protocol):
+    """How a layer makes x_l of its inputs, and which error each of them gets of the one at x_l."""
+
+    def combine(self, inputs: Sequence[Array], kernels: Kernels) -> Array: ...
+    def split(self, error: Array) -> Iterable[Array]: ...
+
+
+@dataclass(frozen=True)
+class Sum:
+    """The inputs, of one shape, are added; each gets the whole error."""
+
+    def combine(self, inputs: Sequence[Array], kernels: Kernels) -> Array:
+        """(N, *shape) each -> (N, *shape)"""
+        return reduce(kernels.add, inputs)
+
+    def split(self, error: Array) -> Iterable[Array]:
+        """The error, for as many as there are."""
+        return repeat(error)
+
+
+@dataclass(frozen=True)
+class Concatenation:
+    """The inputs stand one behind the other along an axis; each gets its own part of the error."""
+
+    axis: int  # of a shape: 0 is the first behind the batch
+    lengths: tuple[int, ...]  # of the inputs along that axis
+
+    def combine(self, inputs: Sequence[Array], kernels: Kernels) -> Array:
+        """(N, *shape) each, different along the axis alone -> the same, as long as all of them"""
+        return array_namespace(*inputs).concat(list(inputs), axis=self.axis + 1)
+
+    def split(self, error: Array) -> Iterable[Array]:
+        """Where each of them stands."""
+        before, behind = (slice(None),) * (self.axis + 1), (slice(None),) * (error.ndim - self.axis - 2)
+        return [error[(*before, slice(a, b), *behind)] for a, b in pairwise(accumulate(self.lengths, initial=0))]
+
+
+SUM = Sum()
 
 
 @dataclass(frozen=True)
@@ -32,6 +73,7 @@ class Layer:
     out_shape: tuple[int, ...]
     name: str = ""
     modules: tuple[str, ...] = ()  # PyTorch's names of its parts (see layouts.py), where a network has such there
+    join: Join = SUM
 
 
 @dataclass(frozen=True, repr=False)
@@ -57,6 +99,11 @@ class Network:
     def weighted(self) -> tuple[int, ...]:
         """Layers with synapses, in forward order."""
         return tuple(l for l, layer in enumerate(self.layers) if layer.linear)
+
+    @cached_property
+    def outputs(self) -> tuple[int, ...]:
+        """Layers whose synapses feed no others: the last ones, of which a network with several heads has several."""
+        return tuple(l for l in self.weighted if not self.downstream(l))
 
     @cached_property
     def feedback_layers(self) -> tuple[int, ...]:
@@ -127,7 +174,7 @@ class Network:
 
 
 class Trace(NamedTuple):
-    """One forward pass, per layer: x[l] summed input, h[l] output, cache[l] what the local backward needs."""
+    """One forward pass, per layer: x[l] joined input, h[l] output, cache[l] what the local backward needs."""
 
     x: tuple[Array, ...]
     h: tuple[Array, ...]
@@ -145,7 +192,7 @@ def forward(
     check_input(network, params, x)
     h, inputs, new_stats, cache = [x], [x], [stats[0]], [()]
     for l, layer in enumerate(network.layers[1:], start=1):
-        x_l = reduce(network.kernels.add, (h[k] for k in layer.inputs))
+        x_l = layer.join.combine([h[k] for k in layer.inputs], network.kernels)
         h_l, s, c = layer_forward(layer, params[l], stats[l], x_l, (*key, l), train)
         inputs.append(x_l)
         h.append(h_l)
@@ -213,23 +260,25 @@ class Builder:
         shape = tuple(in_shape)
         self.layers = [Layer((), None, (), shape, shape, "input")]
 
-    def add(self, *parts: Part, inputs: tuple[int, ...] | None = None) -> int:
+    def add(self, *parts: Part, inputs: tuple[int, ...] | None = None, concat: int | None = None) -> int:
         """Append a layer: synapses first (or none), then local operations. inputs: the layer before, unless named.
 
-        Raises ValueError naming the layer, what came in and what was expected.
+        Several inputs are summed, or, with concat, put one behind the other along that axis, 0 being the first behind
+        the batch. Raises ValueError naming the layer, what came in and what was expected.
         """
         l = len(self.layers)
         inputs = (l - 1,) if inputs is None else tuple(inputs)
-        name = " · ".join(part.name for part in parts) or "join"
+        name = " · ".join(part.name for part in parts) or ("join" if concat is None else "concatenation")
         for k in inputs:
             if not 0 <= k < l:
                 raise ValueError(f"layer {l} ({name}): input {k} does not exist yet, expected layers 0 to {l - 1}")
-        shapes = {self.layers[k].out_shape for k in inputs}
-        if len(shapes) != 1:
+        shapes = [self.layers[k].out_shape for k in inputs]
+        try:
+            join, in_shape = joined(shapes, concat)
+        except ValueError as error:
             arriving = ", ".join(f"{self.layers[k].out_shape} from layer {k}" for k in inputs)
-            raise ValueError(f"layer {l} ({name}): its inputs must have one shape to be summed, got {arriving}")
-        in_shape = shape = shapes.pop()
-        linear, local = None, []
+            raise ValueError(f"layer {l} ({name}): its inputs {error}, got {arriving}") from None
+        shape, linear, local = in_shape, None, list[LocalOperation]()
         for part in parts:
             try:
                 built = part.build(shape)
@@ -242,8 +291,8 @@ class Builder:
             else:
                 linear = built
             shape = built.out_shape
-        prefix = "" if inputs == (l - 1,) else f"[{'+'.join(map(str, inputs))}] "
-        self.layers.append(Layer(inputs, linear, tuple(local), in_shape, shape, prefix + name))
+        prefix = "" if inputs == (l - 1,) else f"[{('+' if join == SUM else ', ').join(map(str, inputs))}] "
+        self.layers.append(Layer(inputs, linear, tuple(local), in_shape, shape, prefix + name, join=join))
         return l
 
     def build(self, dtype: str = "float32") -> Network:
@@ -256,6 +305,19 @@ class Builder:
         if not network.weighted:
             raise ValueError("a network needs at least one layer with synapses (dense, conv or locally_connected)")
         return network
+
+
+def joined(shapes: Sequence[Shape], concat: int | None) -> tuple[Join, Shape]:
+    """How inputs of these shapes become one, and its shape. Raises ValueError for shapes that do not fit."""
+    first, axis = shapes[0] if shapes else (), concat
+    if axis is None:
+        if len({*shapes}) != 1:
+            raise ValueError("must have one shape to be summed")
+        return SUM, first
+    if not 0 <= axis < len(first) or len({(*shape[:axis], -1, *shape[axis + 1 :]) for shape in shapes}) != 1:
+        raise ValueError(f"must have one shape, but for axis {axis}, to be put one behind the other along it")
+    lengths = tuple(shape[axis] for shape in shapes)
+    return Concatenation(axis, lengths), (*first[:axis], sum(lengths), *first[axis + 1 :])
 
 
 def chain(in_shape: Collection[int], *layers: Part | Collection[Part], dtype: str = "float32") -> Network:

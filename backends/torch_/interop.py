@@ -42,7 +42,7 @@ from ref_bioplaus.initializers import forward_params, zero
 from ref_bioplaus.inverses import mirrored_inverse
 from ref_bioplaus.layouts import tensors
 from ref_bioplaus.linear import Part
-from ref_bioplaus.network import Builder, Layer, Network
+from ref_bioplaus.network import Builder, Concatenation, Layer, Network
 from ref_bioplaus.types import Params, State, Tree
 
 BATCH = 7919  # what a Module is told that a batch has: no number that stands in one
@@ -110,8 +110,12 @@ def to_torch(network: Network) -> nn.Module:
     known = [graph.placeholder("x")]
     for l, layer in enumerate(network.layers[1:], start=1):
         value = known[layer.inputs[0]]
-        for k in layer.inputs[1:]:
-            value = graph.call_function(operator.add, (value, known[k]))
+        if isinstance(layer.join, Concatenation):
+            dim = (2, 3, 1)[layer.join.axis] if len(layer.in_shape) == 3 else layer.join.axis + 1
+            value = graph.call_function(torch.cat, ([known[k] for k in layer.inputs], dim))
+        else:
+            for k in layer.inputs[1:]:
+                value = graph.call_function(operator.add, (value, known[k]))
         try:
             modules = modules_of(layer)
         except Unreadable as error:

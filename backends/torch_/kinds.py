@@ -196,6 +196,8 @@ def module_of_operation(op: local.LocalOperation) -> Padded:
         return Padded(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()))
     if isinstance(op, local.Flatten):
         return Padded(nn.Flatten())
+    if isinstance(op, local.Upsample):
+        return Padded(nn.Upsample(scale_factor=op.factor))
     if isinstance(op, local.Dropout):
         return Padded(nn.Dropout(op.probability))
     raise Unreadable(f"torch has no Module of a {getattr(op, 'name', type(op).__name__)}")

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+import ref_bioplaus as rb
 from ref_bioplaus import (
     Builder,
     batch_norm,
@@ -94,6 +95,37 @@ def residual_after():
 def residual_before():
     """BatchNorm before the ReLU."""
     return residual(False)
+
+
+def heads(net: Builder):
+    """Two maps of one image, the coarse one enlarged onto the fine one, and convolutions that both share. They end in
+    two layers of synapses that feed no others, whose units stand side by side: (60, 3) and (60, 4)."""
+    fine = net.add(conv(5, 3), bias, tanh)
+    coarse = net.add(conv(5, (3, 2), stride=2), batch_norm, tanh, inputs=(fine,))
+    larger = net.add(rb.upsample(2), inputs=(coarse,))
+    fine = net.add(tanh, inputs=(fine, larger))
+    sizes = [net.layers[k].out_shape for k in (fine, coarse)]
+    pixels = [net.add(rb.rows(), inputs=(k,)) for k in (fine, coarse)]
+    h = net.add(rb.shared_conv(4, (3, 2), sizes), bias, tanh, inputs=tuple(pixels), concat=0)
+    a = net.add(rb.shared_conv(6, 3, sizes, stride=(2, 1), padding=1), bias, rb.rows(3), inputs=(h,))
+    b = net.add(rb.shared_conv(2 * CLASSES, (3, 1), sizes, stride=(2, 1), padding=(1, 0)), rb.rows(4), inputs=(h,))
+    return net.add(inputs=(a, b), concat=1)
+
+
+def pyramid(outputs: int = CLASSES):
+    """What `heads` gives, as a vector for a last dense layer."""
+    net = Builder(IMAGE)
+    heads(net)
+    net.add(tanh, flatten)
+    net.add(dense(outputs), bias)
+    return net.build("float64")
+
+
+def detector():
+    """`heads` alone: for every anchor three classes and four offsets."""
+    net = Builder(IMAGE)
+    heads(net)
+    return net.build("float64")
 
 
 GRADIENT = {

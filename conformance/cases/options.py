@@ -149,8 +149,12 @@ IGNORED: dict[str, Ignored] = {
     **of("local.dropout", at(AVERAGES, probability=0.5)),
     **of("local.average_pool", at(AVERAGES, kernel=(3, 3), stride=None, padding="valid")),
     **of("local.max_pool", at(MAXIMA, kernel=(2, 2), stride=None, padding="valid")),
+    **of("local.rows", at("1/backprop/pyramid/learn/5", units=None)),
+    **of("local.upsample", at("1/backprop/pyramid/learn/5", factor=1)),
     **of("linear.dense", at(EXACT + "/init", n_out=4)),
     **of("linear.conv", at(AVERAGES, channels=4, kernel=3, stride=1, padding="same")),
+    **of("linear.shared_conv", at("1/backprop/pyramid/learn/5", channels=5, kernel=1, images=((5, 9), (3, 5)), stride=1,
+                                  padding="valid")),
     **of("linear.locally_connected", at(AVERAGES, channels=3, kernel=3, stride=1, padding="same")),
     **of("inverses.wider_inverse", at(INVERSE, kernel=3)),
     **of("inverses.with_neurons", at(INVERSE, form=inverses.mirrored_inverse, nonlinearity="below", bias=True)),
@@ -160,7 +164,8 @@ IGNORED: dict[str, Ignored] = {
     **of("initializers.within", at(SIGMOID, limit=0.1)),
     **of("network.forward", at("1/backprop/averages/predict", train=True), at(AVERAGES, key=())),
     **of("network.mirror_response", at(f"1/{WM}/mirror/5", biases=True)),
-    **of("network.Builder.add", at(EXACT + "/learn/5", inputs=None)),
+    **of("network.Builder.add", at(EXACT + "/learn/5", inputs=None),
+         at("1/backprop/pyramid/learn/5", concat=None)),
 }  # fmt: skip
 UNJUDGED = {
     "local.nonlinearity.name": "a word to show; no kernel that goes by it computes a nonlinearity of one's own",

@@ -15,10 +15,11 @@ import ref_bioplaus as rb
 from ref_bioplaus import algorithms, initializers, inverses, local, losses, modifications, optimizers
 from ref_bioplaus.algorithms import target_propagation as tp
 from ref_bioplaus.conformance.cases.cases import Moment, drawn_inputs, mid_learning, root
-from ref_bioplaus.conformance.cases.networks import CLASSES, convolutional_chain, fully_connected
+from ref_bioplaus.conformance.cases.networks import CLASSES, convolutional_chain, detector, fully_connected, pyramid
 from ref_bioplaus.kernels import PORTABLE, Kernels
 from ref_bioplaus.network import Network
 from ref_bioplaus.random import words
+from ref_bioplaus.registry import row
 from ref_bioplaus.types import Algorithm, Loss, Optimizer, State, Step
 
 HERE = (Moment(6, 5, 3), Moment(2**20, 40, 70))  # two ordinary moments
@@ -70,9 +71,10 @@ class Setting(NamedTuple):
 
 
 def boxes(address: tuple, n: int, network: Network) -> np.ndarray:
-    """Targets of losses.detection, (n, height, width, 6): the classes of anchors, ignored ones, background, boxes."""
-    high, low = words(address, (n, *network[network.L].out_shape[:-1], 6))
-    label = low[..., :1] % (CLASSES + 2) - 2.0
+    """Targets of losses.detection, (n, ..., 6): the classes of anchors, ignored ones, background, boxes."""
+    *anchors, units = network[network.L].out_shape
+    high, low = words(address, (n, *anchors, 6))
+    label = low[..., :1] % (units - 2) - 2.0
     boxed = (label >= 0.0) * 1.0
     return np.concatenate([label, boxed, boxed * (high[..., 2:] % 16 / 8.0 - 1.0)], axis=-1)
 
@@ -268,8 +270,14 @@ def settings() -> Iterator[Setting]:
         "kolen-pollack/single", single, lambda net: algorithms.kolen_pollack(net, task(), optimizers.adam(0.05))
     )
     yield from feedback()
+    yield from pyramids()
     yield from mirrors()
     yield from inverted()
+
+
+def of_row(name: str) -> Callable[[Network], Algorithm]:
+    """A row of the registry as it is."""
+    return lambda net: row(name).build(net, task(), plain())
 
 
 def generated(weights: int, **options: Any) -> Callable[[Network], Algorithm]:
@@ -328,6 +336,21 @@ def feedback() -> Iterator[Setting]:
         ),
         ("learn", "init"),
     )  # fmt: skip
+
+
+def pyramids() -> Iterator[Setting]:
+    """Layers that are enlarged and concatenated, and synapses that several images share: a parameter exists once."""
+    yield Setting("backprop/pyramid", pyramid, by(plain), ("learn", "init", "predict"))
+    yield Setting(
+        "xiao/detector", detector,
+        lambda net: algorithms.sign_symmetry(
+            net, losses.detection(CLASSES - 1), optimizers.adam(0.05), algorithms.fan_out_scale, symmetric_output=True
+        ),
+        targets="boxes",
+    )  # fmt: skip
+    for name in ("kolen-pollack", "dfa", "dense-fa"):
+        yield Setting(f"{name}/pyramid", pyramid, of_row(name))
+    yield Setting("weight-mirror/pyramid", pyramid, of_row("weight-mirror"), ("engaged", "mirror"))
 
 
 def mirrors() -> Iterator[Setting]:

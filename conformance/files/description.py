@@ -13,7 +13,7 @@ from ref_bioplaus import initializers
 from ref_bioplaus.algorithms.target_propagation import target_propagation
 from ref_bioplaus.conformance.cases.cases import OPTIMIZERS, Case
 from ref_bioplaus.conformance.cases.networks import CHAINS, CLASSES, GRADIENT
-from ref_bioplaus.network import Network
+from ref_bioplaus.network import SUM, Network
 from ref_bioplaus.registry import MODIFICATIONS
 from ref_bioplaus.types import Optimizer
 from ref_bioplaus.windows import Window
@@ -115,6 +115,8 @@ def model(network: Network) -> dict[str, Any]:
             if neuron.get("name") in FORMULAS:
                 neuron["formula"] = FORMULAS[neuron["name"]]
         row: dict[str, Any] = {"layer": l, "name": layer.name, "inputs": list(layer.inputs)}
+        if layer.join != SUM:
+            row["join"] = described(layer.join)
         if layer.linear:
             shapes = {name: list(getattr(layer.linear, name)) for name in ("in_shape", "out_shape", "weight_shape")}
             row["synapses"] = described(layer.linear) | shapes

@@ -59,7 +59,7 @@ def strict_norm(linear: LinearMap, W: Array, B_0: Array, address: Address, kerne
 
 def fan_out_scale(linear: LinearMap, W: Array, B_0: Array, address: Address, kernels: Kernels) -> Array:
     """Xiao's."""
-    convolution = len(linear.out_shape) == 3
+    convolution = len(linear.weight_shape) == 4
     return array_namespace(W).sign(W) * ((2.0 / linear.fan_out) ** 0.5 if convolution else linear.fan_in**-0.5)
 
 
@@ -76,7 +76,7 @@ def sign_feedback(
 ) -> Array:
     """B_l at this step; options as in `sign_symmetry`."""
     W, B_0 = (path.params[l].W if path.params else None for path in (state.forward, state.feedback))
-    symmetric = symmetric_output and l == network.weighted[-1]
+    symmetric = symmetric_output and l in network.outputs
     return W if symmetric else rule(network[l].linear, W, B_0, magnitudes_at(state, l), network.kernels)
 
 

@@ -97,8 +97,8 @@ def weight_mirror(
 
         return step
 
-    last = network.weighted[-1] if symmetric_output else None
-    learned = tuple(l for l in network.feedback_layers if l != last)
+    left_out = network.outputs if symmetric_output else ()
+    learned = tuple(l for l in network.feedback_layers if l not in left_out)
     turns = {f"mirror_{l}": mirror((l,)) for l in learned}
     modes = tuple(turns) if layers == "turns" else ("mirror",)
     schedule = mirroring(mirror_per_batch, initial_mirroring, modes)

@@ -7,7 +7,15 @@ import pytest
 
 from ref_bioplaus import losses
 from ref_bioplaus.algorithms import backprop
-from ref_bioplaus.conformance.cases.networks import GRADIENT, batch, convolutional_chain, fully_connected, randomised
+from ref_bioplaus.conformance.cases.networks import (
+    GRADIENT,
+    batch,
+    convolutional_chain,
+    detector,
+    fully_connected,
+    pyramid,
+    randomised,
+)
 from ref_bioplaus.models import MODELS
 from ref_bioplaus.optimizers import sgd
 from tests.conftest import get
@@ -16,7 +24,7 @@ from tests.helpers.oracles import jax_gradients, torch_gradients, worst_differen
 from tests.helpers.small_models import SMALL
 
 ORACLES = {"torch": torch_gradients, "jax": jax_gradients}
-NETWORKS = GRADIENT | {"convolutional chain": convolutional_chain} | SMALL
+NETWORKS = GRADIENT | {"convolutional chain": convolutional_chain, "pyramid": pyramid} | SMALL
 LOSSES = {
     "cross_entropy": losses.cross_entropy(),
     "sigmoid_cross_entropy": losses.sigmoid_cross_entropy(),
@@ -65,3 +73,15 @@ def test_every_loss_has_its_gradient(loss, library, auxiliary):
     y = np.random.default_rng(3).dirichlet(np.ones(4), 5)  # soft targets
     chosen = losses.with_auxiliary_output(LOSSES[loss], 4) if auxiliary else LOSSES[loss]
     check(network, chosen, x, y, library)
+
+
+@pytest.mark.parametrize("library", list(ORACLES))
+def test_the_loss_of_a_detector_reaches_the_first_convolution(library):
+    network, rng = detector(), np.random.default_rng(4)
+    anchors, units = network[network.L].out_shape
+    x, _ = batch(network, 3)
+    label = rng.integers(-2, units - 4, (3, anchors, 1))
+    label[1] = np.minimum(label[1], -1)  # an image without a box
+    boxed = (label >= 0) * 1.0
+    y = np.concatenate([label, boxed, boxed * rng.standard_normal((3, anchors, 4))], axis=-1)
+    check(network, losses.detection(units - 4, beta=0.5), x, y, library)

@@ -9,6 +9,7 @@ import pytest
 
 import ref_bioplaus as rb
 from ref_bioplaus import backends, embedded, registry
+from ref_bioplaus.conformance.cases.networks import pyramid
 from ref_bioplaus.linear import Convolution, Dense
 from ref_bioplaus.network import forward
 from ref_bioplaus.tree import leaves, named_leaves
@@ -483,6 +484,26 @@ def test_a_papers_network_as_a_module(name, numpy64):
     if all(before == after for part in windows(network) for before, after in part.window.padding):
         again, *tree = rb.interop.from_torch(module, channels_first(x))
         assert near(forward(again, *tree, x, train=False)[0].h[-1], h)
+
+
+def test_enlarged_and_concatenated_images_as_a_module(numpy64):
+    net = rb.Builder((4, 6, 3))
+    a = net.add(rb.conv(5, 3, padding=1), rb.bias, rb.relu)
+    b = net.add(rb.upsample(2), inputs=(net.add(rb.max_pool(2), inputs=(a,)),))
+    rows = net.add(rb.tanh, inputs=(net.add(inputs=(a, b), concat=2), net.add(inputs=(b, a), concat=2)))
+    x = net.add(inputs=(rows, net.add(rb.max_pool((1, 2), (1, 2)), inputs=(rows,))), concat=1)
+    x = net.add(rb.flatten, inputs=(x, net.add(rb.max_pool((2, 1), (2, 1)), inputs=(x,))), concat=0)
+    net.add(rb.dense(4), rb.bias)
+    network = net.build("float64")
+    params, stats = rb.initializers.forward_params(network, (numpy64.key(2),))
+    module, x = rb.interop.to_torch(network), np.random.default_rng(1).standard_normal((2, 4, 6, 3))
+    arrays = numpy64.export_params(network, params, stats)
+    module.load_state_dict({n: torch.from_numpy(array) for n, array in arrays.items()}, strict=True)
+    with torch.no_grad():
+        found = module.eval()(channels_first(x)).numpy()
+    assert near(found, forward(network, params, stats, x, train=False)[0].h[-1])
+    with pytest.raises(ValueError, match=r"^to_torch: layer 5 \(rows\): torch has no Module of a Rows"):
+        rb.interop.to_torch(pyramid())
 
 
 def windows(network):

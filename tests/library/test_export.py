@@ -9,7 +9,7 @@ import pytest
 
 import ref_bioplaus as rb
 from ref_bioplaus import algorithms, inverses, losses
-from ref_bioplaus.conformance.cases.networks import GRADIENT, batch
+from ref_bioplaus.conformance.cases.networks import GRADIENT, batch, pyramid
 from ref_bioplaus.initializers import forward_params, zero
 from ref_bioplaus.linear import Part, Transpose
 from ref_bioplaus.local import Flatten, LocalOperation, batch_norm_with
@@ -173,9 +173,9 @@ def test_a_resnet_that_is_not_torchvisions_has_none_of_its_names():
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("architecture", [*GRADIENT, "odd"])
+@pytest.mark.parametrize("architecture", [*GRADIENT, "odd", "pyramid"])
 def test_every_backend_gives_the_same_arrays_and_takes_them_back(architecture, dtype):
-    network = (GRADIENT | {"odd": odd})[architecture]().with_dtype(dtype)
+    network = (GRADIENT | {"odd": odd, "pyramid": pyramid})[architecture]().with_dtype(dtype)
     params, stats = parameters(network)
     wanted = get("numpy", dtype).export_params(network, params, stats)
     for name in BACKENDS:
@@ -239,10 +239,10 @@ def feedback(make, network, backend, **options):
     return filled(tree_map(backend.to_numpy, state.feedback.params))
 
 
-@pytest.mark.parametrize("architecture", [*GRADIENT, "odd", "LC"])
+@pytest.mark.parametrize("architecture", [*GRADIENT, "odd", "LC", "pyramid"])
 def test_feedback_weights_come_as_forward_weights_do(architecture, numpy64):
     """B = W gives the same arrays under the same names, for every layer that has a B."""
-    network = (GRADIENT | CHAINS | {"odd": odd})[architecture]()
+    network = (GRADIENT | CHAINS | {"odd": odd, "pyramid": pyramid})[architecture]()
     params, _ = parameters(network)
     B = feedback(algorithms.feedback_alignment, network, numpy64)
     B = tuple(b._replace(W=None if b.W is None else p.W) for b, p in zip(B, params, strict=True))
@@ -467,6 +467,23 @@ def test_a_sum_of_units_in_two_orders_is_refused(numpy64):
     net.add(rb.dense(4), rb.bias)
     network = net.build(dtype="float64")
     with pytest.raises(ValueError, match=r"layer 3 .* different orders \(C\*H\*W of layer 1 \+ units of layer 2\)"):
+        numpy64.export_params(network, parameters(network)[0])
+
+
+def test_shared_filters_are_exported_once_and_as_filters(numpy64):
+    network = pyramid()
+    params, stats = parameters(network)
+    arrays = numpy64.export_params(network, params, stats)
+    assert {name: arrays[f"{name}.weight"].shape for name in ("7.0", "8.0", "9.0")} == {
+        "7.0": (4, 5, 3, 2), "8.0": (6, 4, 3, 3), "9.0": (8, 4, 3, 1),
+    }  # fmt: skip
+    assert np.array_equal(arrays["7.0.weight"], params[7].W.transpose(3, 2, 0, 1)) and arrays["7.0.bias"].shape == (4,)
+    assert sum(a.size for name, a in arrays.items() if "running" not in name and "batches" not in name) == 2426
+    net = Builder((4, 3, 2))
+    net.add(rb.flatten, inputs=(net.add(rb.conv(2, 3), rb.flatten), net.add(rb.flatten, inputs=(0,))), concat=0)
+    net.add(rb.dense(4), rb.bias)
+    network = net.build(dtype="float64")
+    with pytest.raises(ValueError, match=r"layer 3 .* puts flattened images one behind the other"):
         numpy64.export_params(network, parameters(network)[0])
 
 

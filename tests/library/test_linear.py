@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ref_bioplaus import conv, dense, locally_connected
+from ref_bioplaus import conv, dense, locally_connected, shared_conv
 from ref_bioplaus.layouts import plain, weights
 from ref_bioplaus.linear import Transpose
 from tests.conftest import get
@@ -21,6 +21,7 @@ PARTS = {
     "conv stride larger than kernel": (conv(4, (1, 2), stride=(2, 3), padding="valid"), IMAGE),
     "conv as large as the image": (conv(2, (7, 5), padding="valid"), IMAGE),
     "conv even kernel, same": (conv(3, (4, 2), stride=(3, 1)), IMAGE),
+    "shared by two images": (shared_conv(4, (2, 3), [(7, 5), (3, 2)], stride=(2, 1)), (41, 3)),
     "LC same": (locally_connected(4, 3), IMAGE),
     "LC kernel 2x3, stride 2x1": (locally_connected(4, (2, 3), stride=(2, 1)), IMAGE),
     "LC valid": (locally_connected(2, (3, 2), padding="valid"), IMAGE),
@@ -125,6 +126,27 @@ def test_position_mean_counts_the_windows_that_read_a_pixel():
     assert np.array_equal(lonely.position_mean(np.zeros((3, 3, 1, 1))), np.zeros((3, 3, 1, 1)))
 
 
+def test_a_shared_convolution_is_that_of_every_image():
+    images, rng = [(4, 3), (1, 2), (2, 5)], np.random.default_rng(7)
+    linear = shared_conv(2, (3, 2), images, stride=(1, 2), padding=1).build((24, 3))
+    W, x = rng.standard_normal(linear.weight_shape), rng.standard_normal((2, 24, 3))
+    u, each = linear.apply(W, x), [conv(2, (3, 2), (1, 2), 1).build((*size, 3)) for size in images]
+    assert linear.out_shape == u.shape[1:] == (sum(c.out_shape[0] * c.out_shape[1] for c in each), 2)
+    start = end = 0
+    reads = np.zeros_like(W)
+    for c, (height, width) in zip(each, images, strict=True):
+        image = x[:, start : start + height * width].reshape(2, height, width, 3)
+        wanted = c.apply(W, image).reshape(2, -1, 2)
+        assert np.array_equal(u[:, end : end + wanted.shape[1]], wanted)
+        reads = reads + c.correlate(np.ones((1, *c.in_shape)), np.ones((1, *c.out_shape)))
+        start, end = start + height * width, end + wanted.shape[1]
+    assert np.allclose(linear.position_mean(W), W / np.maximum(reads, 1.0), rtol=1e-14)
+    assert (linear.fan_in, linear.fan_out) == (each[0].fan_in, each[0].fan_out) and linear.existing(W) is W
+    for shape in ((25, 3), (4, 6, 3)):
+        with pytest.raises(ValueError, match=r"its input has shape .*, expected \(24, channels\): the images' pixels"):
+            shared_conv(2, 3, images).build(shape)
+
+
 def test_weights_on_padding_do_not_exist():
     linear = locally_connected(2, 3, stride=2, padding=1).build((5, 4, 2))
     W = np.ones(linear.weight_shape)
@@ -141,7 +163,7 @@ def test_torch_layout_there_and_back(name):
     W = np.random.default_rng(4).standard_normal(linear.weight_shape)
     axes = weights(linear, plain(in_shape))
     there = axes.to("NCHW", W)
-    if name.startswith("conv"):
+    if name.startswith(("conv", "shared")):
         assert there.shape == (linear.channels, IMAGE[2], *linear.window.kernel)
     assert np.array_equal(axes.back("NCHW", there), W)
 

@@ -16,9 +16,11 @@ from ref_bioplaus.local import (
     nonlinearity,
     rectified_tanh,
     relu,
+    rows,
     sigmoid,
     tanh,
     unit_bias,
+    upsample,
 )
 from tests.conftest import get
 
@@ -40,6 +42,10 @@ PARTS = {
     "average_pool same": average_pool(3, 2, "same"),
     "global_average_pool": global_average_pool,
     "flatten": flatten,
+    "rows": rows(),
+    "rows(1)": rows(1),
+    "upsample 2": upsample(),
+    "upsample 3": upsample(3),
 }
 IMAGE = (6, 5, 3)
 
@@ -131,6 +137,28 @@ def test_average_pool_leaves_padding_out():
     op = average_pool(3, 2, "same").build((3, 4, 2))
     y, _, _ = op.forward({}, {}, np.ones((1, 3, 4, 2)), (), True)
     assert np.allclose(y, 1.0, rtol=1e-15)
+
+
+def test_upsampling_is_pytorchs_nearest():
+    torch = pytest.importorskip("torch")
+    x = np.random.default_rng(0).standard_normal((2, 3, 4, 2))
+    for factor in (1, 2, 3):
+        y, _, _ = upsample(factor).build((3, 4, 2)).forward({}, {}, x, (), True)
+        wanted = torch.nn.functional.interpolate(torch.tensor(x).permute(0, 3, 1, 2), scale_factor=factor)
+        assert np.array_equal(y, wanted.permute(0, 2, 3, 1).numpy())
+    with pytest.raises(ValueError, match=r"upsample\(0\): expected a factor of at least 1"):
+        upsample(0)
+    with pytest.raises(ValueError, match=r"shape \(6,\), expected \(height, width, channels\)"):
+        upsample().build((6,))
+
+
+def test_rows_are_pixels_or_parts_of_them():
+    x = np.arange(24.0).reshape(1, 2, 3, 4)
+    assert np.array_equal(rows().build((2, 3, 4)).forward({}, {}, x, (), True)[0], x.reshape(1, 6, 4))
+    assert rows(2).build((6, 4)).out_shape == (12, 2) and rows(2).name == "rows(2)"
+    for shape in ((6, 3), (4,)):
+        with pytest.raises(ValueError, match=r"expected a multiple of 2 channels"):
+            rows(2).build(shape)
 
 
 def test_batch_norm_is_pytorchs():

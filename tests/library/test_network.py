@@ -23,9 +23,10 @@ from ref_bioplaus import (
     tanh,
 )
 from ref_bioplaus.conformance.cases.networks import GRADIENT, batch, fully_connected, residual
+from ref_bioplaus.kernels import PORTABLE
 from ref_bioplaus.linear import locally_connected
 from ref_bioplaus.local import Bias
-from ref_bioplaus.network import forward
+from ref_bioplaus.network import forward, joined
 from ref_bioplaus.optimizers import sgd
 from ref_bioplaus.tree import leaves, named_leaves, tree_map, unflatten
 from ref_bioplaus.types import Batch
@@ -61,7 +62,14 @@ def test_mistakes_in_a_graph_are_named():
         ValueError, match=r"one shape to be summed, got \(8, 6, 4\) from layer 1, \(8, 6, 5\) from layer 2"
     ):
         net.add(relu, inputs=(a, b))
-    with pytest.raises(ValueError, match="input 7 does not exist yet, expected layers 0 to 2"):
+    for axis, inputs in ((0, (a, b)), (1, (a, b)), (3, (a, a)), (-1, (a, a)), (0, (b, net.add(flatten, inputs=(b,))))):
+        with pytest.raises(
+            ValueError,
+            match=rf"layer \d \(relu\): its inputs must have one shape, but for axis {axis}, to be put one behind the "
+            r"other along it, got \(8, 6, [45]\) from layer [12], ",
+        ):
+            net.add(relu, inputs=inputs, concat=axis)
+    with pytest.raises(ValueError, match="input 7 does not exist yet, expected layers 0 to 3"):
         net.add(relu, inputs=(7,))
     with pytest.raises(ValueError, match=r"layer 1 \(conv\(4, 3x3\)\) feeds no other layer"):
         net.build()
@@ -119,6 +127,33 @@ def test_a_network_says_what_it_is():
     assert f"{GRADIENT['conv']().parameter_count:,} parameters, float64" in text
     state = algorithms.backprop(GRADIENT["conv"](), losses.cross_entropy(), sgd(0.1)).init(KEY)
     assert sum(leaf.size for leaf in leaves(state.forward.params)) == GRADIENT["conv"]().parameter_count
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_concatenation_gives_each_input_its_part_of_the_error(axis):
+    shapes = [tuple(length if i == axis else n for i, n in enumerate((4, 3, 5))) for length in (2, 1, 6)]
+    join, shape = joined(shapes, axis)
+    arrays = [np.random.default_rng(i).standard_normal((2, *shape)) for i, shape in enumerate(shapes)]
+    x = join.combine(arrays, PORTABLE)
+    assert x.shape[1:] == shape and np.array_equal(x, np.concatenate(arrays, axis=axis + 1))
+    for found, wanted in zip(join.split(x), arrays, strict=True):
+        assert np.array_equal(found, wanted)
+
+
+def test_a_concatenation_is_shown_by_its_inputs():
+    net = Builder((4, 3, 2))
+    a, b = net.add(conv(4, 1)), net.add(conv(5, 1), inputs=(0,))
+    net.add(inputs=(a, b, a), concat=2)
+    assert (net.layers[3].name, net.layers[3].out_shape) == ("[1, 2, 1] concatenation", (4, 3, 13))
+    net.add(conv(2, 1), flatten, inputs=(b, 0), concat=2)  # of which the input learns nothing
+    net.add(inputs=(4, net.add(flatten, inputs=(3,))), concat=0)
+    net.add(dense(2))
+    x, y = batch(net.build("float64"), 2, classes=2)
+    algorithm = algorithms.backprop(net.build("float64"), losses.cross_entropy(), sgd(0.1))
+    _, info = algorithm.modes["learn"](algorithm.init(KEY), Batch(x, y))
+    assert info.delta[0] is None and info.delta[3].shape == (2, 4, 3, 13)
+    twice = info.delta[3][..., :4] + info.delta[3][..., 9:]  # layer 1 is there twice
+    assert np.allclose(info.delta[1], twice, rtol=1e-14)
 
 
 def test_residual_joins_add():

@@ -225,8 +225,21 @@ def biases() -> Iterator[Question]:
         "infinite": values.changing(values.with_one(-np.inf))})  # fmt: skip
 
 
+def moved() -> Iterator[Question]:
+    """Enlarged images, and their pixels as rows."""
+    for name, part in {"2": local.upsample(2), "3": local.upsample(3)}.items():
+        yield question(f"upsample/{name}", shapes(part), forward_and_backward(part), {
+            "": as_drawn, "far from 0": values.moved(True, True), "large": values.scaled(1e30, 1e30),
+            "NaN": values.changing(values.with_one(np.nan)),
+            "NaN in the error": values.changing(None, values.with_one(np.nan))},
+            BOTH if name == "2" else COMPILED)  # fmt: skip
+    for name, part in {"pixels": local.rows(), "single": local.rows(1)}.items():
+        yield question(f"rows/{name}", shapes(part), forward_and_backward(part), modes=COMPILED)
+
+
 def questions() -> Iterator[Question]:
     """All of them."""
+    yield from moved()
     yield from nonlinearities()
     yield from pools()
     yield from batch_norms()

@@ -10,8 +10,17 @@ from array_api_compat import array_namespace
 from ref_bioplaus.conformance.checks.alone import values
 from ref_bioplaus.conformance.checks.alone.asking import BOTH, COMPILED, Question, as_drawn, question
 from ref_bioplaus.kernels import Kernels
-from ref_bioplaus.linear import Convolution, LocalConnection, Part, Transpose, conv, dense, locally_connected
-from ref_bioplaus.windows import Window
+from ref_bioplaus.linear import (
+    Convolution,
+    LocalConnection,
+    Part,
+    SharedConvolution,
+    Transpose,
+    conv,
+    dense,
+    locally_connected,
+)
+from ref_bioplaus.windows import Window, window
 
 IMAGE = (7, 5, 3)
 EAGER = (dense(4), conv(4, (2, 3), stride=2), locally_connected(4, (2, 3), stride=(2, 1)))
@@ -108,6 +117,8 @@ def questions() -> Iterator[Question]:
         yield asked(part.name, built(part), compute, modes)
     for name, linear in (("conv", Convolution(UNEVEN, 2)), ("locally_connected", LocalConnection(UNEVEN, 2))):
         yield asked(f"{name} with uneven padding", linear, identities, COMPILED)
+    several = SharedConvolution((UNEVEN, window((2, 3, UNEVEN.in_shape[2]), UNEVEN.kernel, UNEVEN.stride)), 2)
+    yield asked("convolution shared by two images", several, turned, BOTH)
     for part in (dense(4), conv(2, 3), locally_connected(2, 3)):
         yield not_finite(f"synapses/{part.name}", built(part))
     for part in (dense(4), conv(2, 3, padding="valid"), locally_connected(2, 3, padding="valid")):
