@@ -204,7 +204,7 @@ KINDS: Sequence[Kind] = (
     Kind("from a call on", from_a_call_on),
     Kind("memory used again", reused),
     Kind("writes into an argument", written, lambda facts: bool(facts.takes)),
-    Kind("order in memory", in_memory_order, lambda facts: bool(facts.takes)),
+    Kind("order in memory", in_memory_order, lambda facts: bool(facts.takes), tells_modes=True),
     Kind("dtype", dtype),
     Kind("one mode", by_mode, tells_modes=True),
     Kind("axes swapped or turned", swapped),

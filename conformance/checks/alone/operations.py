@@ -10,6 +10,7 @@ from array_api_compat import array_namespace
 from ref_bioplaus import local
 from ref_bioplaus.conformance.checks.alone import values
 from ref_bioplaus.conformance.checks.alone.asking import BOTH, COMPILED, Call, Question, as_drawn, drawn, question
+from ref_bioplaus.conformance.checks.alone.synapses import LOOSE
 from ref_bioplaus.kernels import Kernels
 from ref_bioplaus.linear import Part
 from ref_bioplaus.local import LocalOperation, MaxPool
@@ -96,10 +97,12 @@ MAX_POOLS = {
     "same": local.max_pool(3, 2, "same"), "apart": local.max_pool((1, 2), (3, 2)), "1": local.max_pool(1),
     "whole": local.max_pool((7, 5)), "overlapping": local.max_pool((2, 3), 1, "same"), "uneven": UNEVEN,
     "more border than kernel": local.max_pool(2, 1, (1, 2)),
+    **{f"loose {i}": local.max_pool(*window, "valid") for i, window in enumerate(LOOSE)},
 }  # fmt: skip
 AVERAGE_POOLS = {
     "2x3": local.average_pool((2, 3)), "same": local.average_pool(3, 2, "same"), "global": local.global_average_pool,
     "over the border": local.average_pool((3, 2), (2, 1), (1, 1)), "overlapping": local.average_pool(3, 1, "same"),
+    **{f"loose {i}": local.average_pool(*window, "valid") for i, window in enumerate(LOOSE)},
 }  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from ref_bioplaus.conformance.judging.rounding import PRECISIONS, Rounding
 from ref_bioplaus.kernels import rotate_left, shift_right
 
 RANGE = {"tanh": 50.0, "exp": 85.0, "expm1": 85.0, "abs": 1e30, "sign": 1e30, "ceil": 1e4}  # the largest argument
+CALLS = 70  # of what nothing but metrics calls, seldom
 NUMBERS = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 0.5, -0.5, 1.0, -2.5, 3.0])
 PAIRS = np.stack(np.meshgrid(NUMBERS, NUMBERS), axis=0).reshape(2, -1)
 WORDS = np.array([0, 1, -1, 2**31 - 1, -(2**31), 0x1BD11BDA, -0x1BD11BDA, 12345, -7], np.int32)
@@ -47,9 +48,17 @@ def elementwise() -> Iterator[Question]:
         "tiny": lambda x: (np.resize(values.TINY, 100), np.resize([0.0, 2.0**-126, -1e-30], 100))})  # fmt: skip
     for name in ("tanh", "exp", "expm1", "abs", "sign", "ceil", "log", "log1p", "sqrt"):
         yield question(f"elementwise/{name}/not finite", ((10,),), named(name), {"": lambda x: (NUMBERS,)}, COMPILED)
+    often = {str(i): lambda x, y, i=i: (values.tied(np.roll(x, i)), np.roll(y, 3 * i)) for i in range(CALLS)}
+    yield question("elementwise/atan2", ((9, 3), (9, 3)), quadrant, often)
     for name, compute in {"arithmetic": arithmetic, "choices": choices}.items():
         kinds = {"": lambda x: tuple(PAIRS)}
         yield question(f"elementwise/{name}/not finite", ((1,),), compute, kinds, COMPILED)
+
+
+def quadrant(_: Any, x: Any, y: Any) -> dict[str, Any]:
+    """Angles from 0 to a right one, as the metrics ask for."""
+    xp = array_namespace(x)
+    return {"angle": xp.atan2(xp.abs(x), xp.abs(y))}
 
 
 def arithmetic(_: Any, x: Any, y: Any) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from ref_bioplaus.linear import (
 from ref_bioplaus.windows import Window, window
 
 IMAGE = (7, 5, 3)
+LOOSE = (((3, 2), (4, 4)), ((3, 1), (4, 3)))  # as many windows with kernel, or stride, the other way round
 EAGER = (dense(4), conv(4, (2, 3), stride=2), locally_connected(4, (2, 3), stride=(2, 1)))
 PARTS = (
     *EAGER, conv(4, 3), conv(2, 3, stride=(1, 3)), conv(4, (4, 2), stride=(3, 1)), conv(4, (3, 2), padding="valid"),
@@ -30,6 +31,7 @@ PARTS = (
     conv(3, (7, 5), padding="valid"),
     conv(2, (1, 2), stride=(3, 4)), conv(2, 2, padding=2), locally_connected(4, 3), locally_connected(2, 3, 2, 1),
     locally_connected(2, 1), locally_connected(2, (7, 5), padding="valid"), locally_connected(2, (1, 2), (3, 4)),
+    *(part(2, *window, padding="valid") for part in (conv, locally_connected) for window in LOOSE),
 )  # fmt: skip
 UNEVEN = Window(IMAGE, (3, 2), (2, 1), ((2, 0), (0, 1)))  # padding that no name or number gives
 KINDS: dict[str, Any] = {
