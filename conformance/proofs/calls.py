@@ -146,7 +146,7 @@ def by_mode(draw: Random, facts: Facts) -> Drawn:
 
 def swapped(draw: Random, facts: Facts) -> Drawn:
     """Two axes of one length for each other, or one the other way round."""
-    first, second, turned = draw.choice((0, 1, 2)), draw.choice((1, 2, -1)), draw.random() < 0.5
+    (first, second), turned = draw.choice(((0, 1), (0, 2), (0, -1), (1, 2), (1, -1), (2, 1))), draw.random() < 0.5
     least = log_uniform(draw, 2, 64)
 
     def change(a):

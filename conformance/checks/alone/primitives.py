@@ -58,7 +58,13 @@ def elementwise() -> Iterator[Question]:
 def quadrant(_: Any, x: Any, y: Any) -> dict[str, Any]:
     """Angles from 0 to a right one, as the metrics ask for."""
     xp = array_namespace(x)
-    return {"angle": xp.atan2(xp.abs(x), xp.abs(y))}
+    given = {
+        "angle": (x, y),
+        "of a row": (x[:1, :], y[:1, :]),
+        "of a column": (x[:, :1], y[:, :1]),
+        "of one": (x[0, 0], y[0, 0]),
+    }
+    return {name: xp.atan2(xp.abs(a), xp.abs(b)) for name, (a, b) in given.items()}
 
 
 def arithmetic(_: Any, x: Any, y: Any) -> dict[str, Any]:
