@@ -56,6 +56,7 @@ bench: .venv/ready
 generated: .venv/ready
 	$(BIN)/python -m ref_bioplaus.registry.readme README.md
 	$(BIN)/python -m ref_bioplaus.conformance.proofs.coverage.table conformance/README.md
+	$(BIN)/python -m ref_bioplaus.experiments.many.tidy ref_bioplaus/experiments/results
 	$(BIN)/python -m ref_bioplaus conformance regenerate $(ALL)
 
 # Hours on two cores; REPORT="--workloads W1 --backends torch" measures a part and completes what is there.
