@@ -58,6 +58,7 @@ generated: .venv/ready
 	$(BIN)/python -m ref_bioplaus.conformance.proofs.coverage.table conformance/README.md
 	$(BIN)/python -m ref_bioplaus.experiments.many.tidy ref_bioplaus/experiments/results
 	$(BIN)/python -m ref_bioplaus conformance regenerate $(ALL)
+	$(BIN)/python -m ref_bioplaus.experiments.demo.seeds $(ALL)
 
 # Hours on two cores; REPORT="--workloads W1 --backends torch" measures a part and completes what is there.
 bench-report: .venv/ready

@@ -5,14 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from matplotlib import rc_context
-from matplotlib.figure import Figure
-
 from ref_bioplaus import naming
 from ref_bioplaus.machine.files import write_whole
 from ref_bioplaus.showing.pages import template
-from ref_bioplaus.showing.svg import COLOURS, HEIGHT, STYLE, WIDTH, svg
 
+from .drawing.pictures import pictures
 from .where import environments, place
 from .workloads import METHODS, WORKLOADS, methods_of
 
@@ -38,6 +35,13 @@ class Cell(NamedTuple):
     text: str
     goal: str = ""
     missed: bool = False
+    open: bool = False  # the goal lies within the interval
+    below: str = ""  # another number
+
+    @property
+    def state(self) -> str:
+        """In a word, how its goal fares; "" for a number without one."""
+        return "" if not self.goal else "undecided" if self.open else "missed" if self.missed else "reached"
 
 
 class Table(NamedTuple):
@@ -47,6 +51,7 @@ class Table(NamedTuple):
     note: str
     columns: list[str]
     rows: list[tuple[str, list[Cell]]]
+    words: bool = False  # whether its cells are words, which take several lines
 
 
 def write(folder: Path, records: Sequence[dict[str, Any]]) -> None:
@@ -58,8 +63,8 @@ def write(folder: Path, records: Sequence[dict[str, Any]]) -> None:
     found = tables(measured)
     write_whole(folder / TEXT, as_markdown(found, places, has_gpu(measured)).encode())
     page = template(Path(__file__).parent / "templates" / "report.html").render(
-        tables=found, pictures=pictures(measured), environments=places, gpu=has_gpu(measured), workloads=WORKLOADS,
-        methods=METHODS,
+        tables=found, pictures=pictures(measured, GOALS), environments=places, gpu=has_gpu(measured),
+        workloads=WORKLOADS, methods=METHODS, judged=judged(found),
     )  # fmt: skip
     write_whole(folder / PAGE, page.encode())
 
@@ -85,6 +90,31 @@ def tables(records: Sequence[dict[str, Any]]) -> list[Table]:
     return [table for table in made if table.rows]
 
 
+class Judged(NamedTuple):
+    """How the goals of some tables fare together."""
+
+    about: str
+    reached: int
+    missed: int
+    undecided: int
+
+    def __str__(self) -> str:
+        whole = self.reached + self.missed + self.undecided
+        others = f", {whole - self.reached} not: {self.missed} missed, {self.undecided} undecided"
+        return f"{self.about}: {self.reached} of {whole} goals reached{others if self.reached < whole else ''}"
+
+
+def judged(found: Sequence[Table]) -> list[Judged]:
+    """The goals of all tables, those of several backends' tables together."""
+    counts: dict[str, dict[str, int]] = {}
+    for table in found:
+        about = "Algorithms against backpropagation" if table.title.startswith("Algorithms on") else table.title
+        for cell in (cell for _, cells in table.rows for cell in cells if cell.goal):
+            mine = counts.setdefault(about, {"reached": 0, "missed": 0, "undecided": 0})
+            mine[cell.state] += 1
+    return [Judged(about, **mine) for about, mine in counts.items()]
+
+
 def native_tables(records) -> list[Table]:
     """Ours against native, and every form's time."""
     workloads = [w for w in WORKLOADS if any(r["workload"] == w for r in records)]
@@ -102,16 +132,14 @@ def native_tables(records) -> list[Table]:
                 goal = CUPY_GOAL if r["backend"] == "cupy" else GPU_GOAL
             value, low, high = (1.0 / ratio[which] for which in ("value", "high", "low"))
             told = f"goal {goal:g}{undecided(goal, low, high)}" if goal else ""
-            missed = goal is not None and value < goal
+            missed, within = goal is not None and value < goal, goal is not None and low < goal < high
             if r.get("device") == "cuda" and w in ("W1", "W2") and "eager" in r["forms"]:
                 over_eager = r["forms"]["eager"] / r["forms"].get("ours", r["seconds"])
-                told, missed = (
-                    f"{told}; {over_eager:.1f} × eager, goal {EAGER_GOAL:g}",
-                    missed or over_eager < EAGER_GOAL,
-                )
-            cells.append(Cell(f"{value:.2f} ({low:.2f}–{high:.2f})", told, missed))
+                told = f"{told}; {over_eager:.1f} × eager, goal {EAGER_GOAL:g}"
+                missed, within = missed or over_eager < EAGER_GOAL, within and over_eager >= EAGER_GOAL
+            cells.append(Cell(f"{value:.2f} ({low:.2f}–{high:.2f})", told, missed, within))
             forms.append((f"{w}, {name}", [
-                Cell(r["strongest"]), Cell(", ".join(f"{form} {1e3 * s:.2f}" for form, s in r["forms"].items())),
+                Cell(r["strongest"]), Cell(" · ".join(f"{form} {1e3 * s:.2f}" for form, s in r["forms"].items())),
                 Cell("; ".join(f"{form}: {why}" for form, why in r["failed"].items())
                      or ("" if r.get("compiler") or r["backend"] == "jax" else "torch.compile's were not tried")),
             ]))  # fmt: skip
@@ -123,7 +151,7 @@ def native_tables(records) -> list[Table]:
     first = "Milliseconds a step in a first contest, which finds the strongest; ours where it took part in that one."
     return [
         Table("Against native", note, workloads, rows),
-        Table("Native forms", first, ["strongest", "all", "failed"], forms),
+        Table("Native forms", first, ["strongest", "all", "failed"], forms, words=True),
     ]
 
 
@@ -147,7 +175,7 @@ def algorithm_tables(records) -> list[Table]:
                   rows(to_backprop)),
             Table(f"Throughput on {name}", "Milliseconds a step; examples a second. Each in its own contest with "
                   "backpropagation: what compares algorithms are the ratios above.", workloads,
-                  rows(lambda r: Cell(f"{1e3 * r['seconds']:.2f}", f"{r['examples_per_second']:,.0f}/s"))),
+                  rows(lambda r: Cell(f"{1e3 * r['seconds']:.2f}", below=f"{r['examples_per_second']:,.0f}/s"))),
             Table(f"Share of the peak on {name}", "Counted operations over the best product or convolution of the same "
                   "run.", workloads, rows(share)),
             Table(f"Compilation on {name}", "Seconds that the first steps took longer.", workloads,
@@ -182,7 +210,8 @@ def to_backprop(r) -> Cell:
         limit += NUMPY_MORE
     value, low, high = (r["ratio"][which] for which in ("value", "low", "high"))
     goal = "" if limit is None else f"at most {limit:.2f}{undecided(limit, low, high)}"
-    return Cell(f"{value:.2f} ({low:.2f}–{high:.2f})", goal, limit is not None and value > limit)
+    missed, within = limit is not None and value > limit, limit is not None and low < limit < high
+    return Cell(f"{value:.2f} ({low:.2f}–{high:.2f})", goal, missed, within)
 
 
 def memory_tables(records) -> list[Table]:
@@ -264,7 +293,10 @@ def as_markdown(found: Sequence[Table], places: Sequence[dict[str, Any]], gpu: b
     lines = [
         "# Benchmarks",
         "",
-        "Made by `make bench-report`; goals stand beside what they are for, a miss is bold.",
+        "Made by `make bench-report`; goals stand beside what they are for, a miss is bold. A goal is undecided where "
+        "it lies within the interval.",
+        "",
+        *[f"- {line}" for line in judged(found)],
         "",
     ]
     if not gpu:
@@ -273,7 +305,8 @@ def as_markdown(found: Sequence[Table], places: Sequence[dict[str, Any]], gpu: b
         lines += [f"## {table.title}", "", table.note, ""]
         lines += [f"| | {' | '.join(table.columns)} |", "|" + " --- |" * (len(table.columns) + 1)]
         for name, cells in table.rows:
-            texts = [(f"**{c.text}**" if c.missed else c.text) + (f", {c.goal}" if c.goal else "") for c in cells]
+            texts = [(f"**{c.text}**" if c.missed else c.text) + (f", {more}" if (more := c.goal or c.below) else "")
+                     for c in cells]  # fmt: skip
             lines.append(
                 "| " + " | ".join([name, *(text.replace("|", "/").replace("\n", " ") for text in texts)]) + " |"
             )
@@ -282,51 +315,3 @@ def as_markdown(found: Sequence[Table], places: Sequence[dict[str, Any]], gpu: b
     for where in places:
         lines += [f"### {where['title']}", "", *[f"- {name}: {text}" for name, text in where["machine"].items()], ""]
     return "\n".join(lines)
-
-
-def pictures(records: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """{title: SVG}: scaling in batch, width and depth, a line for every algorithm; and ratios to native with goals."""
-    found, mine = {}, [r for r in records if r["kind"] == "scaling"]
-    for name in dict.fromkeys(place(r) for r in mine):
-        for axis in dict.fromkeys(r["axis"] for r in mine):
-            members = [r for r in mine if place(r) == name and r["axis"] == axis]
-            if members:
-                title = f"W1 on {name}: {axis}"
-                found[title] = scaling_picture(members, axis, title)
-    for backend, goals in GOALS.items():
-        members = [r for r in records if r["kind"] == "native" and place(r) == backend]
-        if members:
-            title = f"{backend} against native"
-            found[title] = goal_picture(members, goals, title)
-    return found
-
-
-def scaling_picture(members, axis: str, title: str) -> str:
-    """Milliseconds a step over one size, both on logarithmic scales."""
-    with rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, HEIGHT + 0.5), layout="constrained")
-        axes = figure.add_subplot()
-    for i, method in enumerate(dict.fromkeys(r["method"] for r in members)):
-        points = sorted((r["value"], 1e3 * r["seconds"]) for r in members if r["method"] == method)
-        axes.plot(*zip(*points, strict=True), "o-" if i < len(COLOURS) else "o--", color=COLOURS[i % len(COLOURS)],
-                  markersize=3, label=method)  # fmt: skip
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
-    axes.set_xlabel(axis)
-    axes.set_title("ms a step", loc="left", fontsize=10, color="#444444")
-    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=8.5)
-    return svg(figure, title)
-
-
-def goal_picture(members, goals: dict[str, float], title: str) -> str:
-    """A bar for every workload, a mark at its goal."""
-    with rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
-        axes = figure.add_subplot()
-    members = sorted(members, key=lambda r: r["workload"])
-    names = [r["workload"] for r in members]
-    axes.bar(names, [1 / r["ratio"]["value"] for r in members], color=COLOURS[0], width=0.6)
-    axes.plot(names, [goals.get(name, float("nan")) for name in names], "_", color=COLOURS[1], markersize=26)
-    axes.axhline(1.0, color="#bbbbbb", linewidth=0.8, zorder=0)
-    axes.set_title("native's time over ours; marks: goals", loc="left", fontsize=10, color="#444444")
-    return svg(figure, title)

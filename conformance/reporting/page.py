@@ -17,13 +17,12 @@ from ref_bioplaus.conformance.reporting.deviations import device_kind
 from ref_bioplaus.conformance.reporting.lists import LETTERS, coverage, longest
 from ref_bioplaus.registry import ROWS
 from ref_bioplaus.showing.pages import template
-from ref_bioplaus.showing.svg import BLUE, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION, svg
+from ref_bioplaus.showing.svg import COLOURS, STYLE, VERMILION, svg
 
 LEVELS = (
     "primitives", "one step from a stored state", "trajectories", "truths that need no reference",
     "convergence over seeds",
 )  # fmt: skip
-LEVEL_COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY)
 WITHIN = ((247, 251, 255), (107, 174, 214))  # RGB from a thousandth of the limit up to it
 BEYOND = ((253, 200, 160), (166, 54, 3))  # from the limit to 10,000 times
 PLAIN = {"error": "#3b3b3b", "deviates": "#e8d44d"}
@@ -210,7 +209,7 @@ def picture(report: Report) -> str:
     axes.axvline(1.0, color=VERMILION, linewidth=1.2)
     axes.text(1.0, 1.02, "limit", color=VERMILION, fontsize=9, ha="center", transform=axes.get_xaxis_transform())
     for level, h in found.items():
-        axes.stairs(h.counts, edges, color=LEVEL_COLOURS[level], linewidth=1.5, label=f"level {level}", baseline=0.5)
+        axes.stairs(h.counts, edges, color=COLOURS[level], linewidth=1.5, label=f"level {level}", baseline=0.5)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(edges[0], edges[-1])

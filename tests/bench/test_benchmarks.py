@@ -544,6 +544,27 @@ def test_goals_that_are_missed_are_marked():
         assert table.rows[0][1][0].goal == "goal 1.15"
 
 
+def test_the_page_says_how_many_goals_were_missed(tmp_path):
+    """In its box, and in the bars, which have intervals."""
+    native = {"kind": "native", "backend": "torch", "kernels": "native", "device": "cpu", "precision": "ieee",
+              "seconds": 1.0, "forms": {"eager": 1.2}, "failed": {}, "strongest": "eager", "key": ""}  # fmt: skip
+    ratios = {"W1": (1.0, 0.99, 1.01), "W3": (0.9, 0.85, 1.0), "W4": (0.8, 0.79, 0.81)}  # goals: 1.8, 1.15, 1.05
+    records = [native | {"workload": w, "ratio": dict(zip(("value", "low", "high"), found, strict=True))}
+               for w, found in ratios.items()]  # fmt: skip
+    assert [str(line) for line in page.judged(page.tables(records))] == [
+        "Against native: 1 of 3 goals reached, 2 not: 1 missed, 1 undecided"
+    ]
+    page.write(tmp_path, records)
+    html, text = ((tmp_path / name).read_text() for name in (page.PAGE, page.TEXT))
+    assert 'class="verdict bad"' in html and "1 of 3 goals reached, 2 not" in html and "1 of 3 goals" in text
+    assert all(f"{state}: 1" in html for state in ("reached", "missed", "undecided"))
+    page.write(tmp_path, records[2:])
+    assert (
+        "1 of 1 goals reached" in (tmp_path / page.PAGE).read_text()
+        and "verdict bad" not in (tmp_path / page.PAGE).read_text()
+    )
+
+
 def test_benchmarks_are_what_asv_expects():
     """Every benchmark takes its class's parameters, and skips by NotImplementedError what is not there."""
     import importlib

@@ -4,7 +4,8 @@ demo.json, "schema": "ref_bioplaus.demo/1":
 
     settings, environment, left_out      what was asked for, where it ran, {backend: why it did not take part}
     trainings    [{algorithm, label, file, paper, equations, network, backend, recipe, note, steps, failure,
-                   test_error_percent, seconds, warm_up_seconds, images_per_second, angle_degrees,
+                   test_error_percent, test_error_of_seeds: [lowest, highest] or null, seconds, warm_up_seconds,
+                   images_per_second, angle_degrees,
                    curve: [[step, test error in %]], angles: {layer: [[step, degrees from W to B]]}}]
     agreement    {reference, limit, comparisons: [{algorithm, network, backend, difference, tensor, agrees, failure}]}
     agree, interrupted, verdict          the last line of the command
@@ -25,7 +26,7 @@ from typing import Any, NamedTuple
 from ...machine import files
 from ...machine.files import write_whole
 from ...showing import pages
-from . import agreement, pictures
+from . import agreement, pictures, seeds
 from .networks import ARCHITECTURES, Architecture
 from .results import REFERENCE, Comparison, Results, Training
 
@@ -88,6 +89,7 @@ def training_data(t: Training) -> dict[str, Any]:
         "steps": t.steps,
         "failure": t.failure,
         "test_error_percent": number(t.error),
+        "test_error_of_seeds": seeds.spread(t),
         "seconds": number(t.seconds),
         "warm_up_seconds": number(t.warm_up_seconds),
         "images_per_second": number(t.images_per_second),
@@ -116,10 +118,10 @@ def number(value: float) -> float | None:
 
 
 def shown(t: Training) -> tuple[str, str, str, str]:
-    """A training's four MEASURES as text, "–" for what there is not."""
+    """A training's four MEASURES as text, "–" for what there is not, and (V) where the angle is that of inverses."""
     if t.failure:
         return ("failed", "", "", "")
-    angle = "–" if math.isnan(t.angle) else f"{t.angle:.0f}°"
+    angle = "–" if math.isnan(t.angle) else f"{t.angle:.0f}°{' (V)' if t.row.inverses else ''}"
     return (f"{t.error:.1f}", f"{t.seconds:.2f}", f"{t.images_per_second:,.0f}", angle)
 
 
@@ -139,6 +141,9 @@ def as_page(results: Results) -> str:
         angles=pictures.angle_curves(trainings),
         tables=[training_table(a, members) for a, members in by_network if members],
         agreement=agreement_table(results.comparisons),
+        apart=seeds.apart(trainings),
+        seeds=seeds.SEEDS,
+        seeded=seeds.BACKEND if any(map(seeds.spread, trainings)) else "",
         limit=f"{agreement.LIMIT:g}",
         reference=REFERENCE,
     )
@@ -159,17 +164,24 @@ def training_table(architecture: Architecture, trainings: Sequence[Training]) ->
     for t in trainings:
         by_row.setdefault(t.row.name, {})[t.backend] = t
     single = len(names) > 1 and all(len(mine) == 1 for mine in by_row.values())
+    spreads = {name: seeds.spread(next(iter(mine.values()))) for name, mine in by_row.items()}
+    known = any(spreads.values())
     rows = []
-    for mine in by_row.values():
+    for row, mine in by_row.items():
         if single:
             (t,) = mine.values()
             cells = [[t.backend], *([text] for text in shown(t))]
         else:
             cells = [[shown(mine[name])[i] if name in mine else "" for name in names] for i in range(len(MEASURES))]
+        if known:
+            cells[1 if single else 0].append(str(spreads[row] or ""))
         failures = [f"{t.backend}: {t.failure}" for t in mine.values() if t.failure]
         rows.append((next(iter(mine.values())), cells, failures))
     columns = [""] if single else names
-    return Table(architecture, [(measure, columns) for measure in (("backend",) if single else ()) + MEASURES], rows)
+    groups = [(measure, list(columns)) for measure in (("backend",) if single else ()) + MEASURES]
+    if known:
+        groups[1 if single else 0][1].append(f"{seeds.SEEDS} seeds")
+    return Table(architecture, groups, rows)
 
 
 def agreement_table(comparisons: Sequence[Comparison]) -> tuple[list[str], list[dict[str, Any]]]:

@@ -1,6 +1,6 @@
 """The demo's pictures: SVG text to put into a page, drawn without any of matplotlib's global state.
 
-Colours are Okabe and Ito's, which colour-blind readers can tell apart.
+A line's name stands at its end, in the order of the results.
 """
 
 from collections.abc import Sequence
@@ -12,12 +12,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
 from ...registry.rows import BACKPROP
-from ...showing.svg import COLOURS, GREY, HEIGHT, LEGEND_ROW, NARROW, STYLE, WIDTH, svg
+from ...showing import ends
+from ...showing.svg import COLOURS, GREY, HEIGHT, STYLE, WIDTH, mark, svg
 from .networks import ARCHITECTURES
 from .results import Training
 
 DASHES = {architecture.name: dash for architecture, dash in zip(ARCHITECTURES, ("-", "--", ":"), strict=False)}
-ERROR_TICKS = (10, 15, 20, 30, 50, 90)  # %
+ERROR_TICKS = (10, 12, 14, 16, 18, 20, 25, 30, 40, 50, 70, 90)  # %
+BEGUN, ERROR_TOP = 0.4, 30.0  # the share of the steps whose errors may be above the picture, and its least height in %
+EDGE = 0.72  # inches above and below the axes
 
 
 class Line(NamedTuple):
@@ -37,9 +40,10 @@ def family_of(training: Training) -> str:
 def learning_curves(trainings: Sequence[Training]) -> dict[str, str]:
     """{title: SVG}: test error over steps, a picture for every family, and one for every further network.
 
-    Backpropagation is drawn in grey where it is not the subject.
+    Backpropagation is drawn in grey where it is not the subject. All pictures have one axis.
     """
     good = one_backend(trainings)
+    axis = limits(good)
     groups: dict[str, list[Training]] = {}
     for t in good:
         title = family_of(t) if t.architecture is ARCHITECTURES[0] else t.architecture.label.split(",")[0].capitalize()
@@ -48,7 +52,7 @@ def learning_curves(trainings: Sequence[Training]) -> dict[str, str]:
     for title, members in groups.items():
         baseline = [t for t in good if t.row.name == BACKPROP.name and t.architecture is members[0].architecture]
         grey = [Line(t.row.label, t.curve, GREY, "-") for t in baseline if t not in members]
-        pictures[title] = error_picture([*grey, *coloured(members)], title)
+        pictures[title] = error_picture([*grey, *coloured(members)], title, axis)
     return pictures
 
 
@@ -87,46 +91,61 @@ def one_backend(trainings: Sequence[Training]) -> list[Training]:
     return [t for t in trainings if first.get((t.row.name, t.architecture.name)) is t]
 
 
-def error_picture(lines: Sequence[Line], title: str) -> str:
-    """Test error over steps, the error on a logarithmic scale."""
-    figure, axes = canvas(lines)
+def limits(trainings: Sequence[Training]) -> tuple[float, float]:
+    """Of the axis of errors in %: from below the lowest one to above what is met after the first steps."""
+    lowest = min((error for t in trainings for _, error in t.curve), default=10.0)
+    learned = [error for t in trainings for step, error in t.curve if step >= BEGUN * t.steps]
+    return max(1.0, min(lowest * 0.94, 13.0)), min(100.0, 1.1 * max([*learned, ERROR_TOP]))
+
+
+def error_picture(lines: Sequence[Line], title: str, axis: tuple[float, float]) -> str:
+    """Test error over steps, the error on a logarithmic scale that leaves out the first steps."""
+    names = [f"{line.points[-1][1]:.1f}\u2002{line.label}" for line in lines]
+    figure, axes = canvas(lines, names)
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(FixedLocator(ERROR_TICKS))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
     axes.yaxis.set_minor_formatter(NullFormatter())
-    lowest = min((error for line in lines for _, error in line.points), default=10.0)
-    axes.set_ylim(max(1.0, min(lowest * 0.9, 13.0)), 100.0)
+    axes.set_ylim(*axis)
     axes.set_title("test error", loc="left", fontsize=10, color="#444444")
+    named(axes, lines, names)
     return svg(figure, f"Test error over steps: {title}")
 
 
 def angle_picture(lines: Sequence[Line], title: str) -> str:
     """Degrees between W and B over steps; 90 is chance, 0 is backpropagation."""
-    figure, axes = canvas(lines, NARROW)
+    names = [line.label for line in lines]
+    figure, axes = canvas(lines, names)
     axes.axhline(90.0, color="#bbbbbb", linewidth=0.8, zorder=0)
     axes.set_ylim(0.0, max([95.0, *(1.05 * angle for line in lines for _, angle in line.points if angle == angle)]))
     axes.set_yticks([0, 30, 60, 90])
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}°"))
     axes.set_title("angle between W and B", loc="left", fontsize=10, color="#444444")
+    named(axes, lines, names)
     return svg(figure, f"Angle between W and B over steps: {title}")
 
 
-def canvas(lines: Sequence[Line], width: float = WIDTH) -> tuple[Figure, Axes]:
-    """A figure with the lines in it and their names below, in two columns."""
-    legend = LEGEND_ROW * -(-len(lines) // 2) + 0.1
+def canvas(lines: Sequence[Line], names: Sequence[str]) -> tuple[Figure, Axes]:
+    """A figure with the lines in it and room for their names at the right."""
+    height = max(HEIGHT, ends.LINE * len(lines) + EDGE)
+    right = ends.room(names)
     with rc_context(STYLE):
-        figure = Figure(figsize=(width, HEIGHT + legend))
-        axes = figure.add_axes(
-            (0.5 / width, (0.42 + legend) / (HEIGHT + legend), 1 - 0.65 / width, (HEIGHT - 0.72) / (HEIGHT + legend))
-        )
-        for label, points, colour, dash in lines:
+        figure = Figure(figsize=(WIDTH, height))
+        axes = figure.add_axes((0.5 / WIDTH, 0.42 / height, 1 - (0.55 + right) / WIDTH, (height - EDGE) / height))
+        for i, (label, points, colour, dash) in enumerate(lines):
             steps, values = zip(*points, strict=True)
-            axes.plot(steps, values, dash, color=colour, linewidth=1.6, label=label, solid_capstyle="round")
+            (line,) = axes.plot(steps, values, dash, color=colour, linewidth=1.5, label=label, solid_capstyle="round")
+            mark(line, i, label)
         axes.margins(x=0.02)
         axes.set_xlabel("steps", loc="right", labelpad=0)
-        figure.legend(
-            loc="lower left", bbox_to_anchor=(0.0, 0.0), ncols=2, frameon=False, fontsize=9.5, handlelength=1.6,
-            labelspacing=0.25, columnspacing=1.2, borderpad=0.1,
-        )  # fmt: skip
     return figure, axes
+
+
+def named(axes: Axes, lines: Sequence[Line], names: Sequence[str]) -> None:
+    """Write the lines' names at their ends."""
+    found = [
+        ends.End(i, name, *line.points[-1], {"color": line.colour, "linestyle": line.dash})
+        for i, (line, name) in enumerate(zip(lines, names, strict=True))
+    ]
+    ends.name_ends(axes, found, axes.figure.get_size_inches()[1] - EDGE)

@@ -18,6 +18,7 @@ from matplotlib.ticker import (
     NullLocator,
 )
 
+from ...showing.svg import mark
 from .series import Curve, Group
 
 DARK = "#444444"
@@ -30,18 +31,20 @@ LINE = 0.18  # inches that one more line of names takes
 
 
 def band(
-    axes: Axes, found: Curve, dash: str, name: str, color: Any = DARK, marker: str = "", thin: bool = False
-) -> None:
-    """The mean as a line, or a single point (hollow where thin), and the range of the seeds around it."""
+    axes: Axes, found: Curve, dash: str, name: str, color: Any = DARK, marker: str = "", thin: bool = False,
+    subject: int = 0,
+) -> None:  # fmt: skip
+    """The mean as a line, or a single point (hollow where thin), and the range of the seeds around it, of the picture's
+    so-many-th subject."""
     alone = len(found.x) == 1
-    marker = marker or ("o" if alone else "")
-    every = max(1, len(found.x) // 8)
-    axes.plot(
+    marker, every = marker or ("o" if alone else ""), max(1, len(found.x) // 8)
+    (line,) = axes.plot(
         found.x, found.mean, dash, color=color, marker=marker, markevery=every, markersize=4, label=name,
         linewidth=1.0 if thin else 1.6, fillstyle="none" if alone and thin else "full",
     )  # fmt: skip
+    mark(line, subject, name)
     if found.low != found.high:
-        axes.fill_between(found.x, found.low, found.high, color=color, alpha=SHADE, linewidth=0)
+        mark(axes.fill_between(found.x, found.low, found.high, color=color, alpha=SHADE, linewidth=0), subject, name)
 
 
 def bars(axes: Axes, found: Curve, dash: str, name: str, colour: str, marker: str) -> None:

@@ -83,6 +83,11 @@ def epochs(run: Run) -> str:
 
 def notes(runs: Sequence[Run]) -> list[str]:
     """What a reader must know of single runs: those that count once, those that learned nothing, and what computed."""
+    return [*warnings(runs), *histories(runs)]
+
+
+def warnings(runs: Sequence[Run]) -> list[str]:
+    """A sentence on every run whose numbers are not what a reader would take them for."""
     kept, found = series.once(runs)
     for run in kept:
         parts = phases.of_run(run.experiment, run.records, run.segments)
@@ -90,11 +95,43 @@ def notes(runs: Sequence[Run]) -> list[str]:
             found.append(f"{run.out}: {parts.sentence()}.")
         without = left_out.text(run.records[-1]) if run.records else None
         found += [f"{run.out}: {without}."] if without else []
+    return [*found, *(run.damage for run in runs if run.damage)]
+
+
+def histories(runs: Sequence[Run]) -> list[str]:
+    """What computed the runs, and from which images, those of the same together."""
+    kept, _ = series.once(runs)
+    return [f"{line}." for line in segments.told((str(run.out), run.experiment, run.segments) for run in kept)]
+
+
+def facts(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """(what, in words) of all runs together: model, data, when they learned, by what, and on what; "not recorded" where
+    an older log does not tell."""
+    unknown = "not recorded"
+    parts = [part for run in runs for part in run.segments]
+    days = sorted(part["date"][:10] for part in parts if part.get("date"))
+    told = {
+        "model": [run.experiment.model for run in runs],
+        "data": [data(run) for run in runs],
+        "learned": [" to ".join(dict.fromkeys((days[0], days[-1])))] if days else [unknown],
+        "versions": [f"{name} {version}" for part in parts for name, version in part["versions"].items()] or [unknown],
+        "computed on": [f"{part['device']}, {part['dtype']} ({part['precision']}), {part['kernels']} kernels; "
+                        f"{part['processor']}" for part in parts] or [unknown],
+    }  # fmt: skip
+    some = any(not run.segments for run in runs) and bool(parts)
     return [
-        *found,
-        *(run.damage for run in runs if run.damage),
-        *(f"{line}." for line in segments.told((str(run.out), run.experiment, run.segments) for run in kept)),
+        (name, "; ".join(dict.fromkeys(map(str, words))) + (f"; of some runs {unknown}" if some and i > 1 else ""))
+        for i, (name, words) in enumerate(told.items())
     ]
+
+
+def data(run: Run) -> str:
+    """Which images a run learned from."""
+    if not run.segments:
+        return str(run.experiment.dataset)
+    found = run.segments[-1]["data"]
+    held = "" if found["test"] is None else f", {found['test']:,} test images"
+    return f"{segments.images_text(found)}{held}"
 
 
 def cell(numbers: Sequence[float | None], digits: int) -> str:
@@ -137,9 +174,12 @@ def as_page(runs: Sequence[Run], data: Any = None) -> str:
     """The page as HTML, which needs no other file. data: images as `train` takes them, instead of the runs' own."""
     return template(TEMPLATE).render(
         folders=[str(run.out) for run in runs],
+        labels=[group.label for group in series.grouped(series.once(runs)[0])],
+        facts=facts(series.once(runs)[0]),
         results=table(runs),
         caption=CAPTION,
-        notes=notes(runs),
+        warnings=warnings(runs),
+        histories=histories(runs),
         settings=settings(runs),
         pictures=drawn(series.once(runs)[0], data),
     )

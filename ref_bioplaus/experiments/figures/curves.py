@@ -16,20 +16,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib import colormaps, rc_context
-from matplotlib.axes import Axes
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from ...machine import files
 from ...machine.files import write_whole
-from ...showing.svg import COLOURS, STYLE
+from ...showing.svg import COLOURS, STYLE, told
 from ...showing.words import unknown
 from ..runs import segments
 from ..spec.experiment import ExperimentError
 from . import mosaics, series
-from .axes import DARK, FLOOR, LINE, band, bars, dashes, error_axis, group_name, legend, number_axis, time_axis
+from .axes import DARK, bars, dashes, group_name, legend, number_axis
 from .lacking import (  # fmt: skip
     error_name,
     freezing,
@@ -41,18 +40,12 @@ from .lacking import (  # fmt: skip
     lacks_reconstructions,
     test_split,
 )
+from .learning import MANY_SEEDS, MARKERS, TRAIN_ERROR, by_layer, learning
 from .mosaics import Picture
 from .series import Curve, Group, Run
 
-PANEL, HEIGHT = 3.6, 2.9  # inches
-MARKERS = ("", "o", "s", "^", "v")  # where there are more lines than colours
 CAPTION_LINE = 0.145  # inches
-DEPTH = "viridis"
 NAMED_PLACES = 6  # at most, on an axis
-NAMED_LAYERS = 8  # at most, in a legend
-MANY_SEEDS = "Runs that differ only in their seed are one line, their mean; the band reaches from the lowest seed to "
-MANY_SEEDS += "the highest, as far as all of them have come."
-TRAIN_ERROR = "Train (dashed): the batches of the epoch as they were met; {test} (solid): all images after it."
 
 
 class Kind(NamedTuple):
@@ -94,7 +87,8 @@ def save(picture: Picture, out: Path) -> None:
         drawn = io.BytesIO()
         try:
             figure.savefig(drawn, format=out.suffix[1:], dpi=150, facecolor="white", metadata=metadata)
-            write_whole(out, drawn.getvalue())
+            whole = drawn.getvalue()
+            write_whole(out, told(whole.decode()).encode() if metadata else whole)
         except OSError as error:
             raise ExperimentError(
                 f"The picture {out} cannot be written ({error.strerror}): name another file."
@@ -129,85 +123,30 @@ def check_ending(out: Path) -> None:
 # Curves over training
 
 
-def learning(runs: Sequence[Run], data: Any = None) -> Picture:
-    """Train and test error over training (Bartunov et al. 2018, fig. 2 and 3); losses where there are no errors."""
-    quantity = "error" if all(series.measured(run, "train_error") or error_name(run) for run in runs) else "loss"
-    over, test = series.unit(runs), test_split(runs[0])
-    figure = Figure(figsize=(6.0, 4.0), layout="constrained")
-    axes = figure.add_subplot()
-    groups = series.grouped(runs)
-    curves = []
-    for i, group in enumerate(groups):
-        look = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i // len(COLOURS) % len(MARKERS)]}
-        for split, dash in (("train", "--"), (test, "-")):
-            found = series.curve(group, f"{split}_{quantity}", over=over)
-            curves.append(found)
-            band(axes, found, dash, f"{group.label}, {split}", thin=split == "train", **look)
-    below = False
-    if quantity == "error":
-        below = error_axis(axes, curves)
-    else:
-        number_axis(axes)
-    time_axis(axes, over)
-    axes.set_title(quantity, loc="left", fontsize=10, color=DARK)
-    handles = [
-        Line2D([], [], color=COLOURS[i % len(COLOURS)], marker=MARKERS[i // len(COLOURS) % len(MARKERS)], ms=4,
-               label=group_name(group)) for i, group in enumerate(groups)
-    ]  # fmt: skip
-    handles += dashes({"train": "--", test: "-"})
-    legend(figure, handles)
-    lowest = f" Errors below {FLOOR:g} %, as 0, are below the lower edge." if below else ""
-    single = " A single point is hollow for train." if any(len(found.x) == 1 for found in curves) else ""
-    return Picture(figure, f"{TRAIN_ERROR.format(test=test)} {MANY_SEEDS}{lowest}{single}")
-
-
 def angles(runs: Sequence[Run], data: Any = None) -> Picture:
-    """Angles between W and B and between the error signals and backpropagation's (Akrout et al. 2019, fig. 4)."""
-    titles = {"matrix_angles": "angle between W and B", "delta_angles": "angle to backpropagation's deltas"}
+    """Angles between W and B, of target propagation between W and V, and between the error signals and
+    backpropagation's (Akrout et al. 2019, fig. 4)."""
+    titles = {"matrix_angles": "angle between W and {weights}", "delta_angles": "angle to backpropagation's deltas"}
     names = [name for name in titles if any(series.measured(run, name) for run in runs)]
-    figure, rows = by_layer(runs, names, titles)
-    for axes in (axes for row in rows for axes in row):
+    figure, panels = by_layer(runs, names, titles)
+    drawn = [float(np.max(np.asarray(line.get_ydata()))) for axes in panels for line in axes.get_lines()]
+    top = max([95.0, *(1.03 * highest for highest in drawn)])
+    for axes in panels:
         axes.axhline(90.0, color="#bbbbbb", linewidth=0.8, zorder=0)
-        top = max([95.0, *(1.03 * float(np.max(np.asarray(line.get_ydata()))) for line in axes.get_lines())])
         axes.set_ylim(0.0, top)
-        axes.set_yticks([0, 30, 60, 90, *([120, 150, 180] if top > 100 else [])])
+        axes.set_yticks([degrees for degrees in range(0, 181, 30) if degrees <= top])
         axes.yaxis.set_major_formatter(FuncFormatter(lambda degrees, _: f"{degrees:g}°"))
     return Picture(figure, f"90° is chance, 0° is backpropagation; the last layer's deltas are the same. {MANY_SEEDS}")
 
 
 def sign_changes(runs: Sequence[Run], data: Any = None) -> Picture:
     """The share of weights whose sign is not the one they began with (Moskovitz et al. 2018, fig. 5)."""
-    figure, rows = by_layer(runs, ["sign_changes"], {"sign_changes": "weights of another sign than at the start"})
-    top = max(axes.get_ylim()[1] for axes in rows[0])
-    for axes in rows[0]:
+    figure, panels = by_layer(runs, ["sign_changes"], {"sign_changes": "weights of another sign than at the start"})
+    top = max(axes.get_ylim()[1] for axes in panels)
+    for axes in panels:
         axes.set_ylim(0.0, top)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
     return Picture(figure, MANY_SEEDS)
-
-
-def by_layer(runs: Sequence[Run], names: Sequence[str], titles: dict[str, str]) -> tuple[Figure, list[list[Axes]]]:
-    """A line for every layer over training, in a panel for every metric (below each other) and group."""
-    groups, over = series.grouped(runs), series.unit(runs)
-    shown = sorted({l for name in names for l in series.layers(runs, name)}, key=int)
-    colours = {l: colormaps[DEPTH](0.93 * i / max(1, len(shown) - 1)) for i, l in enumerate(shown)}
-    labels = [textwrap.fill(group_name(group), int(PANEL / 0.09)) for group in groups]
-    height = HEIGHT + LINE * max(label.count("\n") for label in labels)
-    figure = Figure(figsize=(PANEL * len(groups) + 0.4, height * len(names) + 0.4), layout="constrained")
-    rows = figure.subplots(len(names), len(groups), squeeze=False)
-    for row, name in zip(rows, names, strict=True):
-        for axes, group, label in zip(row, groups, labels, strict=True):
-            axes.set_title(f"{label}\n{titles[name]}", loc="left", fontsize=10, color=DARK)
-            for l in series.layers(group.runs, name):
-                band(axes, series.curve(group, name, l, over), "-", f"{group.label}, {name}, layer {l}", colours[l])
-            time_axis(axes, over, 6)
-            if not axes.get_lines():
-                asked = any(name in run.experiment.metrics for run in group.runs)
-                why = "none here" if asked else "not measured"  # DFA's B_l has another shape than W_l
-                axes.text(0.5, 0.5, why, ha="center", transform=axes.transAxes, color=DARK)
-    some = [shown[round(i * (len(shown) - 1) / (NAMED_LAYERS - 1))] for i in range(NAMED_LAYERS)]
-    named = shown if len(shown) <= NAMED_LAYERS else list(dict.fromkeys(some))
-    legend(figure, [Line2D([], [], color=colours[l], label=f"layer {l}") for l in named])
-    return figure, rows.tolist()
 
 
 def gradient_ratio(runs: Sequence[Run], data: Any = None) -> Picture:

@@ -22,6 +22,7 @@ from .series import Run, grouped
 WEIGHTS = re.compile(r"forward/params/(\d+)/W")
 FIELDS, FIELDS_WIDE = 64, 8
 PANEL, TITLE_LINE = 3.4, 0.2  # inches
+ACROSS = 3  # panels side by side
 TITLE_WIDTH = 38  # letters, as many as a panel has room for
 REBUILT = 10  # images
 TITLE = {"loc": "left", "fontsize": 10, "color": STYLE["axes.labelcolor"]}
@@ -43,18 +44,23 @@ def receptive_fields(runs: Sequence[Run], data: Any = None) -> Picture:
     panels = []
     for run in runs:
         checkpoint = checkpoints.latest(run.out)
-        panels.append((run, checkpoint.header["epoch"], fields(run, first_weights(checkpoint.tensors), data)))
+        pixels = fields(run, first_weights(checkpoint.tensors), data)
+        tiles = np.stack([scaled(field) for field in pixels[:FIELDS]])
+        counted = f"epoch {checkpoint.header['epoch']}, {len(tiles)} of {len(pixels)} units"
+        panels.append((mosaic(tiles, FIELDS_WIDE), tiles.shape[-1] == 1, counted))
     labels = names(runs)
     titles = [textwrap.wrap(labels[run.out], TITLE_WIDTH) for run in runs]
-    longest = max(map(len, titles))
-    figure = Figure(figsize=(PANEL * len(runs) + 0.2, PANEL + TITLE_LINE * (longest + 1)), layout="constrained")
-    every = figure.subplots(1, len(runs), squeeze=False)[0]
-    for axes, (_, epoch, pixels), title in zip(every, panels, titles, strict=True):
-        tiles = np.stack([scaled(field) for field in pixels[:FIELDS]])
-        grey = tiles.shape[-1] == 1
-        axes.imshow(mosaic(tiles, FIELDS_WIDE), cmap="PuOr" if grey else None, vmin=-1.0, vmax=1.0,
-                    interpolation="nearest")  # fmt: skip
-        axes.set_title("\n".join([*title, f"epoch {epoch}, {len(tiles)} of {len(pixels)} units"]), **TITLE)
+    across = min(ACROSS, len(runs))
+    down = -(-len(runs) // across)
+    highest = PANEL * min(1.0, max(whole.shape[0] / whole.shape[1] for whole, _, _ in panels))
+    height = highest + TITLE_LINE * (max(map(len, titles)) + 1) + 0.1
+    figure = Figure(figsize=(PANEL * across + 0.2, height * down), layout="constrained")
+    every = figure.subplots(down, across, squeeze=False).ravel()
+    for axes in every[len(runs) :]:
+        axes.set_axis_off()
+    for axes, (whole, grey, counted), title in zip(every, panels, titles, strict=False):
+        axes.imshow(whole, cmap="PuOr" if grey else None, vmin=-1.0, vmax=1.0, interpolation="nearest")
+        axes.set_title("\n".join([*title, counted]), **TITLE)
         axes.set_anchor("NW")  # the title has the panel's whole width
         axes.set_axis_off()
     return Picture(

@@ -18,7 +18,7 @@ import pytest
 from ref_bioplaus import backends, embedded, predict, registry
 from ref_bioplaus.backends import BackendError
 from ref_bioplaus.backends.numpy_.backend import NumpyBackend
-from ref_bioplaus.experiments.demo import page, pictures, processes, running, work
+from ref_bioplaus.experiments.demo import page, pictures, processes, running, seeds, work
 from ref_bioplaus.experiments.demo.networks import ARCHITECTURES, BATCH
 from ref_bioplaus.experiments.demo.results import Comparison, Progress, Results, Settings, Training
 from tests.helpers.commands import command
@@ -342,7 +342,62 @@ def test_pictures_are_the_same_text_each_time_and_hold_every_line():
     assert list(found) == ["Backpropagation", "Target propagation"]
     for r in rows:
         assert r.label in found["Target propagation" if r.inverses else "Backpropagation"]
-    assert "BP</text>" in found["Target propagation"]
+    assert "\u2002BP</text>" in found["Target propagation"]
+
+
+def test_names_stand_in_the_order_of_the_last_errors():
+    rows = [registry.row(name) for name in ("feedback-alignment", "dfa", "dense-fa")]
+    trainings = [
+        Training(r, FC, "numpy", 10, "", 1.0, 0.0, ((0, 90.0), (10, e)))
+        for r, e in zip(rows, (17, 25, 16.04), strict=True)
+    ]
+    (text,) = pictures.learning_curves(trainings).values()
+    found = re.findall(r'<text [^>]* y="([\d.]+)"[^>]*>([\d.]+)\u2002([^<]*)<', text)
+    names = [(error, name) for _, error, name in sorted(found, key=lambda one: float(one[0]))]
+    assert names == [("25.0", "DFA"), ("17.0", "FA"), ("16.0", "DenseFA")]
+
+
+# Seeds and backends
+
+
+def trained(name, *errors, steps=FC.steps):
+    return [Training(registry.row(name), FC, backend, steps, "", 1.0, 0.0, ((0, 90.0), (steps, error)))
+            for backend, error in zip(("numpy", "torch", "jax"), errors, strict=False)]  # fmt: skip
+
+
+def test_how_far_backends_are_apart_stands_beside_seeds(monkeypatch):
+    recipe = str(registry.row("sn").recipe("fc"))
+    monkeypatch.setattr(seeds, "stored", lambda: {"fc/sn": {"recipe": recipe, "errors": [16.0, 18.2, 17.1]}})
+    assert str(seeds.spread(trained("sn", 17.0)[0])) == "16.0–18.2"
+    assert seeds.spread(trained("sn", 17.0, steps=3)[0]) is None is seeds.spread(trained("usf", 17.0)[0])
+    said = seeds.apart([*trained("sn", 16.8, 17.7, 18.1), *trained("usf", 17.0, 17.0)])
+    assert "1.3 at most: FA-uSF SN (fc), 16.8 (numpy), 17.7 (torch), 18.1 (jax) %" in said
+    assert "reach from 16.0 to 18.2 %. In 1 of 1 rows" in said
+    assert "In 0 of 1 rows" in seeds.apart(trained("sn", 16.8, 18.3))
+    assert seeds.apart(trained("sn", 16.8)) == ""
+    html = page.as_page(Results(Settings(), [*trained("sn", 16.8, 17.7), *trained("dtp", 17.0, 17.0)]))
+    assert "16.0–18.2" in html and f"{seeds.SEEDS} seeds" in html
+    quick = Results(Settings(quick=True), [trained("sn", 16.8, 17.7)[1], trained("usf", 17.0)[0]])
+    assert "16.0–18.2" in page.as_page(quick)
+    monkeypatch.setattr(seeds, "stored", dict)
+    assert "point" in seeds.apart(trained("sn", 16.8, 17.7)) and "seeds" not in seeds.apart(trained("sn", 16.8, 17.7))
+
+
+def test_every_row_has_its_seeds():
+    """By the recipe that it has; `make generated` learns what is missing."""
+    names = {f"{a.name}/{row.name}": str(row.recipe(a.name)) for row, a in TRAINED}
+    found = {name: one["recipe"] for name, one in seeds.stored().items()}
+    assert found == names
+    for name, one in seeds.stored().items():
+        assert len(set(one["errors"])) > 1 and len(one["errors"]) == seeds.SEEDS, name
+        assert all(5.0 < error < 40.0 for error in one["errors"]), name
+
+
+def test_an_angle_of_inverses_is_called_so():
+    angles = {2: ((0, 90.0), (3, 41.0))}
+    shown = {name: page.shown(Training(registry.row(name), FC, "numpy", 3, "", 1.0, 0.0, ((0, 90.0),), angles))[3]
+             for name in ("dtp", "sn")}  # fmt: skip
+    assert shown == {"dtp": "41° (V)", "sn": "41°"}
 
 
 def test_a_variant_shares_its_colour_dashed():

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from html import unescape
 from io import StringIO
 from xml.etree import ElementTree
 
@@ -78,7 +79,24 @@ def test_learning_curves_are_the_logs_and_bands_reach_over_the_seeds(runs):
     for x, a, b in zip((0, 1, 2), first, second, strict=True):
         at = corners[corners[:, 0] == x, 1]
         assert (at.min(), at.max()) == (min(a, b), max(a, b))
-    assert [line.get_linestyle() for line in axes.get_lines()] == ["--", "-", "--", "-"]
+    named = [line for line in axes.get_lines() if line.get_label() in drawn]
+    assert [line.get_linestyle() for line in named] == ["--", "-", "--", "-"]
+    last = {"FA (2 seeds)": (first[-1] + second[-1]) / 2, "BP": logged(runs["bp"], "test_error")[1][-1]}
+    highest = sorted(last, key=lambda name: -last[name])
+    names = sorted(axes.texts, key=lambda text: -text.xy[1])
+    assert [text.get_text() for text in names] == [f"{last[name]:.2f}\u2002{name}" for name in highest]
+
+
+def test_images_held_out_stand_beside_test_images(runs):
+    """Of a run without test images the error on those held out is drawn, whichever run comes first."""
+    held = [{name.replace("test_", "validation_"): v for name, v in r.items()} for r in runs["bp"].records]
+    without = runs["bp"]._replace(records=held)
+    for members in ([runs["fa-0"], without], [without, runs["fa-0"]]):
+        picture = curves.draw("learning", members)
+        drawn = lines(picture.figure.axes[0])
+        assert drawn["BP, validation"] == tuple(logged(runs["bp"], "test_error"))
+        assert drawn["FA, test"] == tuple(logged(runs["fa-0"], "test_error"))
+        assert "test" in picture.caption and "validation" in picture.caption
 
 
 def test_an_autoencoders_curves_are_losses(runs):
@@ -95,6 +113,22 @@ def test_angles_and_sign_changes_are_the_logs_layer_by_layer(runs):
     left, right = (lines(a) for a in curves.draw("sign-changes", chosen(runs, "bp", "fa-0")).figure.axes)
     assert left["BP, sign_changes, layer 1"] == tuple(logged(runs["bp"], "sign_changes", "1"))
     assert right["FA, sign_changes, layer 6"] == tuple(logged(runs["fa-0"], "sign_changes", "6"))
+
+
+def test_panels_have_one_axis_and_target_propagation_has_V(runs):
+    """However many there are, and however far each run has come."""
+    early = runs["fa-1"]._replace(records=runs["fa-1"].records[:2])
+    angle = [r | {"matrix_angles": {"2": 130.0, "3": 60.0}} for r in runs["ao-4"].records]
+    dtp = runs["ao-4"]._replace(records=angle)
+    others = [early._replace(experiment=replace(early.experiment, batch=b)) for b in (7, 8, 9)]
+    figure = curves.draw("angles", [runs["fa-0"], dtp, *others]).figure
+    panels = [axes for axes in figure.axes if axes.get_title(loc="left")]
+    assert len(panels) == 10 and len(figure.axes) == 12
+    assert len({axes.get_xlim() for axes in panels}) == len({axes.get_ylim() for axes in panels}) == 1
+    assert panels[0].get_ylim()[1] > 130.0
+    titles = [axes.get_title(loc="left") for axes in panels]
+    assert sum("W and V" in title for title in titles) == 1 and sum("W and B" in title for title in titles) == 4
+    assert "AO-SDTP" in next(title for title in titles if "W and V" in title)
 
 
 def test_a_panel_without_lines_says_why(runs):
@@ -313,12 +347,25 @@ def test_compare_has_the_logs_numbers_and_its_page_needs_no_other_file(runs, dat
     assert not re.findall(r"https?://|<link|<script|src=", page)
     assert page.count("<svg") == 5 and page.count("</svg>") == 5
     assert fa["test error"] in page
+    facts = dict(comparison.facts(members))
+    assert facts["model"] == runs["bp"].experiment.model and "training images" in facts["data"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d( to \d{4}-\d\d-\d\d)?", facts["learned"])
+    assert f"numpy {np.__version__}" in facts["versions"] and "cpu, float32" in facts["computed on"]
+    assert all(words in unescape(page) for words in facts.values())
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(opening, "load_data", lambda experiment, reporter: data)
     result = command("compare", *(run.out for run in (*members, members[0])))
     assert "The page is compare.html" in result.output
     assert (tmp_path / "compare.html").read_text().count("<svg") == 5
     assert fa["test error"] in result.output
+
+
+def test_a_page_says_of_what_it_knows_no_version(runs):
+    old = runs["bp"]._replace(segments=())
+    facts = dict(comparison.facts([old]))
+    assert facts["versions"] == facts["learned"] == "not recorded" and facts["data"] == old.experiment.dataset
+    facts = dict(comparison.facts([old, runs["fa-0"]]))
+    assert facts["versions"].endswith("; of some runs not recorded")
 
 
 def test_what_was_measured_before_learning_is_neither_final_nor_best(runs):

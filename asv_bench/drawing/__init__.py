@@ -1,0 +1,4 @@
+"""The pictures of the results' page.
+
+From outside: `pictures.pictures`.
+"""
