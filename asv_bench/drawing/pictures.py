@@ -80,10 +80,10 @@ def state(value: float, low: float, high: float, goal: float | None) -> str:
 def scaling_picture(members: Sequence[dict[str, Any]], axis: str, title: str) -> str:
     """Milliseconds a step over one size, both on logarithmic scales, with the quartiles of the rounds."""
     methods = list(dict.fromkeys(r["method"] for r in members))
-    right = ends.room(methods)
+    width, height = WIDTH - 0.55 - ends.room(methods), HEIGHT - EDGE
     with rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, HEIGHT))
-        axes = figure.add_axes((0.5 / WIDTH, 0.5 / HEIGHT, 1 - (0.55 + right) / WIDTH, (HEIGHT - EDGE) / HEIGHT))
+        axes = figure.add_axes((0.5 / WIDTH, 0.5 / HEIGHT, width / WIDTH, height / HEIGHT))
         found = []
         for i, method in enumerate(methods):
             mine = sorted((r for r in members if r["method"] == method), key=lambda r: r["value"])
@@ -106,5 +106,5 @@ def scaling_picture(members: Sequence[dict[str, Any]], axis: str, title: str) ->
             one.set_major_formatter(FuncFormatter(lambda number, _: f"{number:g}"))
         axes.set_xlabel(axis)
         axes.set_title("ms a step, quartiles", loc="left", fontsize=10, color="#444444")
-        ends.name_ends(axes, found, HEIGHT - EDGE)
+        ends.name_ends(axes, found, width, height)
         return svg(figure, title)

@@ -48,8 +48,8 @@ def room(names: Sequence[str]) -> float:
     return ARM + LETTER * max(map(len, names), default=0)
 
 
-def name_ends(axes: Axes, ends: Sequence[End], height: float) -> None:
-    """Write the names at the right of axes that have their limits; height: of the axes, in inches."""
+def name_ends(axes: Axes, ends: Sequence[End], width: float, height: float) -> None:
+    """Write the names at the right of axes that have their limits, and so many inches."""
     if not ends:
         return
     scaled = axes.transScale + axes.transLimits
@@ -57,7 +57,6 @@ def name_ends(axes: Axes, ends: Sequence[End], height: float) -> None:
     for end in ends:
         at = float(scaled.transform((end.x, end.y))[1]) if np.isfinite(end.y) else 1.0
         wanted.append(min(max(at, 0.0), 1.0) if np.isfinite(at) else 0.0)
-    width = axes.figure.get_size_inches()[0] * axes.get_position().width
     for end, start, place in zip(ends, wanted, places(wanted, LINE / height), strict=True):
         whole, arm = axes.transAxes, ARM / width
         stopped = float(scaled.transform((end.x, 1.0))[0])

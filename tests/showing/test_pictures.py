@@ -75,7 +75,7 @@ def test_a_pointer_finds_a_line_and_its_name():
     axes.set_ylim(0, 4)
     axes.set_xlim(0, 4)
     found = [ends.End(i, f"{i}. name", 2.0, y, {"color": COLOURS[i]}) for i, y in enumerate((1.0, float("nan")))]
-    ends.name_ends(axes, found, 2.4)
+    ends.name_ends(axes, found, 2.0, 2.4)
     text = svg(figure, "two lines")
     assert "mark:" not in text and text == svg(figure, "two lines")
     (root,) = [ElementTree.fromstring(text.replace("xlink:href", "href"))]

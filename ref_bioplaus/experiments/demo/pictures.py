@@ -128,11 +128,11 @@ def angle_picture(lines: Sequence[Line], title: str) -> str:
 
 def canvas(lines: Sequence[Line], names: Sequence[str]) -> tuple[Figure, Axes]:
     """A figure with the lines in it and room for their names at the right."""
-    height = max(HEIGHT, ends.LINE * len(lines) + EDGE)
-    right = ends.room(names)
+    width, height = inside(names)
+    whole = height + EDGE
     with rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, height))
-        axes = figure.add_axes((0.5 / WIDTH, 0.42 / height, 1 - (0.55 + right) / WIDTH, (height - EDGE) / height))
+        figure = Figure(figsize=(WIDTH, whole))
+        axes = figure.add_axes((0.5 / WIDTH, 0.42 / whole, width / WIDTH, height / whole))
         for i, (label, points, colour, dash) in enumerate(lines):
             steps, values = zip(*points, strict=True)
             (line,) = axes.plot(steps, values, dash, color=colour, linewidth=1.5, label=label, solid_capstyle="round")
@@ -142,10 +142,16 @@ def canvas(lines: Sequence[Line], names: Sequence[str]) -> tuple[Figure, Axes]:
     return figure, axes
 
 
+def inside(names: Sequence[str]) -> tuple[float, float]:
+    """Width and height of the axes in inches, beside so many names."""
+    return WIDTH - 0.55 - ends.room(names), max(HEIGHT - EDGE, ends.LINE * len(names))
+
+
 def named(axes: Axes, lines: Sequence[Line], names: Sequence[str]) -> None:
     """Write the lines' names at their ends."""
     found = [
         ends.End(i, name, *line.points[-1], {"color": line.colour, "linestyle": line.dash})
         for i, (line, name) in enumerate(zip(lines, names, strict=True))
     ]
-    ends.name_ends(axes, found, axes.figure.get_size_inches()[1] - EDGE)
+    with rc_context(STYLE):
+        ends.name_ends(axes, found, *inside(names))

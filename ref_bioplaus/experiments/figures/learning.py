@@ -62,7 +62,7 @@ def learning(runs: Sequence[Run], data: Any = None) -> Picture:
         ends.End(i, f"{number(found, quantity)}\u2002{key}", *last(found), look(i))
         for i, (found, key) in enumerate(zip(tested, keys, strict=True))
     ]
-    ends.name_ends(axes, found_ends, height - EDGE)
+    ends.name_ends(axes, found_ends, AXES, height - EDGE)
     handles = [] if keys == [group_name(group) for group in groups] else [
         Line2D([], [], **look(i), ms=4, label=f"{key}: {group_name(group)}")
         for i, (group, key) in enumerate(zip(groups, keys, strict=True))
