@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
+from os.path import exists
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,7 +42,7 @@ class Spread(NamedTuple):
 @cache
 def stored() -> dict[str, dict[str, Any]]:
     """{network/row: {recipe, errors}}."""
-    return json.loads(FILE.read_text(encoding="utf-8"))["rows"] if FILE.exists() else {}
+    return json.loads(FILE.read_text(encoding="utf-8"))["rows"] if exists(FILE) else {}
 
 
 def spread(training: Training) -> Spread | None:
