@@ -4,7 +4,7 @@ import re
 import tomllib
 from pathlib import Path
 
-EXTRAS = ("torch", "jax", "data", "bench", "test")  # what runs without a GPU
+EXTRAS = ("torch", "jax", "data", "detection", "bench", "test")  # what runs without a GPU
 
 
 def oldest() -> dict[str, str]:

@@ -40,7 +40,7 @@ ORDER = [
     {"showing"},
     {"machine", "embedded"},
     {"registry"},
-    {"conformance.cases", "experiments.data", "experiments.papers"},
+    {"conformance.cases", "experiments.boxes", "experiments.data", "experiments.papers"},
     {"conformance.judging", "experiments.spec"},
     {"conformance.checks", "experiments.runs"},
     {"conformance.files", "experiments.training"},
