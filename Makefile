@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow test-all test-oldest generated kills mutation ownership lint types bench bench-report clean
+.PHONY: demo test test-slow test-all test-oldest generated gpu-check kills mutation ownership lint types bench bench-report clean
 
 demo: .venv/ready
 	$(BIN)/ref-bioplaus demo
@@ -39,6 +39,11 @@ kills: .venv/ready
 # MUTATION="--modules-only" leaves out the whole suite; "--against tests/mutation/before.jsonl" compares with what was.
 mutation: .venv/ready
 	$(BIN)/python -m tests.mutation $(MUTATION)
+
+# What can be proved of the backends for GPUs without one: all rows, architectures, kernels and precisions, for an hour or
+# more, single-threaded. It goes on where it was (CHECK=--fresh begins anew) and writes tests/gpu_check/report.json.
+gpu-check: .venv/ready
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 nice $(BIN)/python -m tests.gpu_check $(CHECK)
 
 lint: .venv/ready
 	$(BIN)/ruff check .

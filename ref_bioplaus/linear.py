@@ -19,7 +19,7 @@ from functools import reduce
 from itertools import accumulate, pairwise
 from typing import NamedTuple, Protocol
 
-from array_api_compat import array_namespace, device
+from array_api_compat import array_namespace
 
 from .kernels import PORTABLE, Kernels
 from .types import Array, Shape
@@ -211,9 +211,7 @@ class LocalConnection:
     def existing(self, W: Array) -> Array:
         """A window that overlaps the border has no weights there: 0, and their gradient is 0 too."""
         xp = array_namespace(W)
-        rows, cols = (
-            xp.asarray(reads, dtype=W.dtype, device=device(W)) for reads in self.window.pixels_read()
-        )  # (height, kernel height), (width, kernel width)
+        rows, cols = (xp.astype(reads, W.dtype) for reads in self.window.pixels_read(W))
         (height, width), (kh, kw) = self.window.out_size, self.window.kernel
         inside = xp.reshape(rows, (height, 1, kh, 1)) * xp.reshape(cols, (1, width, 1, kw))
         each = xp.reshape(W, (height, width, kh, kw, -1, self.channels))
@@ -315,10 +313,10 @@ def together(images: Sequence[Array]) -> Array:
 
 def mean_over_reads(sums: Array, windows: Sequence[Window]) -> Array:
     """A filter's sums over all windows -> means over those in which an entry reads a pixel, not padding."""
-    sides = [[[sum(reads) for reads in zip(*axis, strict=True)] for axis in w.pixels_read()] for w in windows]
-    height, width = (range(k) for k in windows[0].kernel)
-    reads = [[[[max(sum(rows[i] * cols[j] for rows, cols in sides), 1.0)]] for j in width] for i in height]
-    return sums / array_namespace(sums).asarray(reads, dtype=sums.dtype, device=device(sums))
+    xp = array_namespace(sums)
+    sides = ([xp.sum(reads, axis=0, dtype=xp.int32) for reads in w.pixels_read(sums)] for w in windows)
+    reads = sum(rows[:, None, None, None] * cols[None, :, None, None] for rows, cols in sides)
+    return sums / xp.astype(xp.where(reads > 0, reads, xp.ones_like(reads)), sums.dtype)
 
 
 def shown(kernel: Pair) -> str:

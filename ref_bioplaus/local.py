@@ -254,9 +254,9 @@ class AveragePool(LocalOperation):
 
     def _count(self, x):
         """How many pixels of each window lie inside: (1, height, width, 1)."""
-        rows, cols = ([sum(reads) for reads in axis] for axis in self.window.pixels_read())
-        count = [[r * c for c in cols] for r in rows]
-        return array_namespace(x).asarray(count, dtype=x.dtype, device=device(x))[None, :, :, None]
+        xp = array_namespace(x)
+        rows, cols = (xp.sum(reads, axis=1, dtype=xp.int32) for reads in self.window.pixels_read(x))
+        return xp.astype(rows[:, None] * cols[None, :], x.dtype)[None, :, :, None]
 
     def forward(self, params: Tree, stats: Tree, x: Array, key: Address, train: bool) -> tuple[Array, Tree, Tree]:
         """y"""

@@ -31,13 +31,20 @@ class Window:
         height, width = ((n + before + after - k) // s + 1 for n, k, s, (before, after) in sizes)
         return height, width
 
-    def pixels_read(self) -> tuple[list[list[float]], list[list[float]]]:
-        """Along height and width, for every window and every entry of its kernel: 1 for a pixel, 0 for padding."""
+    def pixels_read(self, like: Array) -> tuple[Array, Array]:
+        """Along height and width, for every window and every entry of its kernel: 1 for a pixel, 0 for padding.
+
+        int32 (height, kernel height) and (width, kernel width), made where the array `like` is.
+        """
+        xp, where = array_namespace(like), device(like)
+
+        def reads(n, k, s, before, m):
+            first, entry = (xp.arange(stop, dtype=xp.int32, device=where) for stop in (m, k))
+            pixel = s * first[:, None] + entry[None, :] - before
+            return xp.astype((pixel >= 0) & (pixel < n), xp.int32)
+
         axes = zip(self.in_shape[:2], self.kernel, self.stride, self.padding, self.out_size, strict=True)
-        rows, cols = (
-            [[float(0 <= i * s + d - before < n) for d in range(k)] for i in range(m)]
-            for n, k, s, (before, _), m in axes
-        )
+        rows, cols = (reads(n, k, s, before, m) for n, k, s, (before, _), m in axes)
         return rows, cols
 
 

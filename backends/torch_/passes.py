@@ -38,6 +38,8 @@ OVER_GRADIENT = {  # the same, into their first operand given as the place of th
     aten.tanh_backward.default: aten.tanh_backward.grad_input,
     aten.sigmoid_backward.default: aten.sigmoid_backward.grad_input,
 }
+RANGES = {aten.arange.default, aten.arange.start, aten.arange.start_step}
+SHORT = 1 << 12  # entries of a range that is kept as a constant
 
 # torch's own functions for calls of its operations: the same code behind them, with a third of the time to get there.
 DIRECT: dict[Any, Any] = {
@@ -133,13 +135,14 @@ def mask_without_index(graph: torch.fx.Graph) -> None:
 
 
 def compute_constants(module: torch.fx.GraphModule) -> None:
-    """Make the calls of constants now, where nothing is ever written to what is involved."""
+    """Make the calls of constants, and short ranges, now, where nothing is ever written to what is involved."""
     graph = module.graph
     memory = Memory(graph)
     values = {node: getattr(module, node.target) for node in graph.nodes if node.op == "get_attr"}
     for node in list(graph.nodes):
         sources = node.all_input_nodes
-        if not is_call(node) or not sources or memory.changes(node) or not values.keys() >= {*sources}:
+        known = values.keys() >= {*sources} and (sources or node.target in RANGES and node.meta["val"].numel() < SHORT)
+        if not is_call(node) or not known or memory.changes(node):
             continue
         value = node.target(*map_arg(node.args, values.get), **map_arg(node.kwargs, values.get))
         if isinstance(value, torch.Tensor):

@@ -361,8 +361,10 @@ class Rounding(Composed):
         return self.reshape(product, (*left, *right))
 
     def sum(self, x: Array, axis: Any = None, keepdims: bool = False, dtype: DType = None):
-        """As in the standard, in whatever order."""
+        """As in the standard, in whatever order; exact for integers."""
         where = {"axis": axis, "keepdims": keepdims}
+        if x.s is None:
+            return Rounded(self, np.sum(x.v, dtype=dtype, **where))
         v, q, m = (np.sum(a, **where) for a in (x.v, x.v**2, np.abs(x.v)))
         K = x.v.size // max(v.size, 1)
         own = self.u**2 * ((K / 6 + 1) * q + K / 9 * v * v) if K > 1 else 0.0 * v

@@ -21,7 +21,7 @@ from tests.helpers import slow
 torch = pytest.importorskip("torch")
 
 from ref_bioplaus.backends.torch_ import backend as torch_backend  # noqa: E402
-from ref_bioplaus.backends.torch_ import capture, optimizers, products, trees  # noqa: E402
+from ref_bioplaus.backends.torch_ import capture, optimizers, passes, products, trees  # noqa: E402
 from ref_bioplaus.backends.torch_ import kernels as torch_kernels  # noqa: E402
 from ref_bioplaus.backends.torch_ import memory as torch_memory  # noqa: E402
 
@@ -389,6 +389,22 @@ def moved(p, g):
         is_first_step=False,
     )  # fmt: skip
     return copy
+
+
+def test_short_ranges_are_constants_of_a_captured_step():
+    """But for those that are written to; a long one would be held for as long as the step."""
+
+    def step(x):
+        written = torch.arange(3, dtype=x.dtype)
+        written.add_(x)
+        return x * (2 * torch.arange(3) + 1), written, torch.arange(passes.SHORT)
+
+    captured = capture.Captured(step, nothing, False)
+    for x in (torch.ones(3), torch.full((3,), 2.0)):
+        assert all(map(torch.equal, captured(x), step(x)))
+    (line,) = captured.lines
+    ranges = [node.args for node in line.module.graph.nodes if "arange" in str(node.target)]
+    assert ranges == [(3,), (passes.SHORT,)]
 
 
 def test_a_donated_tensor_is_updated_in_place_only_where_nothing_reads_it_later():

@@ -1,0 +1,73 @@
+"""Rows, architectures, kernels and precisions: all that go together, and a part that covers each of them."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ref_bioplaus.conformance.cases.cases import OPTIMIZERS, Case
+from ref_bioplaus.conformance.cases.networks import CHAINS, GRADIENT
+from ref_bioplaus.registry import ROWS, Row
+
+PRECISIONS = (("float32", "ieee"), ("float32", "tf32"), ("float32", "bf16"), ("float64", "ieee"), ("bfloat16", "ieee"))
+KERNELS = ("portable", "native")
+ARCHITECTURES = ("FC", "LC", "conv", "ResNet, BN before ReLU")  # of conformance/cases/networks.py
+
+
+class Combination(NamedTuple):
+    """One row on one architecture, and how it is computed."""
+
+    row: str
+    architecture: str
+    kernels: str
+    dtype: str
+    precision: str
+    optimizer: str = "sgd"
+
+    @property
+    def id(self) -> str:
+        """Its name in reports."""
+        return "/".join(self)
+
+    @property
+    def bits(self) -> bool:
+        """Whether its random bits are drawn by all of their calls, and its first state, too: in one precision, as
+        neither hangs on it."""
+        return (self.dtype, self.precision) == PRECISIONS[0]
+
+    def case(self) -> Case:
+        """The case whose algorithm it is."""
+        return Case(f"{self.row}/{self.architecture}", self.row, self.architecture, self.optimizer, self.dtype)
+
+
+def architectures(row: Row) -> tuple[str, ...]:
+    """Those that a row takes."""
+    return tuple(name for name in ARCHITECTURES if name in (CHAINS if row.inverses else GRADIENT))
+
+
+def optimizer(row: Row) -> str:
+    """The one that the conformance suite's cases of a row have."""
+    return "adam" if row.asked.adam else "sgd"
+
+
+def whole() -> Iterator[Combination]:
+    """Every row on every architecture that it takes, by every kernels in every precision; and every optimizer."""
+    for row in ROWS:
+        for architecture in architectures(row):
+            for kernels in KERNELS:
+                for precision in PRECISIONS:
+                    yield Combination(row.name, architecture, kernels, *precision, optimizer(row))
+    for name in OPTIMIZERS:
+        for kernels in KERNELS:
+            yield Combination("kolen-pollack", "FC", kernels, *PRECISIONS[0], name)
+
+
+def covering() -> Iterator[Combination]:
+    """Every row in every precision, every architecture by all kernels, and every optimizer by all kernels."""
+    for i, row in enumerate(ROWS):
+        for j, precision in enumerate(PRECISIONS):
+            yield Combination(row.name, "FC", KERNELS[(i + j) % 2], *precision, optimizer(row))
+    for i, architecture in enumerate(ARCHITECTURES[1:]):
+        for j, kernels in enumerate(KERNELS):
+            yield Combination("kolen-pollack", architecture, kernels, *PRECISIONS[(2 * i + j) % len(PRECISIONS)])
+    for i, name in enumerate(OPTIMIZERS):
+        yield Combination("kolen-pollack", "FC", KERNELS[i % 2], *PRECISIONS[0], name)
+        yield Combination("kolen-pollack", "FC", KERNELS[1 - i % 2], *PRECISIONS[3], name)
