@@ -114,8 +114,7 @@ def measured() -> Iterator[Check]:
     yield by_layer("delta_angles", lambda a, b: metrics.delta_angles(Info(delta=a), Info(delta=b)), *deltas)
     yield by_layer("gradient_ratios", lambda a, b: metrics.gradient_ratios(Info(grads=a), Info(grads=b)), first, second)
     yield by_layer("sign_changes", metrics.sign_changes, params("a", True), params("b", True))
-    for k in (1, 2, 4):
-        yield top_k(k)
+    yield from top_ks()
     yield reconstruction()
 
 
@@ -124,25 +123,36 @@ def as_float32(array: np.ndarray) -> np.ndarray:
     return array.astype(np.float32).astype(np.float64)
 
 
-def top_k(k: int) -> Check:
+def top_k(k: int, *batches: np.ndarray) -> Check:
     """The error among ties, NaN and infinities: a known answer, which all dtypes hold."""
 
     def wrong(output: np.ndarray, label: int) -> bool:
-        best = sorted(range(4), key=lambda i: (-output[i], i))[:k]
+        best = sorted(range(len(output)), key=lambda i: (-output[i], i))[:k]
         return label not in best or bool(np.isnan(output).any())
 
     def run(subject: Subject, mode: str) -> Finding:
         backend, found = subject.backend, subject.runs(lambda u, y: metrics.top_k_error(u, y, k), mode)
         space, answers = Rounding(PRECISIONS[subject.dtype, backend.precision], subject.dtype), []
-        turns = [np.roll(OUTPUTS, i, 1) + i % 8 for i in range(CALLS if k == 2 else 1)]
-        for outputs in (*turns, OUTPUTS[:, ::-1], OUTPUTS[::-1]):
-            share = np.mean([wrong(o, label) for o, label in zip(outputs, LABELS, strict=True)])
+        for outputs in batches:
+            n, classes = outputs.shape
+            labels = np.resize(LABELS, n) * (classes // 4)
+            share = np.mean([wrong(o, label) for o, label in zip(outputs, labels, strict=True)])
             expected = Expected({"error": space.exact(share)}, 0, space.precision.tiny)
-            y = backend.asarray(np.eye(4)[list(LABELS)])
+            y = backend.asarray(np.eye(classes)[labels])
             answers.append((expected, {"error": found(backend.asarray(np.array(outputs)), y)}))
         return Finding(tuple(score for answer in answers for score in judged(backend, *answer)))
 
-    return Check(f"1/metrics/top_k_error/{k}", 1, "metrics", run, BOTH)
+    return Check(f"1/metrics/top_k_error/{k} of {batches[0].shape[1]}", 1, "metrics", run, BOTH)
+
+
+def top_ks() -> Iterator[Check]:
+    """Of four classes, once many times; of one class; and of many, of which many are taken."""
+    turned = (OUTPUTS, OUTPUTS[:, ::-1], OUTPUTS[::-1])
+    yield top_k(1, *turned)
+    yield top_k(2, *turned, *(np.roll(OUTPUTS, i, 1) + i % 8 for i in range(CALLS)))
+    yield top_k(4, *turned)
+    yield top_k(1, OUTPUTS[:, :1], OUTPUTS[:1, 1:2])
+    yield top_k(90, *((np.arange(130.0) * step % 131 + np.arange(8.0)[:, None] * step) % 131 for step in (7, 11)))
 
 
 def reconstruction() -> Check:

@@ -4,7 +4,7 @@ import numpy as np
 
 import ref_bioplaus as rb
 from ref_bioplaus import losses
-from ref_bioplaus.conformance.cases.settings import N, Setting, settings
+from ref_bioplaus.conformance.cases.settings import CORNERS, N, Setting, settings
 from ref_bioplaus.conformance.checks.outcomes import MODES, Check, Finding, Subject
 from ref_bioplaus.conformance.checks.prepared import posed
 from ref_bioplaus.conformance.checks.starts import first_state
@@ -56,7 +56,8 @@ def checks(levels: set[int]) -> tuple[Check, ...]:
     others = {"init": lambda setting: first_state(setting, MODES[:1]), "predict": prediction}
     for setting in settings():
         if 1 in levels:
-            found += [others[a](setting) if a in others else one_step(setting, a, N, ONE_MODE) for a in setting.asks]
+            modes = MODES[1:] if setting.moments is CORNERS else ONE_MODE  # of steps that hang on the time
+            found += [others[a](setting) if a in others else one_step(setting, a, N, modes) for a in setting.asks]
         if 3 in levels and len(setting.build().modes) > 1:
             found.append(order_of_modes(setting))
     return tuple(found)
