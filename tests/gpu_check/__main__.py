@@ -24,7 +24,7 @@ from tests.helpers import ROOT
 
 RESULTS = ROOT / ".gpu-check"
 REPORT = ROOT / "tests" / "gpu_check" / "report.json"
-PARTS = {"torch": "torch_faked"}  # and the modules that look
+PARTS = {"torch": "torch_faked", "jax": "jax_lowered"}  # and the modules that look
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

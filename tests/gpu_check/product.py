@@ -1,11 +1,14 @@
 """Rows, architectures, kernels and precisions: all that go together, and a part that covers each of them."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
+from ref_bioplaus import backends
 from ref_bioplaus.conformance.cases.cases import OPTIMIZERS, Case
 from ref_bioplaus.conformance.cases.networks import CHAINS, GRADIENT
 from ref_bioplaus.registry import ROWS, Row
+from ref_bioplaus.tree import named_leaves
 
 PRECISIONS = (("float32", "ieee"), ("float32", "tf32"), ("float32", "bf16"), ("float64", "ieee"), ("bfloat16", "ieee"))
 KERNELS = ("portable", "native")
@@ -71,3 +74,30 @@ def covering() -> Iterator[Combination]:
     for i, name in enumerate(OPTIMIZERS):
         yield Combination("kolen-pollack", "FC", KERNELS[i % 2], *PRECISIONS[0], name)
         yield Combination("kolen-pollack", "FC", KERNELS[1 - i % 2], *PRECISIONS[3], name)
+
+
+@cache
+def expected(combination: Combination) -> tuple:
+    """The first state, and (state, info) of every mode, as NumPy gives them in float64."""
+    case, numpy = combination._replace(dtype="float64").case(), backends.get("numpy", None, "float64")
+    algorithm = case.build(numpy.kernels)
+    state, batch = algorithm.init(numpy.key(1)), numpy.batch(*case.batch(0))
+    return state, {name: step(state, batch) for name, step in algorithm.modes.items()}
+
+
+def shapes(tree: Any, float64: str = "float64") -> dict[str, tuple]:
+    """Shape and dtype of every array by name; float64 by another name."""
+    kinds = {"float64": float64}
+    named = ((name, tuple(a.shape), str(a.dtype).rpartition(".")[2]) for name, a in named_leaves(tree))
+    return {name: (shape, kinds.get(kind, kind)) for name, shape, kind in named}
+
+
+def differing_shapes(what: str, found: Any, wanted: Any, dtype: str) -> list[str]:
+    """Arrays of another shape or dtype than NumPy's."""
+    found, wanted = shapes(found), shapes(wanted, dtype)
+    names = sorted(found.keys() | wanted.keys())
+    return [
+        f"{what} has {name} {found.get(name)}, NumPy's {wanted.get(name)}"
+        for name in names
+        if found.get(name) != wanted.get(name)
+    ]

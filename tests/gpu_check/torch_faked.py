@@ -7,7 +7,7 @@ waits for the GPU or copies between it and the host, and that results are what t
 import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -20,14 +20,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ref_bioplaus import backends, losses
+from ref_bioplaus import losses
 from ref_bioplaus.backends.torch_ import loops
 from ref_bioplaus.backends.torch_.backend import TorchBackend
 from ref_bioplaus.backends.torch_.graphs import synchronising
 from ref_bioplaus.backends.torch_.optimizers import dense
 from ref_bioplaus.network import predict
 from ref_bioplaus.tree import leaves, named_leaves, tree_map
-from tests.gpu_check.product import Combination, whole
+from tests.gpu_check.product import Combination, differing_shapes, expected, whole
 
 aten = torch.ops.aten
 CUDA = torch.device("cuda:0")
@@ -150,25 +150,6 @@ def any_words(key: torch.Tensor, start: int, n: int) -> tuple[torch.Tensor, torc
     return tuple(torch.empty(n, dtype=torch.int32, device=key.device) for _ in range(2))  # type: ignore[return-value]
 
 
-@cache
-def expected(combination: Combination) -> tuple:
-    """The first state, and (state, info) of every mode, as NumPy gives them in float64."""
-    case, numpy = (
-        combination._replace(kernels="portable", dtype="float64").case(),
-        backends.get("numpy", None, "float64"),
-    )
-    algorithm = case.build(numpy.kernels)
-    state, batch = algorithm.init(numpy.key(1)), numpy.batch(*case.batch(0))
-    return state, {name: step(state, batch) for name, step in algorithm.modes.items()}
-
-
-def shapes(tree: Any, float64: str = "float64") -> dict[str, tuple]:
-    """Shape and dtype of every array by name; float64 by another name."""
-    kinds = {"float64": float64}
-    named = ((name, tuple(a.shape), str(a.dtype).rpartition(".")[2]) for name, a in named_leaves(tree))
-    return {name: (shape, kinds.get(kind, kind)) for name, shape, kind in named}
-
-
 def findings(combination: Combination, thorough: bool = True, change: Callable = lambda kernels: kernels) -> list[str]:
     """What is wrong with a combination's steps, in all modes and thrice each, its first state and its predictions.
 
@@ -219,12 +200,8 @@ def looked_at(
 
 def differing(what: str, found: Any, wanted: Any, dtype: str) -> list[str]:
     """Arrays of another shape or dtype than NumPy's, and those that do not lie on the GPU."""
-    found_shapes, wanted_shapes = shapes(found), shapes(wanted, dtype)
-    said = [f"{what} has {name} on {t.device}" for name, t in named_leaves(found) if t.device != CUDA]
-    for name in sorted(found_shapes.keys() | wanted_shapes.keys()):
-        pair = found_shapes.get(name), wanted_shapes.get(name)
-        said += [f"{what} has {name} {pair[0]}, NumPy's {pair[1]}"] * (pair[0] != pair[1])
-    return said
+    elsewhere = [f"{what} has {name} on {t.device}" for name, t in named_leaves(found) if t.device != CUDA]
+    return elsewhere + differing_shapes(what, found, wanted, dtype)
 
 
 def layouts(what: str, found: Any, before: Any) -> list[str]:
