@@ -115,12 +115,13 @@ class Bias(LocalOperation):
 
     b_shape: tuple[int, ...]
     kernels: Kernels = PORTABLE
+    start: float = 0.0
 
     parameter_shapes = property(lambda self: {"b": self.b_shape})
 
     def init(self, key: Key, dtype: DType) -> tuple[dict[str, Array], dict[str, Array]]:
-        """b = 0."""
-        return {"b": full(key, self.b_shape, 0.0, dtype)}, {}
+        """b = start, 0 unless said otherwise."""
+        return {"b": full(key, self.b_shape, self.start, dtype)}, {}
 
     def forward(self, params: Tree, stats: Tree, x: Array, key: Address, train: bool) -> tuple[Array, Tree, Tree]:
         """x + b"""
@@ -133,6 +134,13 @@ class Bias(LocalOperation):
 
 
 bias = Part("bias", lambda in_shape: Bias(in_shape, in_shape[-1:]))  # one b per channel, shared over positions
+
+
+def bias_from(start: float) -> Part:
+    """`bias` that begins at a number, as the logit of what is rare (Lin et al. 2017, sec. 4.1)."""
+    return Part("bias", lambda in_shape: Bias(in_shape, in_shape[-1:], start=start))
+
+
 unit_bias = Part("unit_bias", lambda in_shape: Bias(in_shape, in_shape))  # one b per unit
 
 

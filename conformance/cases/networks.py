@@ -107,7 +107,9 @@ def heads(net: Builder):
     sizes = [net.layers[k].out_shape for k in (fine, coarse)]
     pixels = [net.add(rb.rows(), inputs=(k,)) for k in (fine, coarse)]
     h = net.add(rb.shared_conv(4, (3, 2), sizes), bias, tanh, inputs=tuple(pixels), concat=0)
-    a = net.add(rb.shared_conv(6, 3, sizes, stride=(2, 1), padding=1), bias, rb.rows(3), inputs=(h,))
+    a = net.add(
+        rb.shared_conv(6, 3, sizes, stride=(2, 1), padding=1), rb.local.bias_from(-0.5), rb.rows(3), inputs=(h,)
+    )
     b = net.add(rb.shared_conv(2 * CLASSES, (3, 1), sizes, stride=(2, 1), padding=(1, 0)), rb.rows(4), inputs=(h,))
     return net.add(inputs=(a, b), concat=1)
 

@@ -149,6 +149,7 @@ IGNORED: dict[str, Ignored] = {
     **of("local.dropout", at(AVERAGES, probability=0.5)),
     **of("local.average_pool", at(AVERAGES, kernel=(3, 3), stride=None, padding="valid")),
     **of("local.max_pool", at(MAXIMA, kernel=(2, 2), stride=None, padding="valid")),
+    **of("local.bias_from", at("1/backprop/pyramid/init", start=0.0)),
     **of("local.rows", at("1/backprop/pyramid/learn/5", units=None)),
     **of("local.upsample", at("1/backprop/pyramid/learn/5", factor=1)),
     **of("linear.dense", at(EXACT + "/init", n_out=4)),

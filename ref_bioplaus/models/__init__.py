@@ -7,6 +7,7 @@ from . import akrout2019 as akrout2019
 from . import bartunov2018 as bartunov2018
 from . import he2016 as he2016
 from . import lee2015 as lee2015
+from . import lin2017 as lin2017
 from . import moskovitz2018 as moskovitz2018
 from . import xiao2018 as xiao2018
 
@@ -32,6 +33,8 @@ ROWS = (
     akrout2019.mlp,
     lee2015.mnist,
     he2016.resnet20,
+    lin2017.retinanet_resnet18,
+    lin2017.retinanet_resnet50,
 )
 
 MODELS: dict[str, Callable[..., Network]] = {

@@ -108,13 +108,8 @@ def imagenet_resnet(
     in_shape: Shape, classes: int, width: float, block: Block, blocks: tuple[int, int, int, int], order: Order
 ) -> Network:
     """He et al. 2016, table 1, with projection shortcuts. blocks: how many in conv2_x to conv5_x."""
-    n, net = scaled(width), Builder(in_shape)
-    net.add(convolution(n(64), 7, stride=2), *order.unit)  # conv1
-    x = net.add(max_pool(3, stride=2, padding=1))
-    x = stage(net, x, blocks[0], n(64), 1, block, order, projection)  # conv2_x
-    x = stage(net, x, blocks[1], n(128), 2, block, order, projection)  # conv3_x
-    x = stage(net, x, blocks[2], n(256), 2, block, order, projection)  # conv4_x
-    x = stage(net, x, blocks[3], n(512), 2, block, order, projection)  # conv5_x
+    net = Builder(in_shape)
+    imagenet_stages(net, width, block, blocks, order)
     net.add(global_average_pool)
     net.add(dense(classes), bias)
     network = net.build()
@@ -123,6 +118,20 @@ def imagenet_resnet(
     names = torchvision_modules(block, blocks)
     layers = [replace(layer, modules=next(names)) if layer.linear else layer for layer in network.layers]
     return replace(network, layers=tuple(layers))
+
+
+def imagenet_stages(
+    net: Builder, width: float, block: Block, blocks: tuple[int, ...], order: Order
+) -> tuple[int, int, int, int]:
+    """conv1 to conv5_x of He et al. 2016, table 1: the last layers of conv2_x to conv5_x."""
+    n = scaled(width)
+    net.add(convolution(n(64), 7, stride=2), *order.unit)  # conv1
+    x = net.add(max_pool(3, stride=2, padding=1))
+    conv2 = stage(net, x, blocks[0], n(64), 1, block, order, projection)
+    conv3 = stage(net, conv2, blocks[1], n(128), 2, block, order, projection)
+    conv4 = stage(net, conv3, blocks[2], n(256), 2, block, order, projection)
+    conv5 = stage(net, conv4, blocks[3], n(512), 2, block, order, projection)
+    return conv2, conv3, conv4, conv5
 
 
 def torchvision_modules(block: Block, blocks: tuple[int, ...]) -> Iterator[tuple[str, ...]]:

@@ -21,7 +21,7 @@ from ref_bioplaus.optimizers import sgd
 from tests.conftest import get
 from tests.helpers import some_slow
 from tests.helpers.oracles import jax_gradients, torch_gradients, worst_difference
-from tests.helpers.small_models import SMALL
+from tests.helpers.small_models import CLASSES, DETECTORS, SMALL
 
 ORACLES = {"torch": torch_gradients, "jax": jax_gradients}
 NETWORKS = GRADIENT | {"convolutional chain": convolutional_chain, "pyramid": pyramid} | SMALL
@@ -34,6 +34,16 @@ LOSSES = {
 }
 
 
+def anchored(network, n):
+    """x and targets of losses.detection, of which the first image has no box."""
+    (anchors, units), rng = network[network.L].out_shape, np.random.default_rng(4)
+    x, _ = batch(network, n)
+    label = rng.integers(-2, units - 4, (n, anchors, 1))
+    label[0] = np.minimum(label[0], -1)
+    boxed = (label >= 0) * 1.0
+    return x, np.concatenate([label, boxed, boxed * rng.standard_normal((n, anchors, 4))], axis=-1)
+
+
 def check(network, loss, x, y, library):
     numpy64 = get("numpy")
     get(library)
@@ -44,7 +54,16 @@ def check(network, loss, x, y, library):
     assert size < 1e-10, where
 
 
-LARGE = ("resnet18", "resnet50", "alexnet", "imagenet-convnet", "imagenet-lc", "imagenet-model2", "cifar10-model2")
+LARGE = (
+    *(name.split("/")[-1] for name in DETECTORS),
+    "resnet18",
+    "resnet50",
+    "alexnet",
+    "imagenet-convnet",
+    "imagenet-lc",
+    "imagenet-model2",
+    "cifar10-model2",
+)
 
 
 def test_every_model_has_a_small_version():
@@ -57,6 +76,9 @@ def test_every_model_has_a_small_version():
 )
 def test_backprop_is_the_gradient(name, library):
     network = NETWORKS[name]().with_dtype("float64")
+    if name in DETECTORS:
+        check(network, losses.detection(CLASSES, beta=0.5), *anchored(network, 2), library)
+        return
     classes = network[network.L].out_shape[0]
     for n in (3, 1):
         if n == 1 and (library == "jax" or name in SMALL):
@@ -77,11 +99,5 @@ def test_every_loss_has_its_gradient(loss, library, auxiliary):
 
 @pytest.mark.parametrize("library", list(ORACLES))
 def test_the_loss_of_a_detector_reaches_the_first_convolution(library):
-    network, rng = detector(), np.random.default_rng(4)
-    anchors, units = network[network.L].out_shape
-    x, _ = batch(network, 3)
-    label = rng.integers(-2, units - 4, (3, anchors, 1))
-    label[1] = np.minimum(label[1], -1)  # an image without a box
-    boxed = (label >= 0) * 1.0
-    y = np.concatenate([label, boxed, boxed * rng.standard_normal((3, anchors, 4))], axis=-1)
-    check(network, losses.detection(units - 4, beta=0.5), x, y, library)
+    network = detector()
+    check(network, losses.detection(3, beta=0.5), *anchored(network, 3), library)

@@ -14,8 +14,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from ref_bioplaus import local
-from ref_bioplaus.linear import Convolution, Dense, LocalConnection
+from ref_bioplaus.linear import Convolution, Dense, LocalConnection, SharedConvolution
 from ref_bioplaus.models.residual import PaddedIdentity
+from ref_bioplaus.network import SUM
 
 
 def padded(x, window, value=0.0):
@@ -102,11 +103,34 @@ def padded_identity(op):
     return Function(lambda x: F.pad(x[:, :, :: op.stride, :: op.stride], (0, 0, 0, 0, 0, more)))
 
 
+class Shared(nn.Conv2d):
+    """nn.Conv2d of several images, whose pixels come as rows (N, pixels, channels)."""
+
+    def __init__(self, linear, bias, dtype):
+        self.windows = linear.windows
+        window = linear.window
+        super().__init__(window.in_shape[2], linear.channels, window.kernel, window.stride, bias=bias, dtype=dtype)
+
+    def forward(self, x):
+        sizes = [w.in_shape[0] * w.in_shape[1] for w in self.windows]
+        found = []
+        for rows, window in zip(torch.split(x, sizes, dim=1), self.windows, strict=True):
+            image = rows.reshape(len(x), *window.in_shape).permute(0, 3, 1, 2)
+            found.append(super().forward(padded(image, window)).flatten(2).transpose(1, 2))
+        return torch.cat(found, dim=1)
+
+
+def as_rows(op):
+    """Rows of units, from channels last."""
+    return Function(lambda x: (x.permute(0, 2, 3, 1) if x.ndim == 4 else x).reshape(len(x), -1, op.units))
+
+
 def synapses(linear, bias, dtype):
     """The Module of a layer's synapses."""
     if isinstance(linear, Dense):
         return nn.Linear(linear.n_in, linear.n_out, bias=bias, dtype=dtype)
-    return {Convolution: Conv, LocalConnection: LocallyConnected}[type(linear)](linear, bias, dtype)
+    kinds = {Convolution: Conv, LocalConnection: LocallyConnected, SharedConvolution: Shared}
+    return kinds[type(linear)](linear, bias, dtype)
 
 
 def operation(op, dtype):
@@ -122,6 +146,8 @@ def operation(op, dtype):
         local.AveragePool: average,
         local.GlobalAveragePool: lambda op: Function(lambda x: x.mean((2, 3))),
         local.Flatten: lambda op: nn.Flatten(),
+        local.Rows: as_rows,
+        local.Upsample: lambda op: nn.Upsample(scale_factor=op.factor),
         local.Dropout: lambda op: nn.Dropout(op.probability),
         PaddedIdentity: padded_identity,
     }[type(op)](op)
@@ -132,12 +158,12 @@ class TorchNetwork(nn.Module):
 
     def __init__(self, network, dtype=torch.float64):
         super().__init__()
-        self.inputs, self.parts = [layer.inputs for layer in network.layers], []
+        self.inputs, self.parts = [(layer.inputs, layer.join) for layer in network.layers], []
         for l, layer in enumerate(network.layers):
             operations, modules = list(layer.local), []
             if layer.linear:
                 bias = bool(operations) and isinstance(operations[0], local.Bias)
-                if isinstance(layer.linear, Convolution):  # nn.Conv2d has a bias per channel
+                if isinstance(layer.linear, Convolution | SharedConvolution):  # nn.Conv2d has a bias per channel
                     bias = bias and operations[0].b_shape == (layer.linear.channels,)
                 modules.append(synapses(layer.linear, bias, dtype))
                 operations = operations[bias:]
@@ -155,8 +181,11 @@ class TorchNetwork(nn.Module):
     def forward(self, x):
         """The last layer's output."""
         h = [x]
-        for inputs, modules in zip(self.inputs[1:], self.parts[1:], strict=True):
-            value = sum((h[k] for k in inputs[1:]), start=h[inputs[0]])
+        for (inputs, join), modules in zip(self.inputs[1:], self.parts[1:], strict=True):
+            if join == SUM:
+                value = sum((h[k] for k in inputs[1:]), start=h[inputs[0]])
+            else:
+                value = torch.cat([h[k] for k in inputs], dim=join.axis + 1)  # of rows and vectors
             for module in modules:
                 value = module(value)
             h.append(value)

@@ -43,7 +43,7 @@ def odd():
     return net.build(dtype="float64")
 
 
-NETWORKS = SMALL | {"odd": odd}
+NETWORKS = SMALL | {"odd": odd, "pyramid": pyramid}
 
 
 def filled(tree, seed=0):

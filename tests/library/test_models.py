@@ -9,13 +9,13 @@ import pytest
 from ref_bioplaus import algorithms, models, optimizers
 from ref_bioplaus.initializers import forward_params
 from ref_bioplaus.losses import cross_entropy
-from ref_bioplaus.models import MODELS, akrout2019, bartunov2018, he2016, lee2015, moskovitz2018, xiao2018
+from ref_bioplaus.models import MODELS, akrout2019, bartunov2018, he2016, lee2015, lin2017, moskovitz2018, xiao2018
 from ref_bioplaus.models.residual import padded_identity
 from ref_bioplaus.models.sizes import scaled
 from ref_bioplaus.network import forward
-from tests.helpers.small_models import CLASSES, SMALL
+from tests.helpers.small_models import CLASSES, DETECTORS, SMALL
 
-PAPERS = (bartunov2018, moskovitz2018, xiao2018, akrout2019, lee2015, he2016)
+PAPERS = (bartunov2018, moskovitz2018, xiao2018, akrout2019, lee2015, he2016, lin2017)
 
 
 # What is expected: the number of parameters, and (name, output shape) of every layer. In the arithmetic a convolution
@@ -122,6 +122,38 @@ def resnet50(after):
         ("global_average_pool", (2048,)),
         ("dense(1000) · bias", (1000,)),
     ]
+
+
+def retinanet(resnet):
+    """A ResNet without its last two layers on 256 pixels, then the pyramid and its two heads, of 256 channels."""
+    body = [(name, tuple(n * 8 // 7 for n in shape[:2]) + shape[2:]) for name, shape in resnet[1:-2]]
+    sizes = (32, 16, 8, 4, 2)
+    pixels = sum(n * n for n in sizes)
+    unit = ("shared_conv(256, 3x3, 5 images) · bias · relu", (pixels, 256))
+    return [
+        ("input", (256, 256, 3)),
+        *body,
+        *[("conv(256, 1x1) · bias", (n, n, 256)) for n in sizes[:3]],
+        *[row for n in (16, 32) for row in (("upsample(2)", (n, n, 256)), ("join", (n, n, 256)))],
+        *[("conv(256, 3x3, padding 1) · bias", (n, n, 256)) for n in sizes[:3]],
+        ("conv(256, 3x3, stride 2x2, padding 1) · bias", (4, 4, 256)),
+        ("relu", (4, 4, 256)),
+        ("conv(256, 3x3, stride 2x2, padding 1) · bias", (2, 2, 256)),
+        *[("rows", (n * n, 256)) for n in sizes],
+        ("concatenation", (pixels, 256)),
+        *4 * [unit],
+        ("shared_conv(720, 3x3, 5 images) · bias · rows(80)", (9 * pixels, 80)),
+        *4 * [unit],
+        ("shared_conv(36, 3x3, 5 images) · bias · rows(4)", (9 * pixels, 4)),
+        ("concatenation", (9 * pixels, 84)),
+    ]
+
+
+def pyramid_and_heads(channels, classes=80):
+    """Parameters: laterals, P3 to P7, four layers of both heads, and the last ones."""
+    square = 3 * 3 * 256 * 256 + 256
+    last = [3 * 3 * 256 * 9 * units + 9 * units for units in (classes, 4)]
+    return sum(C * 256 + 256 for C in channels) + 5 * square + 2 * 4 * square + sum(last)
 
 
 RESNET18_CONVOLUTIONS = (
@@ -379,6 +411,14 @@ EXPECTED = {
             ("dense(10) · bias", (10,)),
         ],
     ),
+    "lin2017/retinanet-resnet18": (
+        RESNET18_CONVOLUTIONS + RESNET18_BATCH_NORM_BEFORE + pyramid_and_heads((128, 256, 512)),
+        retinanet(resnet18(after=False)),
+    ),
+    "lin2017/retinanet-resnet50": (
+        RESNET50_CONVOLUTIONS + RESNET50_BATCH_NORM_BEFORE + pyramid_and_heads((512, 1024, 2048)),
+        retinanet(resnet50(after=False)),
+    ),
 }
 
 
@@ -408,6 +448,7 @@ def test_public_totals():
     torchvision_alexnet, biases = 61_100_840, 64 + 192 + 384 + 256 + 256 + 4096 + 4096
     assert xiao2018.alexnet().parameter_count == torchvision_alexnet - biases + 2 * biases  # gamma and beta for b
     assert round(he2016.resnet20().parameter_count, -4) == 270_000
+    assert lin2017.retinanet_resnet50(classes=91).parameter_count == 34_068_119  # with BatchNorm that learns
 
 
 def test_batch_norm_before_the_relu():
@@ -454,6 +495,7 @@ POOLING = {  # kernel, stride, padding: a pooling layer's name holds its kernel 
     "xiao2018/resnet18": [((3, 3), (2, 2), ((1, 1), (1, 1)))],
     "akrout2019/resnet18": [((3, 3), (2, 2), ((1, 1), (1, 1)))],
     "akrout2019/resnet50": [((3, 3), (2, 2), ((1, 1), (1, 1)))],
+    **dict.fromkeys(DETECTORS, [((3, 3), (2, 2), ((1, 1), (1, 1)))]),
 }
 
 
@@ -485,7 +527,7 @@ def test_width_scales_hidden_layers_only():
             bartunov2018.mnist_fc(width=width)
 
 
-@pytest.mark.parametrize("name", [name for name in EXPECTED if len(EXPECTED[name][1][0][1]) == 3])
+@pytest.mark.parametrize("name", [n for n in EXPECTED if len(EXPECTED[n][1][0][1]) == 3 and n not in DETECTORS])
 def test_images_may_have_any_size(name):
     """Height and width go their own ways: a tall image's shapes are a wide one's with the two exchanged."""
     tall, wide = (MODELS[name](in_shape=shape, width=1 / 64) for shape in ((96, 71, 2), (71, 96, 2)))
@@ -493,6 +535,20 @@ def test_images_may_have_any_size(name):
         assert b.out_shape == (*a.out_shape[1::-1], *a.out_shape[2:])
         assert a.linear is None or b.linear.fan_in == a.linear.fan_in
     assert tall[1].out_shape[0] > tall[1].out_shape[1]
+
+
+def test_a_detectors_images_have_whole_cells_on_every_level():
+    for shape in ((256, 200, 3), (64, 128, 3), (0, 128, 3), (128,)):
+        with pytest.raises(
+            ValueError, match=r"expected \(height, width, channels\) with multiples of 128 as height and"
+        ):
+            lin2017.retinanet_resnet18(in_shape=shape)
+    network = lin2017.retinanet_resnet18(in_shape=(384, 128, 3), classes=7, width=1 / 8, channels=16, anchors=3)
+    pixels = 48 * 16 + 24 * 8 + 12 * 4 + 6 * 2 + 3 * 1
+    assert network[network.L].out_shape == (3 * pixels, 11) and network[-12].out_shape == (pixels, 16 // 8)
+    assert [network[l].linear.channels for l in network.outputs] == [3 * 7, 3 * 4]
+    rare, plain = (network[l].local[0].start for l in network.outputs)
+    assert (1 / (1 + np.exp(-rare)), plain) == (pytest.approx(0.01, rel=1e-12), 0.0)
 
 
 def test_auxiliary_output():
@@ -555,13 +611,15 @@ def test_target_propagation_takes_these(name):
 @pytest.mark.parametrize("n", [1, 3])
 @pytest.mark.parametrize("name", list(SMALL))
 def test_forward(name, n, numpy64):
-    check_forward(SMALL[name](), n, numpy64, outputs=9 if name == "bartunov2018/autoencoder" else CLASSES)
+    anchors = (9 * (512 + 128 + 32 + 8 + 2), CLASSES + 4)
+    outputs = anchors if name in DETECTORS else (9,) if name == "bartunov2018/autoencoder" else (CLASSES,)
+    check_forward(SMALL[name](), n, numpy64, outputs)
 
 
 @pytest.mark.parametrize("model", [akrout2019.resnet18, akrout2019.resnet50])
 def test_forward_with_batch_norm_before_the_relu(model, numpy64):
     network = model(in_shape=(40, 33, 3), classes=CLASSES, width=1 / 32, batch_norm_after_relu=False)
-    check_forward(network.with_dtype("float64"), 3, numpy64, CLASSES)
+    check_forward(network.with_dtype("float64"), 3, numpy64, (CLASSES,))
 
 
 def check_forward(network, n, backend, outputs):
@@ -570,7 +628,7 @@ def check_forward(network, n, backend, outputs):
     x = backend.asarray(np.random.default_rng(0).standard_normal((n, *network[0].out_shape)))
     for train in (True, False):
         trace, new_stats = forward(network, params, stats, x, (key, "step"), train)
-        assert trace.h[-1].shape == (n, outputs)
+        assert trace.h[-1].shape == (n, *outputs)
         for layer, h in zip(network.layers, trace.h, strict=True):
             assert h.shape == (n, *layer.out_shape) and h.dtype == np.float64 and np.all(np.isfinite(h))
         arrays = [a for layer in new_stats for op in layer for a in op.values()]

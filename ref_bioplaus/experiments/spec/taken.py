@@ -79,7 +79,7 @@ OPTIONS: dict[str, Parser] = {  # what each option may be, in every algorithm, o
     "in_shape": list_of(whole(1)),
     "classes": whole(1),
     "auxiliary": whole(),
-    "hidden": whole(1),
+    **dict.fromkeys(("hidden", "channels", "anchors"), whole(1)),
     "width": number("a positive factor below 1e9", lambda value: 0 < value < 1e9),
 }
 

@@ -41,6 +41,7 @@ from ref_bioplaus.registry.names import OPTIMIZERS
 from ref_bioplaus.tree import named_leaves
 from tests.conftest import get
 from tests.helpers.embedded_data import embedded_data
+from tests.helpers.small_models import DETECTORS
 
 SHAPE = Shape((9, 6, 2), 4, 5)
 SMALL = Experiment(model_options={"width": 5 / 256})
@@ -611,7 +612,7 @@ def test_a_share_of_the_run_becomes_an_update():
     assert built.row.wrappers == (("fixed-signs", {"start": 10}),)
 
 
-@pytest.mark.parametrize("model", sorted(MODELS))
+@pytest.mark.parametrize("model", sorted({*MODELS} - {*DETECTORS}))
 def test_every_model_has_a_dataset_and_the_default_experiment(model):
     full = checked(Experiment(model=model))
     assert full.dataset in ("ylecun/mnist", "uoft-cs/cifar10", "ILSVRC/imagenet-1k")
