@@ -32,8 +32,8 @@ SIZES: dict[str, dict] = {
     "akrout2019/mlp": {"in_shape": (9,), "width": 5 / 500},
     "lee2015/mnist": {"in_shape": (9,), "width": 5 / 240},
     "he2016/resnet20": {"in_shape": (9, 7, 3), "width": 1 / 8},
-    "lin2017/retinanet-resnet18": {"in_shape": (128, 256, 3), "width": 1 / 64},
-    "lin2017/retinanet-resnet50": {"in_shape": (128, 256, 3), "width": 1 / 64},
+    "lin2017/retinanet-resnet18": {"in_shape": (128, 256, 3), "width": 1 / 32, "channels": 64},
+    "lin2017/retinanet-resnet50": {"in_shape": (128, 256, 3), "width": 1 / 32, "channels": 64},
 }
 DETECTORS = [name for name in SIZES if name.startswith("lin2017/")]  # whose output is that of losses.detection
 

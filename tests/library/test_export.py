@@ -13,7 +13,7 @@ from ref_bioplaus.conformance.cases.networks import GRADIENT, batch, pyramid
 from ref_bioplaus.initializers import forward_params, zero
 from ref_bioplaus.linear import Part, Transpose
 from ref_bioplaus.local import Flatten, LocalOperation, batch_norm_with
-from ref_bioplaus.models import MODELS, akrout2019, xiao2018
+from ref_bioplaus.models import MODELS, akrout2019, lin2017, xiao2018
 from ref_bioplaus.network import Builder, forward, layer_forward
 from ref_bioplaus.optimizers import sgd
 from ref_bioplaus.tree import leaves, named_leaves, tree_map, unflatten
@@ -161,6 +161,33 @@ def test_resnets_are_torchvisions(model, options, name, count):
     other = make(weights=None).double()
     other.load_state_dict(tensors(arrays), strict=True)
     assert agree(ours, other, x)
+
+
+def test_retinanet_is_torchvisions(numpy64):
+    """Its backbone, pyramid and heads, with its numbers, compute the same logits and offsets; back under its names."""
+    torchvision_models()
+    from torchvision.models import detection
+
+    torch.manual_seed(0)
+    module = detection.retinanet_resnet50_fpn(weights=None, weights_backbone=None, num_classes=5).double().eval()
+    for name, tensor in module.state_dict().items():
+        if tensor.ndim == 1:
+            tensor.add_(torch.rand(tensor.shape) / 2)
+        elif name.startswith("head"):
+            tensor.mul_(3.0)  # or the offsets would all be those of the bias
+    network = lin2017.retinanet_resnet50(in_shape=(128, 256, 3), classes=5).with_dtype("float64")
+    params, stats = forward_params(network, (numpy64.key(),), zero)
+    params, stats = numpy64.import_params(network, params, module.state_dict(), stats)
+    x = images(network, 1)
+    with torch.no_grad():
+        found = module.head(list(module.backbone(channels_first(x)).values()))
+    wanted = torch.cat([found["cls_logits"], found["bbox_regression"]], dim=2).numpy()
+    ours = logits(network, params, stats, x)
+    assert ours.shape == wanted.shape == (1, 6138, 9) and np.ptp(wanted[..., 5:], axis=1).min() > 1e-3
+    assert np.max(np.abs(ours - wanted)) < 1e-11 * np.max(np.abs(wanted))
+    arrays, state = numpy64.export_params(network, params, stats), module.state_dict()
+    assert arrays.keys() == state.keys() and len(arrays) == 354
+    assert all(np.array_equal(arrays[name], tensor.numpy()) for name, tensor in state.items() if "batches" not in name)
 
 
 def test_a_resnet_that_is_not_torchvisions_has_none_of_its_names():
