@@ -246,7 +246,7 @@ def test_the_loss_is_what_the_models_targets_ask_for():
     [
         (["algorithm=kolen-polack"], "did you mean kolen-pollack"),
         (["algorithm=kolen"], r"did you mean kolen-pollack\?"),
-        (["model=resnet18"], r"did you mean xiao2018/resnet18, akrout2019/resnet18\?"),
+        (["model=resnet18"], r"did you mean xiao2018/resnet18, akrout2019/resnet18, lin2017/retinanet-resnet18\?"),
         (["model=resmet20"], r"did you mean he2016/resnet20"),
         (["algorithm=sign-symmetry"], "did you mean usf, usf-batch-manhattan, brsf, .*sn, .*, xiao"),
         (["algorithm=SN"], r"did you mean sn\?"),
