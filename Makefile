@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow test-all test-oldest generated gpu-check kills mutation ownership lint types bench bench-report clean
+.PHONY: demo test test-slow test-all test-oldest generated gpu gpu-check kills mutation ownership lint types bench bench-report clean
 
 demo: .venv/ready
 	$(BIN)/ref-bioplaus demo
@@ -57,6 +57,10 @@ bench: .venv/ready
 	$(BIN)/python -m asv_bench.report --workloads W1,W3 --algorithms BP,FA,DFA --parts native,algorithms,kernels,start \
 		--seconds 1 --no-compiled --fresh --out .asv/smoke
 
+# On a machine with an NVIDIA GPU: five and a half minutes, results in gpu/. GPU="--only speed --seconds 600", and so on.
+gpu: .venv-gpu/ready
+	.venv-gpu/bin/ref-bioplaus gpu $(GPU)
+
 # Whatever files are made of the code: what is new of them, or with ALL=--all everything.
 generated: .venv/ready
 	$(BIN)/python -m ref_bioplaus.registry.readme README.md
@@ -81,5 +85,10 @@ bench-report: .venv/ready
 		-c .venv-oldest/oldest.txt -e ".[torch,jax,bench,test]"
 	touch $@
 
+.venv-gpu/ready: pyproject.toml
+	$(PYTHON) -m venv .venv-gpu
+	.venv-gpu/bin/python -m pip install --quiet --disable-pip-version-check -e ".[gpu]"
+	touch $@
+
 clean:
-	rm -rf .venv .venv-oldest build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-oldest .venv-gpu build dist demo gpu *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -82,7 +82,7 @@ def native(workload: Workload, backend: Backend, seconds: float, compiled: bool)
     warm_up(ours)
     forget_compiled(backend.name)
     forms, failed = {}, {}
-    for form in native_forms(workload, backend.name, compiled):
+    for form in native_forms(workload, backend.name, compiled, backend.on_gpu):
         try:
             training = native_training(workload, form, backend)
             warm_up(training)

@@ -15,6 +15,7 @@ from .conformance.commands.check import check
 from .conformance.commands.conformance import conformance_app
 from .experiments.commands import data, demo, exporting, figures, predict, reproduce, search, train
 from .experiments.commands.lists import catalogue_app
+from .gpu.command import gpu
 
 
 class Program(typer.Typer):
@@ -43,6 +44,7 @@ reproduce.mount(app, catalogue_app)
 app.command()(search.search)
 figures.mount(app)
 app.command()(demo.demo)
+app.command()(gpu)
 
 
 def print_version(wanted: bool) -> None:

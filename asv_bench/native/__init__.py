@@ -13,7 +13,7 @@ def library(backend_name: str) -> str:
     return "jax" if backend_name == "jax" else "torch"
 
 
-def native_forms(workload: Workload, backend_name: str, compiled: bool = True) -> tuple[str, ...]:
+def native_forms(workload: Workload, backend_name: str, compiled: bool = True, on_gpu: bool = False) -> tuple[str, ...]:
     """Names of the forms to try. Raises NotImplementedError where the library is not installed."""
     network = workload.network()
     try:
@@ -23,7 +23,7 @@ def native_forms(workload: Workload, backend_name: str, compiled: bool = True) -
             return with_jax.forms(network)
         from . import with_torch
 
-        return with_torch.forms(network, compiled)
+        return with_torch.forms(network, compiled, on_gpu)
     except ImportError as error:
         raise NotImplementedError(f"{backend_name} is compared with a library that is missing ({error})") from error
 

@@ -1,15 +1,17 @@
 """The opponent: the same networks in PyTorch as its users write them, with autograd and the fused optimizer.
 
-Forms: "eager" (NCHW), "channels-last", and each of them under torch.compile; locally connected layers by unfold and
-either bmm or einsum.
+Forms: "eager" (NCHW), "channels-last", each of them under torch.compile (on a GPU in its mode "reduce-overhead"), and
+there also with the whole step as one CUDA graph; locally connected layers by unfold and either bmm or einsum.
 """
 
 import shutil
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.nn import functional as F
 
+from ref_bioplaus.backends.torch_.graphs import CudaGraphs
 from ref_bioplaus.layouts import places, weights
 from ref_bioplaus.linear import Convolution, Dense, LocalConnection
 from ref_bioplaus.local import (  # fmt: skip
@@ -30,7 +32,7 @@ from ..workloads import Workload
 ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu, "sigmoid": torch.sigmoid}
 
 
-def forms(network: Network, compiled: bool = True) -> tuple[str, ...]:
+def forms(network: Network, compiled: bool = True, on_gpu: bool = False) -> tuple[str, ...]:
     """The forms that make sense for a network; torch.compile's where asked for and a C++ compiler is there."""
     linear = [network[l].linear for l in network.weighted]
     if any(isinstance(map_, LocalConnection) for map_ in linear):
@@ -39,8 +41,10 @@ def forms(network: Network, compiled: bool = True) -> tuple[str, ...]:
         plain = ("eager", "eager, channels-last")
     else:
         plain = ("eager",)
+    if on_gpu:
+        plain += tuple(form.replace("eager", "graph") for form in plain)
     if compiled and (shutil.which("g++") or shutil.which("clang++") or torch.cuda.is_available()):
-        return plain + tuple(form.replace("eager", "compiled") for form in plain)
+        return plain + tuple(form.replace("eager", "compiled") for form in plain if form.startswith("eager"))
     return plain
 
 
@@ -52,12 +56,13 @@ def forget_compiled() -> None:
 class TorchTraining:
     """A network learning by autograd; called as workloads.Training is. params: where to start, as torch tensors.
 
-    precision: of float32 products on a GPU, "ieee" or "tf32"; "bf16" is autocast.
+    precision: of float32 products on a GPU, "ieee" or "tf32"; "bf16" is autocast. graphs: what records the whole step
+    of a "graph" form (see backends/torch_/graphs.py); None: CUDA.
     """
 
     def __init__(
         self, workload: Workload, network: Network, params: Params, form: str, device: str = "cpu",
-        dtype: str = "float32", precision: str = "ieee",
+        dtype: str = "float32", precision: str = "ieee", graphs: Any = None,
     ):  # fmt: skip
         self.network, self.device = network, torch.device(device)
         self.autocast = precision == "bf16"
@@ -72,13 +77,17 @@ class TorchTraining:
         x = torch.as_tensor(x).to(self.device, getattr(torch, dtype))
         self.x = x.permute(0, 3, 1, 2).contiguous(memory_format=layout) if image else x
         self.y = torch.as_tensor(labels).to(self.device)
-        self.layers, self.statistics = [], []
+        self.layers: list[tuple[tuple[int, ...], list[Callable]]] = []
+        self.statistics: list[tuple[torch.Tensor, torch.Tensor]] = []
         tensors: list[torch.Tensor] = []
         for l in range(1, len(network)):
             self.layers.append((network[l].inputs, self.operations(l, params[l], tensors, layout, "bmm" in form)))
         self.tensors = tensors
         if workload.adam:
-            self.optimizer: torch.optim.Optimizer = torch.optim.Adam(tensors, lr=workload.eta, fused=True)
+            recorded = form.startswith("graph") and self.device.type == "cuda"
+            self.optimizer: torch.optim.Optimizer = torch.optim.Adam(
+                tensors, lr=workload.eta, fused=True, capturable=recorded
+            )
         else:
             self.optimizer = torch.optim.SGD(tensors, lr=workload.eta, momentum=0.9, fused=True)
         self.compute: Callable = self.loss_of
@@ -86,6 +95,22 @@ class TorchTraining:
             graphs = "reduce-overhead" if self.device.type == "cuda" else None  # CUDA graphs
             self.compute = torch.compile(self.loss_of, mode=graphs, dynamic=False)
         self.loss: torch.Tensor | None = None
+        self.replay: Callable[[], None] | None = None
+        if form.startswith("graph"):
+            self.record(CudaGraphs(self.device) if graphs is None else graphs)
+
+    def record(self, graphs: Any) -> None:
+        """Have the whole step be one graph from now on, from the parameters that were there before."""
+        before = [t.detach().clone() for t in [*self.tensors, *(t for pair in self.statistics for t in pair)]]
+        graphs.warm_up(self.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.replay, (self.loss,) = graphs.record(lambda: [self.step()])
+        with torch.no_grad():
+            states = [t for state in self.optimizer.state.values() for t in state.values() if torch.is_tensor(t)]
+            for t in states:
+                t.zero_()
+            for t, old in zip([*self.tensors, *(t for pair in self.statistics for t in pair)], before, strict=True):
+                t.copy_(old)
 
     def operations(self, l: int, params, tensors: list, layout, bmm: bool) -> list[Callable]:
         """The functions of one layer, its bias inside its synapses; what they learn is appended to `tensors`."""
@@ -132,6 +157,13 @@ class TorchTraining:
 
     def __call__(self) -> None:
         """One step."""
+        if self.replay is None:
+            self.loss = self.step()
+        else:
+            self.replay()
+
+    def step(self) -> torch.Tensor:
+        """Forward, backward, the optimizer; the loss."""
         self.optimizer.zero_grad(set_to_none=True)
         if self.autocast:
             with torch.autocast(self.device.type, torch.bfloat16):
@@ -140,7 +172,7 @@ class TorchTraining:
             loss = self.compute(self.x, self.y)
         loss.backward()
         self.optimizer.step()
-        self.loss = loss.detach()
+        return loss.detach()
 
     def wait(self) -> None:
         """Wait for a GPU."""

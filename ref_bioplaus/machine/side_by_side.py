@@ -1,5 +1,6 @@
 """Tasks side by side, each in a process of its own kind that lasts, with a time limit for each task."""
 
+import math
 import multiprocessing
 import os
 import signal
@@ -14,6 +15,7 @@ from .environment import THREADS
 
 START = multiprocessing.get_context("spawn")  # afresh: no library likes to be forked while its threads run
 LOOK = 1.0  # seconds between looks at the time
+GRACE = 1.0  # seconds in which a process may end by itself
 
 
 class Worker(NamedTuple):
@@ -33,13 +35,14 @@ class Busy(NamedTuple):
 
 
 def side_by_side(
-    function: Callable, tasks: Sequence[tuple], jobs: int, limit: float
+    function: Callable, tasks: Sequence[tuple], jobs: int, limit: float, until: float = math.inf
 ) -> Iterator[tuple[tuple, Any, float]]:
     """(task, what `function(*task, tell)` returned, seconds), as they come. Of a task that takes more than `limit`
-    seconds, or whose process dies, what it told last. The processes end with the generator."""
+    seconds, or whose process dies, what it told last. The processes end with the generator, and at the moment `until`,
+    by time.time(), after which nothing more comes."""
     waiting, idle, busy = list(tasks), list[Worker](), dict[Connection, Busy]()
     try:
-        while waiting or busy:
+        while (waiting or busy) and time.time() < until:
             while waiting and len(busy) < jobs:
                 worker = idle.pop() if idle else started(function)
                 busy[worker.pipe] = Busy(worker, task := waiting.pop(0))
@@ -87,10 +90,12 @@ def started(function: Callable) -> Worker:
 
 
 def ended(workers: Sequence[Worker]) -> None:
-    """End processes."""
+    """End processes: those that learn take the signal for a wish to keep what they have, and get a moment for it."""
     for worker in workers:
         worker.process.terminate()
     for worker in workers:
+        worker.process.join(GRACE)
+        worker.process.kill()
         worker.process.join()
         worker.pipe.close()
 

@@ -11,6 +11,7 @@ from ref_bioplaus.modifications import fixed_signs
 from ref_bioplaus.network import chain
 from ref_bioplaus.optimizers import adam, sgd
 from ref_bioplaus.tree import leaves, tree_map
+from tests.helpers.graphs import Rerun
 
 torch = pytest.importorskip("torch")
 
@@ -25,28 +26,6 @@ ROWS = {
     "E/I": lambda n: algorithms.sign_symmetry(n, losses.cross_entropy(), fixed_signs(sgd(0.1), start=2)),
     "DTP": lambda n: algorithms.dtp(n, losses.cross_entropy(), adam(0.01), adam(0.01)),
 }
-
-
-class Rerun:
-    """Runs what it recorded again and writes the results where the first ones lay, as a graph does."""
-
-    def __init__(self):
-        self.recorded = self.replays = 0
-
-    def warm_up(self, run):
-        run()
-
-    def record(self, run):
-        self.recorded += 1
-        results = run()
-
-        def replay():
-            self.replays += 1
-            for place, value in zip(results, run(), strict=True):
-                if place is not value:
-                    place.copy_(value)
-
-        return replay, results
 
 
 class Refuse(Rerun):

@@ -24,6 +24,7 @@ from ref_bioplaus.tree import leaves, tree_map
 from tests.conftest import get
 from tests.helpers import slow, some_slow
 from tests.helpers.commands import command
+from tests.helpers.graphs import Rerun
 
 SMALL = {
     "W1": WORKLOADS["W1"].smaller((9,), 5, 5 / 256),
@@ -72,6 +73,33 @@ def test_native_forms_learn_what_ours_learn(name, library, form):
     for a, b in pairs:
         # Adam divides by sqrt(v) + epsilon: where a gradient is 1e-12 of the others its rounding shows
         np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize(("name", "form"), [("W1", "graph"), ("W6", "graph, channels-last")])
+def test_torchs_whole_step_as_one_graph_learns_what_its_eager_form_learns(name, form):
+    """From the same start, whatever its warming up has done to parameters, moments and running statistics."""
+    get("torch")
+    from asv_bench.native.with_torch import TorchTraining, forms
+
+    workload, backend, graphs = SMALL[name], backends.get("torch", "cpu"), Rerun()
+    params = Training(workload, "BP", backend, dropout=False).state.forward.params
+    network = workload.network()
+    made = {
+        f: TorchTraining(workload, network, params, f, graphs=graphs) for f in (form.replace("graph", "eager"), form)
+    }
+    for _ in range(3):
+        losses = []
+        for training in made.values():
+            training()
+            losses.append(float(training.loss))
+        assert losses[0] == losses[1]
+    eager, graphed = made.values()
+    assert all(map(np.array_equal, parameters(eager), parameters(graphed)))
+    for one, other in zip(eager.statistics, graphed.statistics, strict=True):
+        assert all(map(np.array_equal, one, other))
+    assert (graphs.recorded, graphs.replays) == (1, 3)
+    assert form in forms(network, compiled=False, on_gpu=True)
+    assert not [f for f in forms(network) if "graph" in f]
 
 
 def parameters(training):

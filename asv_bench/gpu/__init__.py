@@ -1,0 +1,1 @@
+"""What the command `ref-bioplaus gpu` times: from outside, `timing.lines`."""

@@ -1,0 +1,1 @@
+"""Of the command `gpu`, on a CPU."""
