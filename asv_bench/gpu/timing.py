@@ -6,7 +6,7 @@ A line is {"what": "planned", "items"}, {"what": "record", "item", ...}, as a re
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -41,10 +41,11 @@ class Item(NamedTuple):
         return f"{self.kind}: {self.workload}{method}, {self.backend.rpartition(':')[2]} {self.precision}"
 
 
-def items(names: Sequence[str], small: bool) -> Iterator[Item]:
-    """What there is to measure on some backends, the most telling first; small: on a CPU."""
-    fast = [(name, "tf32") for name in names if name in ("torch", "jax")]
-    one = [(name, "ieee") for name in names if name not in ("torch", "jax")]
+def items(names: Sequence[str], rounding: Sequence[str], small: bool) -> Iterator[Item]:
+    """What there is to measure on some backends, the most telling first. rounding: those of them that have TF32 and
+    bf16 too; small: on a CPU."""
+    fast = [(name, "tf32") for name in rounding]
+    one = [(name, "ieee") for name in names if name not in rounding]
     if small:
         fast, one = [], [(name, "ieee") for name in names]
     for workload in TINY if small else FIRST:
@@ -66,11 +67,9 @@ def items(names: Sequence[str], small: bool) -> Iterator[Item]:
     yield from (Item("native", workload, *on) for workload in ("W1", "W2", "W6") for on in half)
 
 
-def lines(
-    names: Sequence[str], device: str | None, small: bool, until: float, chosen: Sequence[Item] | None = None
-) -> Iterator[dict[str, Any]]:
+def lines(items: Iterable[Item], device: str | None, small: bool, until: float) -> Iterator[dict[str, Any]]:
     """The lines of all that fits. until: by time.time(); what was begun is brought to its end, unless it fails."""
-    planned = list(items(names, small) if chosen is None else chosen)
+    planned = list(items)
     yield {"what": "planned", "items": [str(item) for item in planned]}
     peaks: dict[tuple[str, str], dict[str, float]] = {}
     for item in planned:

@@ -7,8 +7,7 @@ PARTS = ("conformance", "speed", "learning")
 CUPY_TORCH = "ref_bioplaus.backends.cupy_.backend:with_torch"
 LABELS = {CUPY_TORCH: "cupy with torch"}
 ON_GPU, ON_CPU = ("torch", "jax", "cupy", CUPY_TORCH), ("numpy", "torch", "jax")  # the backends that are asked
-IEEE = ("cupy", CUPY_TORCH, "numpy")  # those whose float32 products have no other precision
-PRECISIONS = ("ieee", "tf32", "bf16")
+ROUNDING = ("torch", "jax")  # those that have float32 products in TF32 and bfloat16 too
 
 
 class Question(NamedTuple):
@@ -47,12 +46,12 @@ def questions(on_gpu: bool) -> Iterator[Question]:
     names = ON_GPU if on_gpu else ON_CPU
     yield from (Question(name, weight=3 if on_gpu else 1) for name in names)
     if on_gpu:
-        yield from (Question(name, precision=p, weight=2) for p in ("tf32", "bf16") for name in ("torch", "jax"))
+        yield from (Question(name, precision=p, weight=2) for p in ("tf32", "bf16") for name in ROUNDING)
         yield from (Question(name, levels=(2,)) for name in names)
         yield from (Question(name, kernels="portable", modes=("eager",)) for name in names if name != CUPY_TORCH)
         yield from (Question(name, dtype="float64") for name in names)
-        yield from (Question(name, modes=("donating",), levels=(0, 1, 3)) for name in ("torch", "jax"))
-        yield from (Question(name, dtype="bfloat16") for name in ("torch", "jax"))
+        yield from (Question(name, modes=("donating",), levels=(0, 1, 3)) for name in ROUNDING)
+        yield from (Question(name, dtype="bfloat16") for name in ROUNDING)
 
 
 def forms(on_gpu: bool) -> tuple[str, ...]:

@@ -106,7 +106,8 @@ def conformance(settings: Settings, there: Sequence[str], until: float) -> None:
 
 def speed(settings: Settings, there: Sequence[str], until: float) -> None:
     """One process, with the device to itself."""
-    task = (tuple(there), settings.device, not settings.on_gpu, settings.out / FILES["speed"], until)
+    rounding = tuple(name for name in there if name in plan.ROUNDING)
+    task = (tuple(there), rounding, settings.device, not settings.on_gpu, settings.out / FILES["speed"], until)
     list(side_by_side(work.timing, [task], 1, settings.seconds, until + GRACE))
 
 

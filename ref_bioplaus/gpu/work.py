@@ -88,7 +88,10 @@ def excused(backend: Any, outcome: Any) -> None:
         deviations.apply(Report(*about, {}, {}, 0.0, [outcome]), rows, datetime.date.today())
 
 
-def timing(names: tuple[str, ...], device: str | None, small: bool, path: Path, until: float, tell: Callable) -> None:
+def timing(
+    names: tuple[str, ...], rounding: tuple[str, ...], device: str | None, small: bool, path: Path, until: float,
+    tell: Callable,
+) -> None:  # fmt: skip
     """What asv_bench measures, where there is a checkout."""
     try:
         from asv_bench.gpu import timing
@@ -96,7 +99,7 @@ def timing(names: tuple[str, ...], device: str | None, small: bool, path: Path, 
         why = f"what is timed lies in asv_bench, which only a checkout with its extra `bench` has ({error})"
         write(path, what="failed", reason=why)
         return
-    for line in timing.lines(names, device, small, until):
+    for line in timing.lines(timing.items(names, rounding, small), device, small, until):
         write(path, **line)
 
 

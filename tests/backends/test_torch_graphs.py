@@ -11,7 +11,7 @@ from ref_bioplaus.modifications import fixed_signs
 from ref_bioplaus.network import chain
 from ref_bioplaus.optimizers import adam, sgd
 from ref_bioplaus.tree import leaves, tree_map
-from tests.helpers.graphs import Rerun
+from tests.helpers import Rerun
 
 torch = pytest.importorskip("torch")
 

@@ -22,9 +22,8 @@ from ref_bioplaus.kernels import PORTABLE
 from ref_bioplaus.network import forward
 from ref_bioplaus.tree import leaves, tree_map
 from tests.conftest import get
-from tests.helpers import slow, some_slow
+from tests.helpers import Rerun, slow, some_slow
 from tests.helpers.commands import command
-from tests.helpers.graphs import Rerun
 
 SMALL = {
     "W1": WORKLOADS["W1"].smaller((9,), 5, 5 / 256),

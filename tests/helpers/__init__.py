@@ -34,3 +34,25 @@ def asked(name, tell):
     if name == "die":
         os._exit(3)
     return name.upper()
+
+
+class Rerun:
+    """A stand-in for CUDA graphs: it runs what it recorded again and writes the results where the first ones lay."""
+
+    def __init__(self):
+        self.recorded = self.replays = 0
+
+    def warm_up(self, run):
+        run()
+
+    def record(self, run):
+        self.recorded += 1
+        results = run()
+
+        def replay():
+            self.replays += 1
+            for place, value in zip(results, run(), strict=True):
+                if place is not value:
+                    place.copy_(value)
+
+        return replay, results
