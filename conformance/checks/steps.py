@@ -19,6 +19,7 @@ from ref_bioplaus.registry import ROWS, Row
 from ref_bioplaus.tree import leaves, named_leaves, tree_map
 from ref_bioplaus.types import Algorithm, State, in_order
 
+BOTH = ("eager", "compiled")  # where a compiler would take long to compile once more what another check has compiled
 BEGINNING, FURTHER = range(5), range(5, 9)  # batches of a shadowed trajectory: from its first state, from LATER on
 LATER = Moment(98, 7, 98)
 OTHERS = (1, 2, 3, 4, 5, 7, 8)  # batch sizes that a failure is tried on
@@ -87,7 +88,7 @@ def judged(expected: judge.Expected, subject: Subject, tensors: dict, prefix: st
     return judge.named(judge.judge(expected, arrays), prefix)
 
 
-def shadowed(case: Case) -> Check:
+def shadowed(case: Case, modes: tuple[str, ...] = MODES) -> Check:
     """Steps of the subject along its own trajectory, each judged from the state that it started from.
 
     Its state stays where it is from one step to the next, consumed where it is donated: memories, counts, schedules,
@@ -118,7 +119,7 @@ def shadowed(case: Case) -> Check:
                     scores += judged(expected, subject, tensors, f"step {int(start.t)}, {step}")
         return Finding(tuple(scores), undecidable=undecidable)
 
-    return Check(f"2/shadow/{case.id}", 2, case.row, run)
+    return Check(f"2/shadow/{case.id}", 2, case.row, run, modes)
 
 
 class Start:
@@ -213,10 +214,10 @@ def checks(levels: Iterable[int], rows: Sequence[Row] = ROWS) -> tuple[Check, ..
             if case.architecture in ("FC", "LC", "conv", *EQUAL) or (first and "after" in case.architecture):
                 found += [one_step(case, step, 6) for step in case.build().modes]
             if first and case.architecture in ALONE[case.chosen().inverses]:
-                found += [one_step(case, step, 1) for step in case.build().modes]
+                found += [one_step(case, step, 1, BOTH) for step in case.build().modes]
     if 2 in levels:
         found += [
-            shadowed(case)
+            shadowed(case, MODES if case.architecture == "FC" or case.row == "backprop" else BOTH)
             for case in cases
             if case.architecture in ("FC", "ResNet, BN before ReLU") or case.id == "backprop/conv"
         ]
