@@ -19,7 +19,8 @@ from ref_bioplaus.registry import ROWS, Row
 from ref_bioplaus.tree import leaves, named_leaves, tree_map
 from ref_bioplaus.types import Algorithm, State, in_order
 
-BOTH = ("eager", "compiled")  # where a compiler would take long to compile once more what another check has compiled
+BOTH = ("eager", "compiled")  # of a row's networks but FC, as compilers take long and donating is the backend's, not
+WHOLE = ("backprop", "kolen-pollack", "dtp")  # the rule's: these rows donate on every network
 BEGINNING, FURTHER = range(5), range(5, 9)  # batches of a shadowed trajectory: from its first state, from LATER on
 LATER = Moment(98, 7, 98)
 OTHERS = (1, 2, 3, 4, 5, 7, 8)  # batch sizes that a failure is tried on
@@ -211,13 +212,14 @@ def checks(levels: Iterable[int], rows: Sequence[Row] = ROWS) -> tuple[Check, ..
     if 1 in levels:
         for case in cases:
             first = case.main and case.id == f"{short(case.row)}/{case.architecture}"
+            modes = MODES if case.architecture == "FC" or case.row in WHOLE else BOTH
             if case.architecture in ("FC", "LC", "conv", *EQUAL) or (first and "after" in case.architecture):
-                found += [one_step(case, step, 6) for step in case.build().modes]
+                found += [one_step(case, step, 6, modes) for step in case.build().modes]
             if first and case.architecture in ALONE[case.chosen().inverses]:
                 found += [one_step(case, step, 1, BOTH) for step in case.build().modes]
     if 2 in levels:
         found += [
-            shadowed(case, MODES if case.architecture == "FC" or case.row == "backprop" else BOTH)
+            shadowed(case, MODES if case.architecture == "FC" or case.row == WHOLE[0] else BOTH)
             for case in cases
             if case.architecture in ("FC", "ResNet, BN before ReLU") or case.id == "backprop/conv"
         ]
