@@ -204,19 +204,20 @@ def batch_norms() -> Iterator[Question]:
 # Sums over what shares a bias
 
 
-def biased(kernels: Kernels, x: Any, b: Any, c: Any, v: Any, d: Any) -> dict[str, Any]:
+def biased(kernels: Kernels, x: Any, b: Any, c: Any, v: Any, d: Any, cube: Any) -> dict[str, Any]:
     """Biases by channel and by unit, sums of two arrays, and the sums of errors over what shares a bias."""
     add, total = kernels.add, kernels.channel_sum
     return {
         "by channel": add(x, b), "by unit": add(x, c), "of vectors": add(v, d), "of two": add(x, x * 3.0),
         "of vectors, two": add(v, v * v),
         "sum by channel": total(x, (0, 1, 2)), "sum by unit": total(x, (0,)), "sum of vectors": total(v, (0,)),
+        "sum of cubes": total(cube, (0,)), "of cubes": add(cube, cube * 3.0),
     }  # fmt: skip
 
 
 def biases() -> Iterator[Question]:
     """Additions and sums."""
-    arguments = ((4, *IMAGE), IMAGE[2:], IMAGE, (9, 11), (11,))
+    arguments = ((4, *IMAGE), IMAGE[2:], IMAGE, (9, 11), (11,), (3, 4, 4, 4))
     spoilt = values.with_one(np.nan)
     yield question("bias/add and channel_sum", arguments, biased, {
         "": as_drawn, "far from 0": values.moved(True, False, False, True),

@@ -4,6 +4,7 @@ Here are the functions of the array namespace that the library calls, each alone
 are asked in modules of their own.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -45,6 +46,7 @@ def elementwise() -> Iterator[Question]:
         "large by tiny": values.scaled(1e20, 1e-15)})  # fmt: skip
     yield question("elementwise/choices", ((2, 100),), choices, {
         "": lambda x: tuple(x), "ties": lambda x: tuple(values.tied(x)), "far apart": lambda x: (1e30 * x[0], x[1]),
+        "far from 0": lambda x: tuple(4000.0 + 16.0 * values.tied(x)),
         "tiny": lambda x: (np.resize(values.TINY, 100), np.resize([0.0, 2.0**-126, -1e-30], 100))})  # fmt: skip
     for name in ("tanh", "exp", "expm1", "abs", "sign", "ceil", "log", "log1p", "sqrt"):
         yield question(f"elementwise/{name}/not finite", ((10,),), named(name), {"": lambda x: (NUMBERS,)}, COMPILED)
@@ -137,8 +139,10 @@ def moving(_: Any, x: Any, y: Any, i: Any) -> dict[str, Any]:
         "flipped": xp.flip(x, axis=1), "broadcast": xp.broadcast_to(x[:, None, :, :1], (4, 2, 5, 3)),
         "every second": x[::2, 1::3, ...], "last": x[..., -1], "row": x[1, ...], "some": x[1:3, :, None, 0:2],
         "full": xp.full((2, 3), 0.3, **where), "zeros": xp.zeros((2, 3), **where), "filled": xp.full_like(x, -2.5),
-        "zeros like": xp.zeros_like(x), "ones like": xp.ones_like(x),
+        "zeros like": xp.zeros_like(x), "ones like": xp.ones_like(x), "filled otherwise": xp.full_like(x, 7.0),
+        "full of others": xp.full((2, 3), -8.0, **where), "as it is": xp.astype(x, x.dtype),
         "given": xp.asarray([[1.0, 2.0, 0.5], [3.0, -4.0, 0.0]], **where),
+        "a cube given": xp.asarray([[[1.0, 2.0], [math.inf, 4.0]], [[math.nan, 6.0], [7.0, -math.inf]]], **where),
         "from integers": xp.astype(i, x.dtype), "counted": xp.arange(7, dtype=xp.int32, device=device(x)),
     }  # fmt: skip
 

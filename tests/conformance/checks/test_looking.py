@@ -34,7 +34,7 @@ FAULTS = {
     "signs of which 0 counts as plus": (metrics._fraction, lambda a, b: metrics.array_namespace(a).mean(
         metrics.array_namespace(a).astype((a >= 0) != (b >= 0), a.dtype)), "1/metrics/sign_changes"),
     "an error of the first alone": (metrics.top_k_error, ignoring(metrics.top_k_error, "k", 1),
-                                    "1/metrics/top_k_error/2 of 4"),
+                                    "1/metrics/top_k_error/2 of 4, 8 samples"),
 }  # fmt: skip
 
 
