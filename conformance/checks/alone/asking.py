@@ -42,6 +42,7 @@ class Question(NamedTuple):
     calls: Callable[[str], Iterable[Call]]  # of a dtype
     modes: tuple[str, ...] = BOTH
     bounds: float = 0.0  # judged by so many of the rigorous bound's units in the last place; 0: by the variance
+    more: Callable[[str], Iterable[Call]] = lambda dtype: ()  # made too, eagerly, where that compiles no shape
 
     @property
     def check(self) -> Check:
@@ -52,8 +53,11 @@ class Question(NamedTuple):
         """What a subject answers."""
         backend, tiny = subject.backend, PRECISIONS[subject.dtype, subject.backend.precision].tiny
         found = subject.runs(lambda *arrays: self.compute(backend.kernels, *arrays), mode)
-        wanted, undecidable = expected(self, subject.dtype, backend.precision)
+        wanted, undecidable = expected(self.calls, self, subject.dtype, backend.precision)
         asked, answers = [(*call, found) for call in (*wanted, *wanted[:1])], []
+        if not backend.compiles:
+            eager = subject.runs(lambda *arrays: self.compute(backend.kernels, *arrays), "eager")
+            asked += [(*call, eager) for call in expected(self.more, self, subject.dtype, backend.precision)[0]]
         if mode == "eager":
             strided = subject.runs(lambda *arrays: self.compute(backend.kernels, *map(turned, arrays)), mode)
             asked += [
@@ -76,11 +80,13 @@ class Question(NamedTuple):
         return Finding(tuple(scores), undecidable=0 if scores else undecidable)
 
 
-@lru_cache(maxsize=1)  # the modes of a check follow each other
-def expected(question: Question, dtype: str, precision: str) -> tuple[tuple, int]:
+@lru_cache(maxsize=2)  # the modes of a check follow each other
+def expected(
+    calls: Callable[[str], Iterable[Call]], question: Question, dtype: str, precision: str
+) -> tuple[tuple, int]:
     """(name, arguments, results) of every call whose decisions are beyond doubt, and how many decisions are not."""
     found, undecidable = [], 0
-    for name, arrays in question.calls(dtype):
+    for name, arrays in calls(dtype):
         inputs = [as_held(np.asarray(a), dtype) for a in arrays]
         space = Rounding(PRECISIONS[dtype, precision], dtype)
         with np.errstate(all="ignore"):

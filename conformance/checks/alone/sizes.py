@@ -26,6 +26,7 @@ from ref_bioplaus.random import normal
 SIZES = tuple(sorted({2**k + d for k in range(11) for d in (-1, 0, 1)} - {0}))
 PACKED = (*range(1, 10), 15, 16, 17, 31, 33, 63, 65, 127, 129, 255, 257, 511, 513, 1025)  # of packed shapes
 BATCHES = (6, 1, 5, 6, 2, 33, 7, 101)  # in this order
+ALL = range(1, 130)  # batches, where no library compiles each
 KERNEL = (2, 2)
 FILLERS = (3, 2, 1, 5)
 PERIOD = 100_003  # numbers are drawn once in so many: a prime, which no tile divides
@@ -54,7 +55,11 @@ def sized(
                 label = ", ".join(f"{n} {axis}" for n, axis in zip(size, axes.split(", "), strict=True))
                 yield Call(label + ", again" * seed, change(*numbers(name, shapes(*size), seed)))
 
-    return Question(f"sizes/{name}", compute, calls, COMPILED)
+    def more(dtype: str) -> Iterator[Call]:
+        for n in ALL if name.endswith("batches") else ():
+            yield Call(f"{n} samples", change(*numbers(name, shapes(n, *found[0][1:]), 2)))
+
+    return Question(f"sizes/{name}", compute, calls, COMPILED, more=more)
 
 
 def one_axis(small: tuple[int, ...], axis: int) -> Iterator[tuple[int, ...]]:
@@ -262,7 +267,8 @@ def namespace_questions() -> Iterator[Question]:
     """Arrays of three axes."""
     cubes = [(7, 7, 7), (1025, 2, 3), (2, 1023, 1), (1, 3, 1025), (33, 17, 5), (3, 65, 33), (18, 1, 65), (129, 9, 2),
              (5, 257, 8), (2, 19, 19), (19, 19, 3), (1, 1, 1), (513, 1, 1), (4, 39, 31)]  # fmt: skip
-    yield sized("namespace", "by, by, numbers", functions, lambda *size: (size, size), cubes)
+    for name, found in {"namespace": cubes, "namespace/batches": [(n, 3, 2) for n in BATCHES]}.items():
+        yield sized(name, "by, by, numbers", functions, lambda *size: (size, size), found)
 
 
 # Optimizers: tensors of all sizes in one call

@@ -1,5 +1,6 @@
 """Level 0 finds wrong kernels of every kind, and none among those that compute the same in another way."""
 
+from dataclasses import replace
 from fnmatch import fnmatch
 from unittest import mock
 
@@ -197,6 +198,24 @@ def nan_skipped(W, x):
     return PORTABLE.dense_apply(np.nan_to_num(W), x)
 
 
+def kernel_turned(W, x, window):
+    """A local connection that takes a kernel's height for its width, where as many windows come out."""
+    other = replace(window, kernel=window.kernel[::-1])
+    return PORTABLE.local_apply(W, x, other if other.out_size == window.out_size else window)
+
+
+def one_memory():
+    """A constant array that lies where the one before it lay."""
+    kept = {}
+
+    def full_like(x, value):
+        memory = kept.setdefault(x.shape, np.empty_like(x))
+        memory[...] = value
+        return memory
+
+    return full_like
+
+
 SIZED = {  # wrong where a function of the arguments says so
     "units beyond a tile": ("dense/outputs", "dense_apply", lambda W, x: len(W) > 64),
     "inputs that leave a rest": ("dense/inputs", "dense_apply", lambda W, x: x.shape[1] % 8 == 1 and x.shape[1] > 100),
@@ -205,6 +224,7 @@ SIZED = {  # wrong where a function of the arguments says so
     "channels beyond 16": ("locally_connected/stride*", "local_transport", lambda B, u, w: u.shape[3] > 16),
     "rows beyond 128": ("conv/stride*", "conv_correlate", lambda x, u, w: x.shape[1] > 128),
     "a batch of 5": ("conv/batches", "conv_apply", lambda W, x, w: len(x) == 5),
+    "a batch of 62": ("conv/batches", "conv_apply", lambda W, x, w: len(x) == 62),
     "channels beyond 32": ("batch_norm/vectors", "batch_norm", lambda x, *_: x.shape[-1] > 32),
     "long vectors": ("pointwise/long", "activation", lambda n, x: x.size > 65536),
 }
@@ -244,6 +264,7 @@ WRONG = {name: (where(wrong, kernel), f"0/sizes/{checks}") for name, (checks, ke
         where(lambda W, x, w: w.stride[0] > w.kernel[0], "conv_apply"),
         "0/synapses/conv(2, 1x2, stride 3x4)",
     ),
+    "a kernel the other way round": ({"local_apply": kernel_turned}, "0/synapses/locally*valid)"),
     "strides left out": ({"dense_apply": as_it_lies}, "0/synapses/dense(4)"),
     "uneven padding": (
         where(lambda W, x, w: w.padding[0][0] > w.padding[0][1], "local_apply"),
@@ -294,6 +315,8 @@ FUNCTIONS = {
     "take": (lambda x, i, axis: np.take(x, i % 4, axis=axis), "0/moves/floats"),
     "stack": (lambda xs, axis=0: np.stack(xs[::-1], axis), "0/moves/floats"),
     "exp": (lambda x: np.exp(np.minimum(x, 80)), "0/elementwise/exp"),
+    "full_like": (one_memory(), "0/moves/floats"),
+    "atan2": (lambda y, x: np.arctan2(y, np.where(y.size == 1, 1.01 * x, x)).astype(x.dtype), "0/elementwise/atan2"),
     "sum": (lambda x, axis=None, keepdims=False: np.sum(x, axis=axis, keepdims=keepdims, dtype=np.float64),
             "0/products/sums"),
 }  # fmt: skip
