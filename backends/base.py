@@ -116,8 +116,9 @@ class Backend:
     def forget_peak(self) -> None:
         """Begin a new peak on the device, where its library can; on a CPU the system keeps it."""
 
-    def be_deterministic(self) -> None:
-        """Choose operations that give the same bits every time, for the rest of the process."""
+    def be_deterministic(self) -> Callable[[], None]:
+        """Choose operations that give the same bits every time, until the function that this returns is called."""
+        return lambda: None
 
     def ownership(self) -> Ownership | None:
         """What a step that writes over a donated state asks whether others see it; None where no step does."""

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from array_api_compat import array_namespace
+
 from ref_bioplaus.backends.ownership import Ownership
 from ref_bioplaus.tree import tree_map
 from ref_bioplaus.types import Array, Batch, Info, State
@@ -21,11 +23,16 @@ def one_after_another(step: Callable, joined: Callable, ownership: Ownership | N
         for i in range(batches.x.shape[0]):
             if i and ownership is not None:
                 state = ownership.take(state)
-            state, info = step(state, key, Batch(batches.x[i, ...], batches.y[i, ...]), **options)
+            state, info = step(state, key, Batch(one(batches.x, i), one(batches.y, i)), **options)
             infos.append(info)
         return state, tree_map(lambda *arrays: joined(arrays), *infos)
 
     return stacked
+
+
+def one(arrays: Array, i: int) -> Array:
+    """One of a stack, in memory of its own: where an array begins may decide how a library adds up its products."""
+    return array_namespace(arrays).asarray(arrays[i, ...], copy=True)
 
 
 def count(batches: Batch) -> int:

@@ -30,7 +30,7 @@ TINY = {
 class Item(NamedTuple):
     """One thing to measure."""
 
-    kind: str  # "native", "together", "algorithm" or "where"
+    kind: str  # "native", "together", "algorithm", "where", "usual" or "deterministic"
     workload: str
     backend: str
     precision: str = "ieee"
@@ -51,6 +51,8 @@ def items(names: Sequence[str], rounding: Sequence[str], small: bool) -> Iterato
     for workload in TINY if small else FIRST:
         yield from (Item("native", workload, *on) for on in fast + one)
         yield from (Item("algorithm", workload, *on, "FA") for on in (fast or one))
+        if workload == "W2":
+            yield from prices(rounding, small, "usual")
         if workload in ("W1", "W2"):
             yield from (Item("together", workload, *on) for on in (fast or one))
     if small:
@@ -65,6 +67,12 @@ def items(names: Sequence[str], rounding: Sequence[str], small: bool) -> Iterato
         methods = [m for m in METHODS if m not in ("BP", "FA") and m in methods_of(WORKLOADS[workload])]
         yield from (Item("algorithm", workload, *on, method) for method in methods for on in fast)
     yield from (Item("native", workload, *on) for workload in ("W1", "W2", "W6") for on in half)
+
+
+def prices(names: Sequence[str], small: bool, kind: str) -> Iterator[Item]:
+    """Steps that are timed as the libraries compute usually, and, in a process of its own, deterministically."""
+    for workload in ("W1",) if small else ("W1", "W6"):
+        yield from (Item(kind, workload, name) for name in names)
 
 
 def lines(items: Iterable[Item], device: str | None, small: bool, until: float) -> Iterator[dict[str, Any]]:
@@ -99,6 +107,13 @@ def measured(item: Item, backend: Backend, peaks: dict[str, float], small: bool)
         parts, total, steps = profile.SPLIT[item.backend](item.workload, item.method, backend)
         for name, calls, took, share in profile.rows(parts, total, steps, 8):
             yield {"what": "part", "item": str(item), "part": name, "calls": calls, "ms a step": took, "share": share}
+        return
+    if item.kind in ("usual", "deterministic"):
+        undo = backend.be_deterministic() if item.kind == "deterministic" else None
+        for record in cases.steps(workload, backend, (), seconds):
+            yield {"what": "record", "item": str(item), "precision": item.precision, **record}
+        if undo is not None:
+            undo()
         return
     kinds: dict[str, Callable[..., Iterator[cases.Record]]] = {
         "native": partial(cases.native, seconds=seconds, compiled=not small),

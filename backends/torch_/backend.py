@@ -66,10 +66,18 @@ class TorchBackend(Backend):
 
     def be_deterministic(self):
         """Deterministic kernels on a GPU; those on a CPU are."""
-        if self.on_gpu:
-            torch.use_deterministic_algorithms(True)
-            settings: Any = torch.utils.deterministic
-            settings.fill_uninitialized_memory = False  # every kernel writes all of its result
+        if not self.on_gpu:
+            return super().be_deterministic()
+        settings: Any = torch.utils.deterministic
+        mode, filled = torch.get_deterministic_debug_mode(), settings.fill_uninitialized_memory
+        torch.use_deterministic_algorithms(True)
+        settings.fill_uninitialized_memory = False  # every kernel writes all of its result
+
+        def undo() -> None:
+            torch.set_deterministic_debug_mode(mode)
+            settings.fill_uninitialized_memory = filled
+
+        return undo
 
     def native_kernels(self) -> Kernels:
         """torch's own forms of the kernels."""

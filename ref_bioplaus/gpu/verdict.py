@@ -127,6 +127,10 @@ def speed(found: Sequence[Mapping[str, Any]]) -> list[str]:
     peaks = [line for line in found if line.get("kind") == "peak"]
     for line in peaks:
         text += [f"{line['item']}: " + ", ".join(f"{n} {v:.3g}/s" for n, v in line.items() if isinstance(v, float)), ""]
+    price = {r["item"].partition(": ")[2]: r["seconds"] for r in records if r["item"].startswith("deterministic: ")}
+    usual = {r["item"].partition(": ")[2]: r["seconds"] for r in records if r["item"].startswith("usual: ")}
+    for name in price.keys() & usual.keys():
+        text += [f"Determinism costs {100 * (price[name] / usual[name] - 1):+.0f} % of a step: {name}.", ""]
     parts = [line for line in found if line["what"] == "part"]
     if parts:
         text += ["Where the time of a step goes:", ""]

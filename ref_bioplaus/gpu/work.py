@@ -12,7 +12,7 @@ from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ..machine import files
+from ..machine import environment, files
 from .plan import Question, label, library
 
 TOLD = 300  # characters of a reason
@@ -90,16 +90,20 @@ def excused(backend: Any, outcome: Any) -> None:
 
 def timing(
     names: tuple[str, ...], rounding: tuple[str, ...], device: str | None, small: bool, path: Path, until: float,
-    tell: Callable,
+    deterministic: bool, tell: Callable,
 ) -> None:  # fmt: skip
-    """What asv_bench measures, where there is a checkout."""
+    """What asv_bench measures, where there is a checkout. deterministic: the steps alone that tell what determinism
+    costs, in a process whose libraries were asked for it before they were imported."""
+    if deterministic:
+        environment.ask_for_determinism()
     try:
         from asv_bench.gpu import timing
     except ImportError as error:
         why = f"what is timed lies in asv_bench, which only a checkout with its extra `bench` has ({error})"
         write(path, what="failed", reason=why)
         return
-    for line in timing.lines(timing.items(names, rounding, small), device, small, until):
+    items = timing.prices(rounding, small, "deterministic") if deterministic else timing.items(names, rounding, small)
+    for line in timing.lines(items, device, small, until):
         write(path, **line)
 
 

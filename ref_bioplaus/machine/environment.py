@@ -6,7 +6,8 @@ import os
 import platform
 import re
 import sys
-from contextlib import chdir
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
 from importlib.util import find_spec
 from os.path import exists
 from pathlib import Path
@@ -20,6 +21,7 @@ KEEP = ((-4, 0), (-1, 2**31 - 1))  # malloc.h: no M_MMAP_MAX for arrays of their
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 SAFE_PATH = "PYTHONSAFEPATH"  # as python -P
 XLA_DETERMINISTIC = "xla_gpu_deterministic_ops"
+DETERMINISM = ("CUBLAS_WORKSPACE_CONFIG", "XLA_FLAGS")
 # Variables by which the libraries are set: how fast they are, and some of what they compute.
 SETTINGS = re.compile(
     r"(OMP|OPENBLAS|MKL|KMP|GOMP|XLA|JAX|TORCH|CUDA|NVIDIA|CUPY|MALLOC|ONEDNN|DNNL|ATEN)_\w+|LD_PRELOAD"
@@ -71,6 +73,30 @@ def ask_for_determinism() -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     if XLA_DETERMINISTIC not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} --{XLA_DETERMINISTIC}=true".strip()
+
+
+@contextmanager
+def as_it_was() -> Iterator[None]:
+    """Put back, at the end, the variables by which determinism is asked for: other code in this process is not ours."""
+    before = {name: os.environ.get(name) for name in DETERMINISM}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            os.environ.update({} if value is None else {name: value})
+
+
+@contextmanager
+def deterministic(backend: Backend) -> Iterator[None]:
+    """The same bits every time on a GPU, for as long as this lasts."""
+    with as_it_was():
+        ask_for_determinism()
+        undo = backend.be_deterministic()
+        try:
+            yield
+        finally:
+            undo()
 
 
 def versions(backend: Backend) -> dict[str, str]:

@@ -67,6 +67,12 @@ def test_times_are_written_one_by_one_and_the_rest_is_named(monkeypatch):
                                                 "ms a step": "0.1", "share": "9%"}]))  # fmt: skip
     assert "not measured: together: W1, numpy ieee; algorithm: W1, FA, numpy ieee; native: W9, numpy ieee" in page
     assert "aten::mm" in page
+    twice = [line | {"item": f"{kind}: W1, torch ieee", "seconds": seconds} for line in found[2:3]
+             for kind, seconds in (("usual", 2.0), ("deterministic", 2.5))]  # fmt: skip
+    assert "Determinism costs +25 % of a step: W1, torch ieee." in "\n".join(verdict.speed(twice))
+    prices = timing.prices(("numpy",), True, "deterministic")
+    (_, _, priced) = timing.lines(prices, "cpu", True, time.time() + 60)
+    assert priced["item"] == "deterministic: W1, numpy ieee"
     assert list(timing.lines(chosen, "cpu", True, 0.0)) == found[:1]
 
 

@@ -6,7 +6,7 @@ import pytest
 from ref_bioplaus import modifications, optimizers
 from ref_bioplaus.kernels import PORTABLE
 from ref_bioplaus.optimizers import adam, by_layer, piecewise, rmsprop, sgd, staircase, warm_up
-from ref_bioplaus.tree import leaves, named_leaves
+from ref_bioplaus.tree import leaves, named_leaves, tree_map
 from ref_bioplaus.types import NO_PARAMS, LayerParams
 from tests.conftest import get
 
@@ -209,3 +209,55 @@ def test_every_optimizer_counts_its_own_updates():
         assert memory["count"] == 3
         assert memory["count"].dtype == np.int32
     assert optimizers.DECAY_FORMS == ("paper", "decoupled", "coupled")
+
+
+# In 16 bits
+
+
+def in_bfloat16(backend, optimizer, steps, gradient):
+    """A weight of 1 after so many updates in bfloat16, and the optimizer's memory."""
+
+    def whole(value):
+        return (NO_PARAMS, LayerParams(backend.asarray(np.full((2, 3), value))))
+
+    params = whole(1.0)
+    memory = optimizer.init(params, (backend.key(0), "optimizer"), PORTABLE)
+    for t in range(steps):
+        params, memory = optimizer.update(whole(gradient(t)), memory, params, PORTABLE)
+    assert str(params[1].W.dtype).endswith("bfloat16")
+    return float(backend.to_numpy(params[1].W)[0, 0]), memory
+
+
+@pytest.mark.parametrize("name", ["torch", "jax"])
+def test_small_decay_and_moments_that_shrink_need_float32(name):
+    """Decay below 2^-9 changes no weight of 8 bits, and a moving average with 0.999 stays where it is."""
+    backend = get(name, "bfloat16")
+    alone, mixed = sgd(0.1, decay=1e-3), optimizers.in_float32(sgd(0.1, decay=1e-3))
+    assert in_bfloat16(backend, alone, 100, lambda t: 0.0)[0] == 1.0
+    weight, memory = in_bfloat16(backend, mixed, 100, lambda t: 0.0)
+    assert float(memory["float32"][1].W[0, 0]) == pytest.approx(0.999**100, rel=1e-5)
+    assert weight == pytest.approx(0.999**100, rel=2.0**-9)
+
+    def once(t):
+        return 1.0 if t == 0 else 0.0
+
+    _, stuck = in_bfloat16(backend, adam(0.0), 100, once)
+    _, moving = in_bfloat16(backend, optimizers.in_float32(adam(0.0)), 100, once)
+    first = float(backend.to_numpy(in_bfloat16(backend, adam(0.0), 1, once)[1]["v"][1].W)[0, 0])
+    assert float(backend.to_numpy(stuck["v"][1].W)[0, 0]) == first
+    assert float(moving["inner"]["v"][1].W[0, 0]) == pytest.approx(1e-3 * 0.999**99, rel=1e-5)
+
+
+def test_in_float32_is_the_optimizer_itself_on_float32():
+    """The same numbers, with a wrapper inside of it, which sees what learns."""
+    params = tree_map(lambda a: a.astype(np.float32), PARAMS)
+    plain = modifications.constant_norm(sgd(0.1, 0.9, decay=0.01))
+    wrapped = optimizers.in_float32(plain)
+    a, b = (o.init(params, ADDRESS, PORTABLE) for o in (plain, wrapped))
+    one, other = params, params
+    for t in range(3):
+        grads = tree_map(lambda g: g.astype(np.float32), gradients(t))
+        one, a = plain.update(grads, a, one, PORTABLE)
+        other, b = wrapped.update(grads, b, other, PORTABLE)
+    assert all(map(np.array_equal, leaves(one), leaves(other)))
+    assert all(map(np.array_equal, leaves(a), leaves(b["inner"])))

@@ -183,14 +183,15 @@ def state_of(backend: Backend, checkpoint: Checkpoint, like: State) -> State:
                 f"The checkpoint {checkpoint.path} does not fit its experiment: {name} has shape {stored.get(name)}, "
                 f"expected {shapes.get(name)}."
             )
-    for name, leaf in named_leaves(like):
-        wanted, stored_as = str(leaf.dtype).rpartition(".")[2], checkpoint.tensors[name].dtype
+    dtypes = {name: str(leaf.dtype).rpartition(".")[2] for name, leaf in named_leaves(like)}
+    for name, wanted in dtypes.items():
+        stored_as = checkpoint.tensors[name].dtype
         if stored_as.name != wanted and not (stored_as.kind == "f" and "float" in wanted):  # another precision is taken
             raise CheckpointError(
                 f"The checkpoint {checkpoint.path} does not fit its experiment: {name} has dtype {stored_as}, expected "
                 f"{wanted}."
             )
-    return unflatten(like, [backend.asarray(checkpoint.tensors[name]) for name in shapes])
+    return unflatten(like, [backend.asarray(checkpoint.tensors[name], dtype) for name, dtype in dtypes.items()])
 
 
 def keep_until(folder: Path, checkpoint: Checkpoint, experiment: dict[str, Any]) -> None:

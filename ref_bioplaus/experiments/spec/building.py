@@ -5,12 +5,14 @@ Whatever cannot be built is said in one sentence, an ExperimentError, that names
 
 import math
 from collections.abc import Callable
+from functools import wraps
 from typing import Any, NamedTuple
 
 from ... import optimizers, registry
 from ...backends import Backend
 from ...initializers import Given
 from ...network import Network
+from ...optimizers import in_float32
 from ...registry import shapes
 from ...registry.names import parameters
 from ...showing.words import unknown
@@ -259,8 +261,10 @@ def build(
         inverse = make_optimizer("inverse_optimizer", experiment.inverse_optimizer, shape.steps, network)
         check_noise(row, network)
 
+    learning = row._replace(make=with_float32(row.make)) if experiment.dtype == "bfloat16" else row
+
     def make(network: Network) -> Algorithm:
-        return giving(Algorithm, f'algorithm "{row.name}"', row.build)(network, loss, optimizer, inverse)
+        return giving(Algorithm, f'algorithm "{row.name}"', learning.build)(network, loss, optimizer, inverse)
 
     try:
         algorithm = make(network)
@@ -270,6 +274,16 @@ def build(
         raise
     except ValueError as error:
         raise ExperimentError(f'The algorithm "{row.name}" cannot learn on "{experiment.model}": {error}.') from error
+
+
+def with_float32(make: Callable[..., Algorithm]) -> Callable[..., Algorithm]:
+    """A rule whose optimizers, with all that is wrapped around them, learn in float32 what is held in bfloat16."""
+
+    @wraps(make)
+    def made(network: Network, loss: Loss, *given: Optimizer, **options: Any) -> Algorithm:
+        return make(network, loss, *map(in_float32, given), **options)
+
+    return made
 
 
 def started(experiment: Experiment, row: registry.Row, network: Network, begin: Callable[[Network], Given]) -> Given:

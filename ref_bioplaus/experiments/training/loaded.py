@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...backends import Backend
+from ...machine import environment
 from ...network import Network, forward
 from ...types import State
 from ..data import left_out
@@ -116,7 +117,8 @@ class Loaded:
         data = given.dataset(images, inputs, "none" if own else self.experiment.augmentation)
         batch, params, stats = self.experiment.batch, self.state.forward.params, self.state.stats
         batches = data.batches("test", self.backend, batch, 0, 0, shuffle=False, flatten=self.built.flat)
-        outputs = [self.backend.to_numpy(self.answer(params, stats, batch.x)) for batch in batches]
+        with environment.deterministic(self.backend):
+            outputs = [self.backend.to_numpy(self.answer(params, stats, batch.x)) for batch in batches]
         output = np.concatenate(outputs)
         rebuilds = self.built.targets == "inputs"
         return Prediction(output.reshape(-1, *inputs["shape"]) if rebuilds else output, self.classes)
@@ -139,7 +141,8 @@ class Loaded:
         splits = ("train", *measured_splits(experiment, data))
         for split in splits:
             batches = ordered(data, split, self.backend, experiment, self.built)
-            found = measuring.measured(self.backend, self.measure, self.state, batches)
+            with environment.deterministic(self.backend):
+                found = measuring.measured(self.backend, self.measure, self.state, batches)
             record |= {f"{split}_{name}": value for name, value in found.items()}
         record |= left_out.counts(data, splits)
         return record | segments.description(experiment, self.backend, data)
@@ -152,6 +155,7 @@ class Loaded:
         return arrays
 
 
+@environment.as_it_was()
 def load(
     out: str | Path, checkpoint: str | None = None, images: Any = None, code: Any = None,
     changed_code: bool = False, **changes: Any,

@@ -145,6 +145,11 @@ class Training:
 
     def run(self) -> Run:
         """Learn until the end, or until a signal; the last state is in a checkpoint when this returns."""
+        with environment.deterministic(self.backend):
+            return self.to_the_end()
+
+    def to_the_end(self) -> Run:
+        """The same, in whatever way the libraries compute now."""
         at = self.at
         self.reporter.start(self.total, at.step)
         left = at.step < self.total or at.due

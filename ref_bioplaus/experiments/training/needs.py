@@ -61,7 +61,12 @@ class Estimate(NamedTuple):
     @property
     def state(self) -> int:
         """Bytes of the state, and so of a checkpoint."""
-        return self.itemsize * (self.parameters + self.feedback + self.memory + self.statistics)
+        return self.itemsize * (self.parameters + self.feedback + self.statistics) + self.memory_size
+
+    @property
+    def memory_size(self) -> int:
+        """Bytes of the optimizer's memory, which is in float32 at least (optimizers.in_float32)."""
+        return max(self.itemsize, BYTES["float32"]) * self.memory
 
     @property
     def total(self) -> int:
@@ -81,10 +86,12 @@ class Estimate(NamedTuple):
 
     def __str__(self) -> str:
         rows = {
-            "parameters": self.parameters, "feedback weights": self.feedback, "optimizer memory": self.memory,
-            "activations of a batch": self.activations,
-        }  # fmt: skip
-        parts = [f"{name} {n:,} ({size(n * self.itemsize)})" for name, n in rows.items()]
+            "parameters": (self.parameters, self.parameters * self.itemsize),
+            "feedback weights": (self.feedback, self.feedback * self.itemsize),
+            "optimizer memory": (self.memory, self.memory_size),
+            "activations of a batch": (self.activations, self.activations * self.itemsize),
+        }
+        parts = [f"{name} {n:,} ({size(held)})" for name, (n, held) in rows.items()]
         return ", ".join(parts) + f"; in all {self.needed}"
 
 

@@ -72,16 +72,15 @@ def reopened(experiment: Experiment, checkpoint: Checkpoint, changed_code: bool 
 
 
 def get_backend(experiment: Experiment, reporter: Reporter) -> Backend:
-    """The experiment's backend, deterministic on a GPU; portable kernels, said so, where it has no native ones.
+    """The experiment's backend; portable kernels, said so, where it has no native ones. Its library is asked for
+    determinism before it begins; whoever computes does so within `environment.deterministic`.
 
     Raises BackendError.
     """
     environment.ask_for_determinism()
 
     def get(kernels):
-        found = backends.get(experiment.backend, experiment.device, experiment.dtype, experiment.precision, kernels)
-        found.be_deterministic()
-        return found
+        return backends.get(experiment.backend, experiment.device, experiment.dtype, experiment.precision, kernels)
 
     try:
         return get(experiment.kernels)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import naming
+from ...machine import environment
 from ..data import own
 from ..data.contract import Data
 from ..runs import checkpoints, headers, weights
@@ -42,6 +43,7 @@ from .reporter import Reporter
 __all__ = ("Data", "Loaded", "NotFinite", "Prediction", "Reporter", "Run", "evaluate", "load", "resume", "train")
 
 
+@environment.as_it_was()
 def train(
     experiment: Experiment,
     out: str | Path,
@@ -89,6 +91,7 @@ def train(
         return begun(experiment, out, checkpoint, images, reporter, start, callback, tensorboard, given).run()
 
 
+@environment.as_it_was()
 def resume(
     out: str | Path,
     checkpoint: str | None = None,

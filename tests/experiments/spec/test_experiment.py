@@ -636,17 +636,21 @@ def test_a_gpu_is_asked_for_the_same_bits_every_time(monkeypatch):
         opening.get_backend(checked(SMALL), Reporter())
         assert os.environ["XLA_FLAGS"] == after
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
-    asked = []
-    monkeypatch.setattr(torch, "use_deterministic_algorithms", asked.append)
-    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    filling = torch.utils.deterministic.fill_uninitialized_memory
     backend = get("torch", "float32")
-    backend.be_deterministic()
-    get("jax", "float32").be_deterministic()
-    assert asked == []
+    for mine in (backend, get("jax", "float32")):
+        mine.be_deterministic()()
+        assert not torch.are_deterministic_algorithms_enabled()
     backend.device = torch.device("cuda")
-    backend.be_deterministic()
-    assert asked == [True]
-    assert torch.utils.deterministic.fill_uninitialized_memory is False
+    for before in ("default", "warn"):
+        torch.set_deterministic_debug_mode(before)
+        undo = backend.be_deterministic()
+        assert torch.get_deterministic_debug_mode() == 2
+        assert torch.utils.deterministic.fill_uninitialized_memory is False
+        undo()
+        assert torch.get_deterministic_debug_mode() == {"default": 0, "warn": 1}[before]
+        assert torch.utils.deterministic.fill_uninitialized_memory is filling
+    torch.set_deterministic_debug_mode("default")
 
 
 def test_jax_takes_the_flag_that_is_set_for_it(tmp_path):
