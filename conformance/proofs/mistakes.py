@@ -48,13 +48,13 @@ class Kind(NamedTuple):
 
 
 def is_array(a: Any) -> bool:
-    """Whether a leaf is an array (and no window, function or number)."""
-    return isinstance(a, np.ndarray)
+    """Whether a leaf is an array, of no axes too (and no window, function or Python's number)."""
+    return isinstance(a, np.ndarray | np.generic)
 
 
 def each_array(change: Callable[[Array], Array]) -> Callable[[Any], Any]:
     """A change of arrays as one of trees."""
-    return lambda tree: tree_map(lambda a: change(a) if is_array(a) else a, tree)
+    return lambda tree: tree_map(lambda a: change(np.asanyarray(a)) if is_array(a) else a, tree)
 
 
 def after(change: Callable[[Array], Array]) -> Wrap:

@@ -250,13 +250,19 @@ def functions(_: Any, x: Any, y: Any) -> dict[str, Any]:
     found |= {f: getattr(xp, f)(y * y + 0.5) for f in ("log", "log1p", "sqrt")}
     for axis in range(3):
         found |= {f"{f} over {axis}": getattr(xp, f)(x, axis=axis) for f in ("sum", "max", "argmax")}
-        found[f"concat along {axis}"] = xp.concat([x, y], axis=axis)
+        found |= {
+            f"concat along {axis}": xp.concat([x, y], axis=axis),
+            f"expanded {axis}": xp.expand_dims(x, axis=axis),
+        }
+        found[f"flipped along {axis}"] = xp.flip(x, axis=axis)
     return found | {
         "x + y": x + y, "x - y": x - y, "x * y": x * y, "x / y": x / y, "-x": -x, "x < y": x < y, "x >= y": x >= y,
         "x == y": x == y, "where": xp.where(x > y, x, y), "maximum": xp.maximum(x, y), "minimum": xp.minimum(x, y),
         "over two": xp.sum(x, axis=(0, 1)), "mean over two": xp.mean(x, axis=(1, 2)), "mean": xp.mean(x, axis=0),
         "turned": xp.permute_dims(x, (2, 0, 1)), "reshaped": xp.reshape(x, (-1,)), "stack": xp.stack([x, y], axis=1),
         "transposed": xp.matrix_transpose(x), "taken": xp.take(x, index[::2], axis=2),
+        "zeros": xp.zeros_like(x), "ones": xp.ones_like(x), "filled": xp.full_like(x, 2.5),
+        "kept": xp.astype(x, x.dtype),
         "small": xp.astype(index & 127, x.dtype), "counted": index * 2 + 1, "moved": index << 3, "or": word | 8,
         "words": word ^ 255,
         "and": word & 0xFFFF, "right": word >> 3, "broadcast": xp.broadcast_to(x[:, :, None, :1], (*x.shape[:2], 3, 2)),
@@ -303,7 +309,7 @@ def only(scalars: list[tuple[()]], lists: int, n: int) -> tuple[tuple[int, ...],
 
 def optimizer_questions() -> Iterator[Question]:
     """Every size as a tensor among others, in one call; every size as the only one; then larger ones."""
-    small = [(n,) for n in SIZES] + [(3, 5, 7), (129, 65), (1, 1)]
+    small = [(n,) for n in SIZES] + [(3, 5, 7), (129, 65), (1, 1), (6, 6), (4, 4, 4)]
     large: list[tuple[int, ...]] = [(n,) for n in LARGE] + [(257, 257), (9363, 7)]
     for name, compute, lists in (("sgd", descended, 3), ("adam", adapted, 4)):
         scalars = [()] * (2 if lists == 4 else 0)
