@@ -1,0 +1,101 @@
+"""A process that times subjects when it is told to: one of two commits that take turns.
+
+It reads a line {"subject": name} or {"turn": name, "seconds": at least} from its input, and answers with a line of
+JSON. What it times are seconds of this process on its cores, which other processes do not lengthen as they do those on
+the clock; its libraries have one thread.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+ONE_THREAD = dict.fromkeys(THREADS, "1") | {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
+YARDSTICK = "yardstick"
+WARM = 5  # calls before a turn counts: JAX compiles in the second one again where memory is laid out otherwise
+
+
+class Process:
+    """A process for the package in a folder; without one, for that which is installed. Raises RuntimeError where it
+    ends, with the last it said."""
+
+    def __init__(self, root: Path | None = None):
+        """root: the folder that ref_bioplaus lies in."""
+        kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        place = {} if root is None else {"PYTHONPATH": str(root)}
+        self.process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", __file__, str(root or "")],  # as a file, beside which `subjects` lies
+            env=kept | ONE_THREAD | place, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True,
+        )  # fmt: skip
+
+    def tell(self, **order) -> None:
+        """Send an order."""
+        with suppress(BrokenPipeError):
+            self.process.stdin.write(json.dumps(order) + "\n")
+            self.process.stdin.flush()
+
+    def answer(self):
+        """Wait for what comes of it."""
+        line = self.process.stdout.readline()
+        if not line:
+            error = self.process.stderr.read().strip().splitlines()
+            raise RuntimeError(error[-1] if error else "the process that measures has ended")
+        return json.loads(line)
+
+    def turn(self, name: str, seconds: float) -> float:
+        """Seconds a call, of calls that take so many seconds together."""
+        self.tell(turn=name, seconds=seconds)
+        return self.answer()
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.kill()
+        self.process.communicate()
+
+
+def work() -> None:
+    """What the process does until its input ends."""
+    root, package = sys.argv[1], import_module("ref_bioplaus")
+    subjects: Any = import_module("subjects")
+    if root and not Path(str(package.__file__)).resolve().is_relative_to(Path(root).resolve()):
+        raise RuntimeError(f"the package that is measured is {package.__file__}, expected the one in {root}")
+    calls = {}
+    for line in sys.stdin:
+        order = json.loads(line)
+        if "subject" in order:
+            name = order["subject"]
+            alone = name.split()
+            calls[name] = (
+                (subjects.yardstick(alone[0]), lambda: None) if alone[1] == YARDSTICK else subjects.subject(name)
+            )
+            for _ in range(WARM):
+                calls[name][0]()
+            calls[name][1]()
+            found = timed(*calls[name], 0.0)
+        else:
+            found = timed(*calls[order["turn"]], order["seconds"])
+        print(json.dumps(found), flush=True)
+
+
+def timed(call, wait, seconds: float) -> float:
+    """The median of the seconds a call, each with its wait, of calls that take so many seconds together."""
+    found, total = [], 0.0
+    while total < seconds or not found:
+        began = time.process_time()
+        call()
+        wait()
+        found.append(time.process_time() - began)
+        total += found[-1]
+    return statistics.median(found)
+
+
+if __name__ == "__main__":
+    work()

@@ -1,0 +1,32 @@
+"""The package as a commit has it, in a folder."""
+
+import io
+import subprocess
+import tarfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def git(*arguments: str) -> bytes:
+    """What git says about this checkout. Raises ValueError with the last of what it says against it."""
+    done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True)
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        raise ValueError(said[-1] if said else f"git {arguments[0]} failed")
+    return done.stdout
+
+
+def named(commit: str) -> str:
+    """A commit's short hash and subject. Raises ValueError for one that is not there."""
+    try:
+        return git("log", "-1", "--format=%h %s", f"{commit}^{{commit}}", "--").decode().strip()
+    except ValueError as error:
+        raise ValueError(f'BASE "{commit}" is no commit of this checkout ({error}): name one, as HEAD~3') from None
+
+
+def unpacked(commit: str, folder: Path) -> Path:
+    """The commit's files in the folder."""
+    with tarfile.open(fileobj=io.BytesIO(git("archive", "--format=tar", commit))) as archive:
+        archive.extractall(folder, filter="data")
+    return folder
