@@ -1,5 +1,5 @@
-"""Run by asv in the environment that it has made: gives it the libraries of this checkout's .venv, or of the environment
-that ASV_LIBRARIES names, so that all commits meet the same ones and nothing is fetched twice."""
+"""Run by asv in the environment that it has made: gives it the libraries of this checkout's .venv, or of the one that
+ASV_LIBRARIES names, so that all commits meet the same ones and nothing is fetched twice."""
 
 import os
 import sys
