@@ -34,9 +34,9 @@ def tracked(name: str) -> Callable[[], float]:
     def track_ratio() -> float:
         return statistics.median(one_process(name) for _ in range(PROCESSES))
 
+    track_ratio.__name__ = f"track_ratio_{name.replace(' ', '_')}"
     track_ratio.timeout = 600  # type: ignore[attr-defined]
-    track_ratio.pretty_name = f"ratio of {name}"  # type: ignore[attr-defined]
     return track_ratio
 
 
-globals().update({f"track_ratio_{name.replace(' ', '_')}": tracked(name) for name in names()})
+globals().update({found.__name__: found for found in map(tracked, names())})
