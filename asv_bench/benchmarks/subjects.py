@@ -57,7 +57,7 @@ def algorithm(name: str, net: rb.Network):
         "KP": rb.algorithms.kolen_pollack,
     }
     if name == "DTP":
-        return rb.algorithms.target_propagation(net, loss, optimizer, rb.optimizers.adam(1e-4))
+        return rb.algorithms.dtp(net, loss, optimizer, rb.optimizers.adam(1e-4))
     return make[name](net, loss, optimizer)
 
 
@@ -68,7 +68,7 @@ def step(backend, name: str, by: str) -> tuple[Callable[[], None], Callable[[], 
     random = np.random.default_rng(1)
     x = random.standard_normal((N, *net[0].out_shape)).astype("float32")
     batch = backend.batch(x, np.eye(CLASSES, dtype="float32")[random.integers(0, CLASSES, N)])
-    run = backend.compile(made.modes["learn"], donate=True, keep=("loss",))
+    run = backend.compile(made.modes[made.schedule(0, 0)[0]], donate=True, keep=("loss",))
     kept = {"state": made.init(backend.key(0))}
 
     def once():

@@ -26,12 +26,12 @@ class Process:
     """A process for the package in a folder; without one, for that which is installed. Raises RuntimeError where it
     ends, with the last it said."""
 
-    def __init__(self, root: Path | None = None):
-        """root: the folder that ref_bioplaus lies in."""
+    def __init__(self, root: Path | None = None, which: int = 0):
+        """root: the folder that ref_bioplaus lies in. which: of the cores, counted round, it keeps to."""
         kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         place = {} if root is None else {"PYTHONPATH": str(root)}
-        self.process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", __file__, str(root or "")],  # as a file, beside which `subjects` lies
+        self.process: Any = subprocess.Popen(
+            [sys.executable, "-W", "ignore", __file__, str(root or ""), str(which)],  # beside `subjects`
             env=kept | ONE_THREAD | place, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             text=True,
         )  # fmt: skip
@@ -58,11 +58,19 @@ class Process:
     def close(self) -> None:
         """End the process."""
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            with suppress(BrokenPipeError):  # an order that it did not read
+                stream.close()
 
 
 def work() -> None:
     """What the process does until its input ends."""
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(
+            0, {cores[int(sys.argv[2]) % len(cores)]}
+        )  # before XLA counts how many threads it may have
     root, package = sys.argv[1], import_module("ref_bioplaus")
     subjects: Any = import_module("subjects")
     if root and not Path(str(package.__file__)).resolve().is_relative_to(Path(root).resolve()):

@@ -11,26 +11,28 @@ import typer
 
 from .decision import CODES, judged, together
 from .pairs import measured, subjects
-from .trees import ROOT, named, unpacked
+from .trees import ROOT, found, subject, unpacked
 
 
 def main(
     base: Annotated[str, typer.Option(help="The commit to compare with.")] = "HEAD",
     seconds: Annotated[float, typer.Option(min=0.0, help="Begin no further pair of processes after so many.")] = 160.0,
-    subject: Annotated[
-        list[str] | None, typer.Option(help='What is timed, as in "torch W1 FA" or "numpy conv_apply"; repeatable.')
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--subject", help='What is timed, as in "torch W1 FA" or "numpy conv_apply"; repeatable.'),
     ] = None,
 ) -> None:
     """Compare the working tree with a commit."""
-    names = list(dict.fromkeys(subject or subjects()))
+    names = list(dict.fromkeys(only or subjects()))
     try:
-        typer.echo(f"base: {named(base)}; against it: the working tree")
+        commit = found(base)
+        typer.echo(f"base: {subject(commit)}; against it: the working tree")
         with tempfile.TemporaryDirectory() as folder:
-            found = measured(unpacked(base, Path(folder)), ROOT, names, seconds)
+            ratios = measured(unpacked(commit, Path(folder)), ROOT, names, seconds)
     except (ValueError, RuntimeError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
-    judgements = {name: judged(ratios) for name, ratios in found.items()}
+    judgements = {name: judged(one) for name, one in ratios.items()}
     for name, judgement in judgements.items():
         typer.echo(f"{name}: {judgement}")
     word = together([judgement.word for judgement in judgements.values()])

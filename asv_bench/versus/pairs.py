@@ -18,26 +18,27 @@ def subjects() -> list[str]:
     return [*(f"{name} W1 BP" for name in LIBRARIES), f"{first} conv_apply", f"{first} local_apply"]
 
 
-def pair(base: Path, new: Path, names: Sequence[str]) -> dict[str, float]:
-    """The ratios new / base that one pair finds. Raises RuntimeError where a subject fails, with its name."""
-    processes = {root: Process(root) for root in (base, new)}
+def pair(base: Path, new: Path, names: Sequence[str], which: int = 0) -> dict[str, float]:
+    """The ratios new / base that one pair finds. Raises RuntimeError where a subject fails, with its name.
+
+    which: the core that both keep to: what else runs there disturbs them alike.
+    """
+    processes = {"base": Process(base, which), "the working tree": Process(new, which)}
     found = {}
     try:
         for name in names:
-            for process in processes.values():  # both at once: they are not timed yet
+            for side, process in processes.items():
                 process.tell(subject=name)
-            for which, process in processes.items():
                 try:
                     process.answer()
                 except RuntimeError as error:
-                    raise RuntimeError(
-                        f"{name} failed in {'base' if which == base else 'the working tree'}: {error}"
-                    ) from None
+                    raise RuntimeError(f"{name} failed in {side}: {error}") from None
         for name in names:
             rounds = []
             for i in range(ROUNDS):
-                turns = {root: processes[root].turn(name, TURN) for root in ((base, new), (new, base))[i % 2]}
-                rounds.append(turns[new] / turns[base])
+                order = [*processes] if i % 2 == 0 else [*processes][::-1]
+                turns = {side: processes[side].turn(name, TURN) for side in order}
+                rounds.append(turns["the working tree"] / turns["base"])
             found[name] = statistics.median(rounds)
     finally:
         for process in processes.values():
@@ -55,7 +56,7 @@ def measured(
         started = time.monotonic()
         if done >= LEAST and started - began + longest > seconds:
             break
-        for name, ratio in pair(base, new, names).items():
+        for name, ratio in pair(base, new, names, done).items():
             found[name].append(ratio)
         longest = max(longest, time.monotonic() - started)
         tell(done + 1)

@@ -17,16 +17,21 @@ def git(*arguments: str) -> bytes:
     return done.stdout
 
 
-def named(commit: str) -> str:
-    """A commit's short hash and subject. Raises ValueError for one that is not there."""
+def found(commit: str) -> str:
+    """A commit's whole hash. Raises ValueError for one that is not there."""
     try:
-        return git("log", "-1", "--format=%h %s", f"{commit}^{{commit}}", "--").decode().strip()
+        return git("rev-parse", "--verify", "--end-of-options", f"{commit}^{{commit}}").decode().strip()
     except ValueError as error:
         raise ValueError(f'BASE "{commit}" is no commit of this checkout ({error}): name one, as HEAD~3') from None
 
 
+def subject(commit: str) -> str:
+    """A hash's short form and what its commit says."""
+    return git("log", "-1", "--format=%h %s", commit).decode().strip()
+
+
 def unpacked(commit: str, folder: Path) -> Path:
-    """The commit's files in the folder."""
+    """The files of a commit's hash in the folder."""
     with tarfile.open(fileobj=io.BytesIO(git("archive", "--format=tar", commit))) as archive:
         archive.extractall(folder, filter="data")
     return folder

@@ -592,32 +592,6 @@ def test_the_page_says_how_many_goals_were_missed(tmp_path):
     )
 
 
-def test_benchmarks_are_what_asv_expects():
-    """Every benchmark takes its class's parameters, and skips by NotImplementedError what is not there."""
-    import importlib
-    import inspect
-
-    found = 0
-    for module in ("steps", "kernels", "start"):
-        for _, class_ in inspect.getmembers(importlib.import_module(f"asv_bench.benchmarks.{module}"), inspect.isclass):
-            for name, method in inspect.getmembers(class_, inspect.isfunction):
-                if class_.__module__.startswith("asv_bench.benchmarks.") and name.startswith(("time_", "track_")):
-                    assert (
-                        len(inspect.signature(method).parameters)
-                        == 1 + len(class_.params)
-                        == 1 + len(class_.param_names)
-                    )
-                    found += 1
-    assert found == 9
-    from asv_bench.benchmarks.steps import Steps
-
-    if "cupy" not in backends.installed():
-        with pytest.raises(NotImplementedError):
-            Steps().setup("cupy", "W1", "BP")
-    with pytest.raises(NotImplementedError):
-        Steps().setup("numpy", "W3", "DTP")
-
-
 def test_a_profile_counts_every_kernel_once(monkeypatch):
     """For every dense layer a product forward and one for its weights; for all but the first one to pass errors on."""
     monkeypatch.setitem(WORKLOADS, "W1", SMALL["W1"])
