@@ -5,6 +5,7 @@ layer's linear map, in the layer that stands in the network.
 """
 
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 
 import numpy as np
@@ -97,17 +98,19 @@ def kernel(backend, name: str) -> Callable[[], None]:
 def yardstick(library: str) -> Callable[[], None]:
     """A product of matrices in the library itself, which no commit of the package changes."""
     a, b = np.random.default_rng(2).standard_normal((2, 448, 448)).astype("float32")
-    if library == "torch":
+
+    def in_torch():
         import torch
 
-        first, second = torch.from_numpy(a), torch.from_numpy(b)
-        return lambda: done(torch.mm(first, second))
-    if library == "jax":
+        return partial(torch.mm, torch.from_numpy(a), torch.from_numpy(b))
+
+    def in_jax():
         import jax
 
-        first, second, product = jax.numpy.asarray(a), jax.numpy.asarray(b), jax.jit(jax.numpy.matmul)
-        return lambda: done(product(first, second))
-    return lambda: done(a @ b)
+        return partial(jax.jit(jax.numpy.matmul), jax.numpy.asarray(a), jax.numpy.asarray(b))
+
+    product = {"numpy": lambda: partial(np.matmul, a, b), "torch": in_torch, "jax": in_jax}[library]()
+    return lambda: done(product())
 
 
 def done(array) -> None:
