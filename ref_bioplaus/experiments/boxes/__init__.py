@@ -1,4 +1,4 @@
 """Boxes on the host: anchors, targets, detections, and how precise they are.
 
-From outside: every module here. May import the library and the backends.
+From outside: every module here. May import data.
 """
