@@ -16,7 +16,7 @@ from ..types import Loss, Optimizer
 from . import rows
 from .rows import MODIFICATIONS, ROWS, Row
 
-LOSSES: dict[str, Callable[[], Loss]] = {
+LOSSES: dict[str, Callable[..., Loss]] = {
     "cross-entropy": losses.cross_entropy,
     "cross-entropy-of-logits": losses.cross_entropy_of_logits,
     "sigmoid-cross-entropy": losses.sigmoid_cross_entropy,
@@ -24,6 +24,7 @@ LOSSES: dict[str, Callable[[], Loss]] = {
     "focal": losses.focal,
     "smooth-l1": losses.smooth_l1,
     "l1": losses.l1,
+    "detection": losses.detection,  # of so many classes
 }
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "sgd": optimizers.sgd,

@@ -104,7 +104,7 @@ class Boxed:
         self, split: str, backend: Backend, batch: int, seed: int, epoch: int, start: int = 0, shuffle: bool = True,
         flatten: bool = False,
     ) -> Iterator[Batch]:  # fmt: skip
-        """The batches of one epoch from number `start` on: x (N, side, side, 3), y (N, anchors, 6). Raises DataError."""
+        """The batches of one epoch from number `start` on: x (N, *in_shape), y (N, anchors, 6). Raises DataError."""
         images = self.split(split)
         draw = self.flip and shuffle and split == "train"
         order = np.arange(images.count)
@@ -189,7 +189,9 @@ def loaded(
             objects = {key: [one[key] for one in objects] for key in ("bbox", "category")}
         labels = np.array(objects["category"], int)
         try:
-            boxes = checked(objects["bbox"], labels, *image.size, classes, f'{title}, row {row} of "{name}"')
+            boxes = checked(
+                objects["bbox"], labels, image.width, image.height, classes, f'{title}, row {row} of "{name}"'
+            )
         except ValueError as error:
             raise DataError(f"{error}.") from None
         boxes, size = boxes * scale, [max(1, round(n * scale)) for n in image.size]

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..data.augmentation import DataError
 from .detections import Found
 from .geometry import areas
 
@@ -26,7 +27,7 @@ class Truth(NamedTuple):
     ignored: np.ndarray  # (n,) of bool
 
 
-class MissingPackage(ValueError):
+class MissingPackage(DataError):
     """faster-coco-eval is not there; the message says how to get it."""
 
 
@@ -36,7 +37,7 @@ def average_precision(truths: Sequence[Truth], found: Sequence[Found], classes: 
         from faster_coco_eval import COCO, COCOeval_faster
     except ImportError as error:
         raise MissingPackage(
-            f"average precision is counted by faster-coco-eval ({error}): pip install 'ref-bioplaus[detection]'"
+            f"average precision is counted by faster-coco-eval ({error}): pip install 'ref-bioplaus[detection]'."
         ) from None
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(as_coco(truths, classes))

@@ -264,7 +264,7 @@ def sentences(work: Callable) -> Any:
 def line(record: dict[str, Any]) -> str:
     """A record's numbers that fit in a line."""
     shown = [f"epoch {record.get('epoch', 0)}, step {record.get('step', 0)}"]
-    for name in ("train_loss", "train_error", "validation_error", "test_loss", "test_error"):
+    for name in ("train_loss", "train_error", "validation_error", "test_loss", "test_error", "test_AP", "test_AP50"):
         if record.get(name) is not None:
             unit = " %" if name.endswith("error") else ""
             shown.append(f"{name.replace('_', ' ')} {record[name]:.4g}{unit}")

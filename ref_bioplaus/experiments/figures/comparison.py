@@ -33,6 +33,8 @@ FINAL = {
     "test_error": "test error",
     "test_top5_error": "top-5 test error",
     "test_loss": "test loss",
+    "test_AP": "test AP",
+    "test_AP50": "test AP50",
 }
 BEST = {"validation_error": "best validation error", "test_error": "best test error"}
 
@@ -46,7 +48,7 @@ def table(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
     rows = []
     for group, members in reached(runs):
         seeds = ", ".join(str(run.experiment.seed) for run in members)
-        numbers = [cell([final(run, n) for run in members], 4 if n.endswith("loss") else 2) for n in names]
+        numbers = [cell([final(run, n) for run in members], 2 if n.endswith("error") else 4) for n in names]
         numbers += [cell([lowest(run, n) for run in members], 2) for n in best]
         times = cell([run.records[-1].get("seconds") for run in members], 0)
         speeds = cell([series.last(run, "images_per_second") for run in members], 0)

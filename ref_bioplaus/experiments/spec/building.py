@@ -43,7 +43,9 @@ class Built(NamedTuple):
     make: Callable[[Network], Algorithm]
     algorithm: Algorithm
     row: registry.Row
-    targets: str  # what is learned: "classes", real-valued "values", or the "inputs" themselves (an autoencoder)
+    targets: (
+        str  # what is learned: "classes", "boxes", real-valued "values", or the "inputs" themselves (an autoencoder)
+    )
 
     @property
     def flat(self) -> bool:
@@ -161,15 +163,22 @@ def rebuilds(model: str) -> bool:
     return "classes" not in found and not any(p.kind == p.VAR_KEYWORD for p in found.values())
 
 
+def detects(model: str) -> bool:
+    """Whether a model finds boxes: its function takes how many anchors a pixel has."""
+    return "anchors" in parameters(thing(MODEL, model))
+
+
 def targets_of(model: str, given: str) -> str:
-    """What a model learns from data with such targets: "classes", "values" or "inputs"."""
-    return "inputs" if rebuilds(model) else given
+    """What a model learns from data with such targets: "classes", "boxes", "values" or "inputs"."""
+    return "boxes" if detects(model) else "inputs" if rebuilds(model) else given
 
 
 def learned(experiment: Experiment, shape: Shape, network: Network) -> str:
     """What a network learns; one that does not ask for the number of classes learns real-valued targets where it has an
     output for each, and else its inputs. Raises ExperimentError where it has not as many outputs as these."""
     targets, inputs = targets_of(experiment.model, shape.targets), math.prod(shape.in_shape)
+    if targets == "boxes":
+        return targets
     outputs = math.prod(network[network.L].out_shape) - experiment.model_options.get("auxiliary", 0)
     if targets != "inputs":
         if outputs != shape.classes and not is_own(LOSS, experiment.loss):
@@ -191,6 +200,12 @@ def learned(experiment: Experiment, shape: Shape, network: Network) -> str:
 
 def check_loss(experiment: Experiment, targets: str) -> None:
     """Raise ExperimentError where a loss is not of such targets."""
+    if (targets == "boxes") != (experiment.loss == "detection") and not is_own(LOSS, experiment.loss):
+        what = f'model "{experiment.model}" finds boxes' if targets == "boxes" else "nothing here finds boxes"
+        usual = {"boxes": "detection", "classes": "cross-entropy"}.get(targets, "squared-error")
+        raise ExperimentError(f'loss is "{experiment.loss}", but {what}: choose "{usual}".')
+    if targets == "boxes":
+        return
     if targets == "classes" or experiment.loss == "squared-error" or is_own(LOSS, experiment.loss):
         return
     if targets == "values" and experiment.loss != "cross-entropy":
@@ -246,7 +261,8 @@ def build(
     outputs = network[network.L].out_shape[0] - experiment.model_options.get("auxiliary", 0)
     targets = learned(experiment, shape, network)
     check_loss(experiment, targets)
-    task = giving(Loss, f'loss "{experiment.loss}"', thing(LOSS, experiment.loss))()
+    of_classes = (shape.classes,) if experiment.loss == "detection" else ()
+    task = giving(Loss, f'loss "{experiment.loss}"', thing(LOSS, experiment.loss))(*of_classes)
     loss = registry.task_loss(row, task, outputs)
     total = experiment.epochs * shape.steps
     whole()("the number of updates", min(total, experiment.steps or total))

@@ -6,13 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 from ... import naming, registry
-from .building import check_loss, make_optimizer, targets_of, wrapped_row
+from .building import check_loss, detects, make_optimizer, targets_of, wrapped_row
 from .experiment import INPUTS, OWN, Experiment, ExperimentError, Table, as_dict, check_type, from_dict, plain
 from .names import AUGMENTATION, DATASET, LOSS, METRIC, MODEL, OPTIMIZER, bound, find_row, is_own, thing
 from .options import above_0, finite, flag, list_of, parsed, positive, text, whole, word
 from .taken import options_of, parameters_of, resolve_options
 
-DATASETS = {"mnist": "ylecun/mnist", "cifar": "uoft-cs/cifar10", "imagenet": "ILSVRC/imagenet-1k"}
+DATASETS = {"mnist": "ylecun/mnist", "cifar": "uoft-cs/cifar10", "imagenet": "ILSVRC/imagenet-1k",
+            "lin2017": "detection-datasets/coco"}  # fmt: skip
 CIFAR_MODELS = ("he2016/resnet20",)
 MNIST_MODELS = ("akrout2019/mlp", "bartunov2018/autoencoder")
 STEPS = 10**6  # in an epoch, as long as the data is not there: no two of a schedule's moments fall together
@@ -20,6 +21,8 @@ IMAGES = {
     "shape": list_of(whole(1)), "classes": list_of(text), "mean": list_of(finite), "deviation": list_of(above_0),
     "resized": flag, "scale": word({"pixels": "pixels", "values": "values"}), "outputs": whole(1),
 }  # fmt: skip
+BOXES = {"side": 256, "smallest": 32.0, "best_anchor": False, "ignored_below": 0.0}  # see boxes/dataset.py
+OF_BOXES = {"side": whole(128), "smallest": above_0, "best_anchor": flag, "ignored_below": positive}
 FIELDS = {  # of an experiment, that are numbers
     **dict.fromkeys(("batch", "epochs", "steps", "evaluate_every"), whole(1)),
     **dict.fromkeys(("held_out", "skip_unreadable"), whole()),
@@ -54,6 +57,7 @@ def checked(experiment: Experiment, targets: str | None = None) -> Experiment:
             parse(name, getattr(experiment, name))
     check_dataset(experiment)
     check_inputs(experiment)
+    experiment = replace(experiment, boxes=boxes_of(experiment))
     if not experiment.test and not experiment.held_out:
         raise ExperimentError("test is false and held_out is 0, so nothing would be measured: hold out some images.")
     full = replace(
@@ -78,7 +82,7 @@ def checked(experiment: Experiment, targets: str | None = None) -> Experiment:
 def loss_of(experiment: Experiment, targets: str | None) -> str:
     """The loss; where none is given, the one that the targets ask for. Raises ExperimentError."""
     targets = targets_of(experiment.model, targets or told(experiment.inputs)[0])
-    usual = "cross-entropy" if targets == "classes" else "squared-error"
+    usual = {"classes": "cross-entropy", "boxes": "detection"}.get(targets, "squared-error")
     loss = usual if experiment.loss is None else experiment.loss
     thing(LOSS, loss)
     check_loss(replace(experiment, loss=loss), targets)
@@ -118,6 +122,22 @@ def check_dataset(experiment: Experiment) -> None:
     if not is_own(AUGMENTATION, experiment.augmentation):
         parse(experiment.augmentation)
     parsed("layout", LAYOUT, plain(experiment.layout), dict.fromkeys(LAYOUT, text))
+
+
+def boxes_of(experiment: Experiment) -> dict[str, Any]:
+    """What a detector's images are made into, filled in. Raises ExperimentError, also where nothing finds boxes."""
+    given = plain(experiment.boxes)
+    if not detects(experiment.model):
+        if given:
+            raise ExperimentError(f'boxes is given, but the model "{experiment.model}" finds none: leave it out.')
+        return given
+    parsed("boxes", BOXES, given, OF_BOXES)
+    if experiment.held_out or not experiment.normalise or experiment.augmentation not in ("none", "flip"):
+        raise ExperimentError(
+            "Images with boxes are not held out, always normalised, and mirrored at most: leave out held_out and "
+            "normalise, and choose the augmentation none or flip."
+        )
+    return BOXES | given
 
 
 def check_inputs(experiment: Experiment) -> None:

@@ -54,6 +54,7 @@ class Experiment:
     data: str | None = None  # a folder in the hub's layout
     config: str | None = None  # of the dataset's configurations, where it has several
     layout: Table = field(default_factory=dict)  # {image_column, label_column, train_split, test_split} of its tables
+    boxes: Table = field(default_factory=dict)  # of a detector: {side, smallest, best_anchor, ignored_below}
     augmentation: Name = "none"
     normalise: bool = True  # pixels to mean 0 and deviation 1 per channel over the training images; false: 0 to 1
     inputs: Table = field(default_factory=dict)  # {shape, classes, mean, ...}: what the network gets, see INPUTS
@@ -250,7 +251,7 @@ FIELD_TYPES: dict[str, tuple[type, ...]] = (
     | dict.fromkeys(("dataset", "data", "config", "device", "loss", "start", "start_sha256"), (str, type(None)))
     | dict.fromkeys(("held_out", "skip_unreadable", "batch", "epochs", "seed", "evaluate_every"), (int,))
     | dict.fromkeys(("algorithm_options", "model_options", "modifications"), (dict,))
-    | dict.fromkeys(("optimizer", "inverse_optimizer", "inputs", "layout"), (dict,))
+    | dict.fromkeys(("optimizer", "inverse_optimizer", "inputs", "layout", "boxes"), (dict,))
     | dict.fromkeys(("test", "normalise"), (bool,))
     | {"steps": (int, type(None)), "checkpoint_every": (float,), "metrics": (list, tuple), "code": (dict, type(None))}
 )

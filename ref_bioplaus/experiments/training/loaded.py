@@ -106,6 +106,8 @@ class Loaded:
         """What the run makes of one or several images, as its data set gives them (see given.py): it resizes or
         crops and normalises them as its own in a test. Raises DataError, and ExperimentError where the run does not say
         what it was normalised by."""
+        if self.built.targets == "boxes":
+            raise ExperimentError(f"The run in {self.out} finds boxes, which are measured, not yet shown: evaluate it.")
         inputs = plain(self.experiment.inputs)
         lacking = [name for name in ("mean", "deviation") if name not in inputs]
         if lacking:
@@ -141,8 +143,9 @@ class Loaded:
         splits = ("train", *measured_splits(experiment, data))
         for split in splits:
             batches = ordered(data, split, self.backend, experiment, self.built)
+            seen = measuring.seen_of(self.built, data, split)
             with environment.deterministic(self.backend):
-                found = measuring.measured(self.backend, self.measure, self.state, batches)
+                found = measuring.measured(self.backend, self.measure, self.state, batches, seen)
             record |= {f"{split}_{name}": value for name, value in found.items()}
         record |= left_out.counts(data, splits)
         return record | segments.description(experiment, self.backend, data)

@@ -292,7 +292,8 @@ class Training:
             record["train_error"] = 100.0 * at.wrong / at.samples if at.samples else None
         for split in measured_splits(self.experiment, self.data):
             batches = ordered(self.data, split, self.backend, self.experiment, self.built)
-            found = measuring.measured(self.backend, self.measure, self.state, until(interrupt, batches))
+            seen = measuring.seen_of(self.built, self.data, split)
+            found = measuring.measured(self.backend, self.measure, self.state, until(interrupt, batches), seen)
             record |= {f"{split}_{name}": comparison.finite(value) for name, value in found.items()}
         record |= left_out.counts(self.data, ("train", *measured_splits(self.experiment, self.data)))
         self.say_what_is_left_out()

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace, device
@@ -9,6 +10,7 @@ from array_api_compat import array_namespace, device
 from ...backends import Backend
 from ...network import forward
 from ...types import Array, Batch, Info, State, Step
+from ..boxes.seen import Seen
 from ..spec.building import Built
 
 TOP = 5
@@ -56,35 +58,53 @@ def in_turn(steps: Sequence[Step]) -> Step:
 
 
 def measuring(built: Built):
-    """A function (forward parameters, statistics, x, y) -> each sample's loss and rank, in test mode."""
+    """A function (forward parameters, statistics, x, y) -> each sample's loss and rank, in test mode; of a detector its
+    output in the rank's place."""
 
     def run(params, stats, x, y):
         trace, _ = forward(built.network, params, stats, x, train=False)
         u = trace.h[-1]
+        if built.targets == "boxes":
+            return built.loss.value(u, y), built.loss.output(u)
         return built.loss.value(u, y), rank(built.loss.output(u), y) if built.targets == "classes" else None
 
     return run
 
 
 @np.errstate(all="ignore")
-def measured(backend: Backend, measure: Callable, state: State, batches: Iterable[Batch]) -> dict[str, float]:
-    """loss, and for classes the error and top-5 error in percent, over all of a split's batches."""
+def measured(
+    backend: Backend, measure: Callable, state: State, batches: Iterable[Batch], seen: Seen | None = None
+) -> dict[str, float]:
+    """loss, and for classes the error and top-5 error in percent, over all of a split's batches.
+
+    seen: of a detector, what gathers and measures what it finds. Raises DataError where that needs a package.
+    """
     losses, ranks, classes = [], [], 0
     for batch in (batch for batch in batches if batch.x.shape[0]):
         loss, place = measure(state.forward.params, state.stats, batch.x, batch.y)
         losses.append(loss)
+        if seen is not None:
+            seen.add(backend.to_numpy(place))
+            continue
         classes = batch.y.shape[-1]
         if place is not None:
             ranks.append(place)
     if not losses:
         return {"loss": math.nan}
     found = {"loss": float(np.mean(np.concatenate([backend.to_numpy(a) for a in losses]), dtype=np.float64))}
+    if seen is not None:
+        found |= seen.precision()
     if ranks:
         places = np.concatenate([backend.to_numpy(a) for a in ranks])
         found["error"] = 100.0 * int(np.count_nonzero(places > 0)) / len(places)
         if classes > TOP:
             found["top5_error"] = 100.0 * int(np.count_nonzero(places >= TOP)) / len(places)
     return found
+
+
+def seen_of(built: Built, data: Any, split: str) -> Seen | None:
+    """What gathers what a detector finds in a split; None of other networks."""
+    return Seen(data, split) if built.targets == "boxes" else None
 
 
 def with_targets(batch: Batch, built: Built) -> Batch:

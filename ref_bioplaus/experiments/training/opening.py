@@ -12,13 +12,14 @@ from ... import backends, naming
 from ...backends import Backend, NoNativeKernels
 from ...machine import environment
 from ...types import Batch
+from ..boxes import dataset as boxed
 from ..data import loading, own
 from ..data.contract import Data
 from ..data.images import PIXELS
 from ..runs import sources, weights
 from ..runs.checkpoints import Checkpoint
 from ..spec import places
-from ..spec.building import Built, Shape, build
+from ..spec.building import Built, Shape, build, detects
 from ..spec.checking import told
 from ..spec.experiment import OWN, Experiment, ExperimentError, as_dict, from_dict, named_code, plain
 from ..spec.names import AUGMENTATION, DATASET, is_own, thing
@@ -51,6 +52,10 @@ def opened(
     data = augmented(experiment, data)
     experiment = settled(experiment, data, run)
     check_sigmoids(experiment, data)
+    if isinstance(data, boxed.Boxed):
+        check_anchors(experiment, data)
+        found, there = data.coverage()
+        reporter.note(f"Of {there} boxes to be learned from, some anchor covers {found} by half or more.")
     doubt = own.doubt(data)
     if doubt:
         reporter.note(f"{doubt}.")
@@ -129,6 +134,11 @@ def load_data(experiment: Experiment, reporter: Reporter) -> Data:
     """
     if is_own(DATASET, experiment.dataset):
         return normalised(experiment, own_data(experiment))
+    if detects(experiment.model):
+        return boxed.load(
+            str(experiment.dataset), experiment.data, experiment.config, flip=experiment.augmentation == "flip",
+            **plain(experiment.boxes),
+        )  # fmt: skip
     if experiment.dataset == OWN and experiment.data is None:
         raise ExperimentError(
             "The run learns from images of your own, which were given as arrays: give them again (images=), or name "
@@ -187,6 +197,16 @@ def own_data(experiment: Experiment) -> Any:
             return own.given(found)
     except loading.DataError as error:
         raise loading.DataError(f'The dataset "{experiment.dataset}": {error}') from error
+
+
+def check_anchors(experiment: Experiment, data: boxed.Boxed) -> None:
+    """Raise ExperimentError where a model has other anchors than its data."""
+    asked = experiment.model_options.get("anchors", data.anchors.per_cell)
+    if asked != data.anchors.per_cell:
+        raise ExperimentError(
+            f"model_options.anchors is {asked}, but the boxes here are matched with {data.anchors.per_cell} anchors a "
+            "pixel: leave it out."
+        )
 
 
 def check_channels(mean: np.ndarray, data: Any) -> None:

@@ -53,6 +53,7 @@ EVERY_FIELD = Experiment(
     dataset="zalando-datasets/fashion_mnist",
     data='a folder/with "quotes" \\ and η',
     augmentation="crop-24",
+    boxes={"side": 128, "smallest": 16.0, "best_anchor": True},
     layout={"image_column": "picture", "label_column": "kind", "train_split": "all", "test_split": "rest"},
     normalise=False,
     inputs={"shape": [28, 28, 1], "classes": ["T-shirt", "η"], "mean": [0.0], "deviation": [1.0]},

@@ -1,0 +1,123 @@
+"""A detector learns from a folder of images with boxes: by the command, stopped and resumed, evaluated and exported."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ref_bioplaus.experiments import Experiment, ExperimentError, evaluate, export, load, resume, train
+from ref_bioplaus.experiments.boxes.precision import NAMES
+from ref_bioplaus.experiments.spec.checking import checked
+from ref_bioplaus.tree import leaves
+from tests.helpers.commands import command
+
+pytest.importorskip("datasets")
+pytest.importorskip("faster_coco_eval")
+SMALL = {"width": 1 / 32, "channels": 128}
+FIELDS = {
+    "algorithm": "xiao", "model": "lin2017/retinanet-resnet18", "model_options": SMALL, "batch": 4, "metrics": (),
+    "boxes": {"side": 128, "smallest": 16.0, "best_anchor": True, "ignored_below": 26.0}, "augmentation": "flip",
+    "optimizer": {"name": "adam", "eta": 0.003}, "epochs": 2, "algorithm_options": {"initializer": "he_fan_out"},
+}  # fmt: skip
+
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 230)}
+
+
+def boxed_folder(folder, images=6, tests=3, size=(128, 112), seed=0):
+    """Rectangles on a plain ground, whose colour is the class; the last image of each split has none."""
+    import datasets as hf
+    from PIL import Image
+
+    rng = np.random.default_rng(seed)
+    objects = {
+        "bbox": hf.List(hf.List(hf.Value("float64"), length=4)),
+        "category": hf.List(hf.ClassLabel(names=list(COLOURS))),
+    }
+    (folder / "data").mkdir(parents=True)
+    for name, count in (("train", images), ("val", tests)):
+        rows = {"image": [], "objects": []}
+        for i in range(count):
+            pixels = np.full((size[1], size[0], 3), 127, np.uint8)
+            boxes, labels = [], []
+            for _ in range(0 if i == count - 1 else rng.integers(1, 3)):
+                x, y = rng.integers(0, 70), rng.integers(0, 60)
+                w, h = rng.integers(24, 50, 2)
+                label = int(rng.integers(0, 3))
+                pixels[y : y + h, x : x + w] = list(COLOURS.values())[label]
+                boxes.append([float(v) for v in (x, y, x + w, min(y + h, size[1]))])
+                labels.append(label)
+            rows["image"].append(Image.fromarray(pixels))
+            rows["objects"].append({"bbox": boxes, "category": labels})
+        table = hf.Dataset.from_dict(rows, features=hf.Features({"image": hf.Image(), "objects": objects}))
+        table.to_parquet(folder / "data" / f"{name}-00000.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, own_cache):
+    return boxed_folder(tmp_path_factory.mktemp("boxes"))
+
+
+def test_a_run_is_measured_resumed_evaluated_and_exported(folder, tmp_path):
+    experiment = Experiment(**FIELDS, data=str(folder))
+    whole = train(experiment, tmp_path / "whole")
+    train(replace(experiment, steps=1), tmp_path / "run")
+    run = resume(tmp_path / "run", epochs=2)
+    assert (whole.step, run.step) == (4, 4) and whole.built.targets == "boxes"
+    for a, b in zip(leaves(whole.state), leaves(run.state), strict=True):
+        assert np.array_equal(a, b)
+    last = run.records[-1]
+    assert last["test_loss"] == whole.records[-1]["test_loss"] > 0
+    assert all(-1 <= last[f"test_{name}"] <= 1 for name in NAMES) and "train_error" not in last
+    found = evaluate(tmp_path / "run")
+    assert {f"{split}_{name}" for split in ("train", "test") for name in (*NAMES, "loss")} <= set(found)
+    assert found["test_loss"] == last["test_loss"] and "train_AP50_all" in found  # some boxes are ignored
+    arrays = export(tmp_path / "run", tmp_path / "weights.safetensors")
+    assert arrays["head.classification_head.cls_logits.weight"].shape == (27, 4, 3, 3)
+    assert run.experiment.loss == "detection" and run.experiment.inputs["classes"] == ["red", "green", "blue"]
+    with pytest.raises(ExperimentError, match="finds boxes, which are measured, not yet shown: evaluate it"):
+        load(tmp_path / "run").predict(np.zeros((128, 128, 3), np.uint8))
+
+
+def test_the_command_says_what_the_anchors_cover_and_how_precise_it_is(folder, tmp_path):
+    words = [word for name, value in {"model_options.width": 1 / 64, "boxes.side": 128, "boxes.smallest": 16.0}.items()
+             for word in ("--set", f"{name}={value}")]  # fmt: skip
+    found = command(
+        "train", "--model", "lin2017/retinanet-resnet18", "--data", folder, "--algorithm", "feedback-alignment",
+        "--batch", 3, "--steps", 1, *words, "--set", "metrics=[]", "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert "boxes to be learned from, some anchor covers" in found.output
+    assert "test AP " in found.output and "test AP50 " in found.output
+    compared = command("compare", tmp_path / "run", "--html", tmp_path / "compare.html")
+    assert "test AP50" in compared.output
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"loss": "cross-entropy"}, 'loss is "cross-entropy", but model "lin2017/.*" finds boxes: choose "detection"'),
+        ({"model": "xiao2018/resnet18", "model_options": {}, "boxes": {}, "loss": "detection"},
+         'loss is "detection", but nothing here finds boxes: choose "cross-entropy"'),
+        ({"model": "xiao2018/resnet18", "model_options": {}},
+         'boxes is given, but the model "xiao2018/resnet18" finds none: leave it out'),
+        ({"boxes": {"sides": 3}}, "sides"),
+        ({"boxes": {"side": 64}}, "side of boxes is 64, expected at least 128"),
+        ({"augmentation": "flip-crop"}, "Images with boxes are not held out, always normalised, and mirrored at most"),
+        ({"held_out": 2}, "Images with boxes are not held out"),
+    ],
+)  # fmt: skip
+def test_what_a_detector_cannot_learn_by_gets_a_sentence(changes, sentence):
+    with pytest.raises(ExperimentError, match=sentence):
+        checked(Experiment(**FIELDS | changes))
+
+
+def test_other_anchors_than_the_datas_are_refused(folder, tmp_path):
+    with pytest.raises(ExperimentError, match="model_options.anchors is 3, but the boxes here are matched with 9"):
+        train(Experiment(**FIELDS | {"model_options": {"anchors": 3}}, data=str(folder)), tmp_path / "run")
+
+
+def test_what_is_not_said_is_filled_in():
+    full = checked(Experiment(model="lin2017/retinanet-resnet50"))
+    assert full.boxes == {"side": 256, "smallest": 32.0, "best_anchor": False, "ignored_below": 0.0}
+    assert (full.dataset, full.loss, full.optimizer["name"]) == ("detection-datasets/coco", "detection", "adam")
+    assert checked(full) == full and checked(Experiment()).boxes == {}
