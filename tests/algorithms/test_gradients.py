@@ -17,7 +17,9 @@ from ref_bioplaus.conformance.cases.networks import (
     randomised,
 )
 from ref_bioplaus.models import MODELS
+from ref_bioplaus.network import forward
 from ref_bioplaus.optimizers import sgd
+from ref_bioplaus.tree import leaves, tree_map
 from tests.conftest import get
 from tests.helpers import some_slow
 from tests.helpers.oracles import jax_gradients, torch_gradients, worst_difference
@@ -101,3 +103,22 @@ def test_every_loss_has_its_gradient(loss, library, auxiliary):
 def test_the_loss_of_a_detector_reaches_the_first_convolution(library):
     network = detector()
     check(network, losses.detection(3, beta=0.5), *anchored(network, 3), library)
+
+
+def test_a_directional_derivative_of_a_detectors_whole_loss():
+    """Along a random direction of all weights, biases, gammas and betas at once, by central differences."""
+    network, backend = SMALL["lin2017/retinanet-resnet18"](), get("numpy")
+    loss, (x, y) = losses.detection(CLASSES), anchored(network, 2)
+    algorithm = backprop(network, loss, sgd(0.1))
+    state = randomised(algorithm.init(backend.key(1)))
+    _, info = algorithm.modes["learn"](state, backend.batch(x, y))
+    rng = np.random.default_rng(6)
+    direction = tree_map(lambda p: rng.standard_normal(p.shape) / max(p.size, 1) ** 0.5, state.forward.params)
+
+    def at(step):
+        params = tree_map(lambda p, d: p + step * d, state.forward.params, direction)
+        trace, _ = forward(network, params, state.stats, x, (state.key, "step", state.t))
+        return np.mean(loss.value(trace.h[-1], y))
+
+    slope = sum(np.sum(g * d) for g, d in zip(leaves(info.grads), leaves(direction), strict=True))
+    assert abs((at(1e-6) - at(-1e-6)) / 2e-6 / slope - 1.0) < 1e-6

@@ -13,6 +13,7 @@ from ref_bioplaus.models import MODELS, akrout2019, bartunov2018, he2016, lee201
 from ref_bioplaus.models.residual import padded_identity
 from ref_bioplaus.models.sizes import scaled
 from ref_bioplaus.network import forward
+from tests.helpers import ROOT
 from tests.helpers.small_models import CLASSES, DETECTORS, SMALL
 
 PAPERS = (bartunov2018, moskovitz2018, xiao2018, akrout2019, lee2015, he2016, lin2017)
@@ -707,3 +708,20 @@ def test_papers_state_their_choices(paper):
     """Source on the first line, then what it leaves open."""
     assert re.search(r" et al\. 20\d\d", paper.__doc__.partition("\n")[0])
     assert "\nChoices: " in paper.__doc__
+
+
+def test_the_page_of_detection_shows_lines_that_stand_in_the_code():
+    page = (ROOT / "ref_bioplaus" / "models" / "DETECTION.md").read_text()
+    shown = re.findall(r"```python\n# (\S+)\n(.*?)```", page, re.S)
+    assert len(shown) == 6
+    for file, code in shown:
+        lines = {line.strip() for line in (ROOT / file).read_text().splitlines()}
+        assert all(line.strip() in lines for line in code.strip().splitlines()), file
+    assert "`side * weight * rest**gamma * (gamma * p * log_p - rest)`" in page
+    assert (
+        "side * weight * rest**gamma * (gamma * p * log_p - rest)" in (ROOT / "ref_bioplaus" / "losses.py").read_text()
+    )
+    for target in re.findall(r"\]\(([^)]*)\)", page):
+        assert (ROOT / "ref_bioplaus" / "models" / target).is_file(), target
+    network = lin2017.retinanet_resnet18()
+    assert f"{network[network.L].out_shape[0]:,}" in page
