@@ -86,10 +86,10 @@ def lines(items: Iterable[Item], device: str | None, small: bool, until: float) 
         try:
             backend = backends.get(item.backend, device=device, precision=item.precision, kernels="native")
             on = device_name(backend), backend.precision
-            if on not in peaks:
-                peaks[on] = measure.peaks(0.05 if small else 0.3, *on)
+            if on not in peaks and not small:
+                peaks[on] = measure.peaks(0.3, *on)
                 yield {"what": "record", "item": f"peak: {on[1]}", "kind": "peak", **peaks[on]}
-            yield from measured(item, backend, peaks[on], small)
+            yield from measured(item, backend, peaks.get(on, {}), small)
         except Exception as error:  # what fails on a card is a result, and the others go on
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
             yield {"what": "failed", "item": str(item), "reason": reason}

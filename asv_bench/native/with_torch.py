@@ -5,6 +5,7 @@ there also with the whole step as one CUDA graph; locally connected layers by un
 """
 
 import shutil
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -50,7 +51,8 @@ def forms(network: Network, compiled: bool = True, on_gpu: bool = False) -> tupl
 
 def forget_compiled() -> None:
     """Let torch.compile begin anew: after other networks it would take sizes for variable, and in the end give up."""
-    torch.compiler.reset()
+    if "torch._dynamo" in sys.modules:  # the compiler, which takes seconds to import
+        torch.compiler.reset()
 
 
 class TorchTraining:

@@ -123,9 +123,8 @@ def learning(settings: Settings, there: Sequence[str], until: float) -> None:
     rows = [row.id for row in reversed(table.rows) if (row.id, "mnist-fc") in table.cells]
     rows, seeds = (rows, SEEDS) if settings.on_gpu else (rows[:beside], range(1))
     waves = -(-len(rows) // beside)
-    usual = next((name for name in ("torch", "jax") if name in there), there[0])
     each = (until - time.time()) / waves
-    tasks = [(row, seed, usual, settings.device, settings.data, path, each, until) for seed in seeds for row in rows]
+    tasks = [(row, seed, there[0], settings.device, settings.data, path, each, until) for seed in seeds for row in rows]
     list(side_by_side(work.learning, tasks, beside, settings.seconds, until + GRACE))
 
 

@@ -5,8 +5,9 @@ import time
 
 import pytest
 
-from asv_bench import measure
+from asv_bench.flops import step_flops
 from asv_bench.gpu import timing
+from ref_bioplaus import backends
 from ref_bioplaus.gpu import plan, running, verdict, work
 from ref_bioplaus.gpu.running import NoDevice, Settings
 from tests.helpers.commands import command
@@ -53,25 +54,26 @@ def test_a_row_learns_until_its_time_is_up(tmp_path):
     assert "| backprop | 1 | 0 | numpy |" in "\n".join(verdict.learned([first, failed]))
 
 
-def test_times_are_written_one_by_one_and_the_rest_is_named(monkeypatch):
-    monkeypatch.setattr(measure, "peaks", lambda seconds, device, precision: {"torch product": 1e9})
+def test_times_are_written_one_by_one_and_the_rest_is_named():
     chosen = [timing.Item("native", "W1", "torch"), timing.Item("together", "W1", "numpy"),
               timing.Item("algorithm", "W1", "numpy", "ieee", "FA"), timing.Item("native", "W9", "numpy")]  # fmt: skip
     found = list(timing.lines(chosen, "cpu", True, time.time() + 60))
     records = {line.get("item"): line for line in found}
-    assert [line["what"] for line in found] == ["planned", *["record"] * 4, "failed"]
+    assert [line["what"] for line in found] == ["planned", *["record"] * 3, "failed"]
     assert records["native: W1, torch ieee"]["strongest"] == "eager"
-    assert records["native: W1, torch ieee"]["share_of_peak"] > 0.0
     assert records["algorithm: W1, FA, numpy ieee"]["against"] == "BP"
-    page = "\n".join(verdict.speed([*found[:3], {"what": "part", "item": "where", "part": "aten::mm", "calls": 3,
+    page = "\n".join(verdict.speed([*found[:2], {"what": "part", "item": "where", "part": "aten::mm", "calls": 3,
                                                 "ms a step": "0.1", "share": "9%"}]))  # fmt: skip
     assert "not measured: together: W1, numpy ieee; algorithm: W1, FA, numpy ieee; native: W9, numpy ieee" in page
     assert "aten::mm" in page
-    twice = [line | {"item": f"{kind}: W1, torch ieee", "seconds": seconds} for line in found[2:3]
+    twice = [line | {"item": f"{kind}: W1, torch ieee", "seconds": seconds} for line in found[1:2]
              for kind, seconds in (("usual", 2.0), ("deterministic", 2.5))]  # fmt: skip
     assert "Determinism costs +25 % of a step: W1, torch ieee." in "\n".join(verdict.speed(twice))
+    backend, W1 = backends.get("numpy"), timing.TINY["W1"]
+    share = timing.share_of_peak({"seconds": 1e-3}, W1, backend, {"torch product": 1e9})["share_of_peak"]
+    assert share == step_flops(W1.network(), "BP", W1) / 1e6
     prices = timing.prices(("numpy",), True, "deterministic")
-    (_, _, priced) = timing.lines(prices, "cpu", True, time.time() + 60)
+    (_, priced) = timing.lines(prices, "cpu", True, time.time() + 60)
     assert priced["item"] == "deterministic: W1, numpy ieee"
     assert list(timing.lines(chosen, "cpu", True, 0.0)) == found[:1]
 
@@ -153,11 +155,14 @@ def test_what_was_measured_is_there_when_a_part_breaks(tmp_path, monkeypatch):
 
 @pytest.mark.slow(reason="a minute, which is what it was given; its parts are tested above")
 def test_everything_small_on_a_cpu_in_a_minute(tmp_path):
-    began = time.monotonic()
     result = command("gpu", "--device", "cpu", "--seconds", "60", "--out", tmp_path)
-    assert time.monotonic() - began < 75
-    assert "numpy ieee (" in result.output.splitlines()[-1]
+    assert result.output.splitlines()[-1].startswith("CPU ")
     page = (tmp_path / "gpu.md").read_text()
-    assert "| native: W1, " in page
-    assert "| backprop | 1 |" in page
+    assert [line for line in page.splitlines() if line.startswith("## ")] == [
+        "## Conformance",
+        "## Speed",
+        "## Learning",
+    ]
+    assert "| numpy ieee | " in page
+    assert all(str(item) in page for item in timing.items(("numpy", "torch", "jax"), ("torch", "jax"), small=True))
     assert len(list(tmp_path.iterdir())) <= 8
