@@ -76,7 +76,8 @@ bench-report: .venv/ready
 
 .venv/ready: pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e ".[torch,jax,bench,test]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt \
+		-e ".[torch,jax,bench,test,gpu-check]"
 	touch $@
 
 .venv-oldest/ready: pyproject.toml .ci/constraints.txt .ci/oldest.py

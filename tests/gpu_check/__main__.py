@@ -15,6 +15,7 @@ import json
 import subprocess
 import sys
 import time
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from tests.helpers import ROOT
 
 RESULTS = ROOT / ".gpu-check"
 REPORT = ROOT / "tests" / "gpu_check" / "report.json"
-PARTS = {"torch": "torch_faked", "jax": "jax_lowered"}  # and the modules that look
+PARTS = {"torch": "torch_faked", "jax": "jax_lowered", "cupy": "cupy_compiled"}  # and the modules that look
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,7 +61,7 @@ def look(part: str, file: Path, end: float) -> None:
     tasks = module(part).tasks()
     head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     file.parent.mkdir(exist_ok=True)
-    for name in [name for name in tasks if name not in known]:
+    for name in sorted(tasks.keys() - known, key=lambda name: zlib.crc32(name.encode())):  # a part has some of all
         if time.monotonic() > end:
             return
         began = time.monotonic()

@@ -153,8 +153,9 @@ def rounded(name: str, calls: dict[str, Call]) -> bool:
         return "e8m7" in call.text
     if call.name == "constant":
         return True
-    moved = call.operands[:1] if call.name in ("dynamic_slice",) else call.operands
-    return call.name in MOVES and all(rounded(operand, calls) for operand in moved)
+    moved = call.operands[:1] if call.name == "dynamic_slice" else call.operands
+    moves = call.name in MOVES or (call.name == "call" and bool(re.match(r" @_flip(_\d+)?\(", call.text)))
+    return moves and all(rounded(operand, calls) for operand in moved)
 
 
 def size_of(text: str) -> int:

@@ -21,9 +21,12 @@ def test_steps(combination):
     assert jax_lowered.findings(combination, thorough=False) == []
 
 
-@pytest.mark.parametrize("case", ["weight-mirror/conv/portable", "sdtp-alternating/LC/native"])
+@pytest.mark.parametrize(
+    "case", ["weight-mirror/conv/portable/float32/ieee", "sdtp-alternating/LC/native/float32/ieee",
+             "sn/ResNet, BN before ReLU/native/float32/bf16"],
+)  # fmt: skip
 def test_first_states_and_all_modes(case):
-    assert jax_lowered.findings(Combination(*case.split("/"), "float32", "ieee")) == []
+    assert jax_lowered.findings(Combination(*case.split("/"))) == []
 
 
 def text_of(case):

@@ -183,13 +183,14 @@ def looked_at(
     for name in algorithm.modes if thorough else dict.fromkeys(algorithm.schedule(0, 0)):
         step = library.compile(algorithm.modes[name], donate=True)
         new = tree_map(lambda a: library.asarray(np.asarray(a)), start)
-        for call in range(3 if thorough else 1 + captured):
+        calls = 3 if thorough or captured else 1
+        for call in range(calls):  # it is captured twice where a state's first layout is not the steps' own
             before = new
-            with nullcontext() if captured and call == 0 else watched:  # what is captured first, and then run
+            with nullcontext() if captured and call < 2 else watched:
                 new, info = step(before, batch)
         yield from differing(f"{name}'s state", new, ends[name][0], combination.dtype)
         yield from differing(f"{name}'s info", info, ends[name][1], combination.dtype)
-        yield from layouts(f"{name}'s state", new, before if thorough else new)
+        yield from layouts(f"{name}'s state", new, before if calls > 1 else new)
         if captured:
             yield from lines(name, step)
     if thorough:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from ref_bioplaus import backends
+
 ROOT = Path(__file__).parents[2]  # of the checkout
 SOURCES = [
     p
@@ -14,6 +16,16 @@ SOURCES = [
     if not {ROOT / "ref_bioplaus" / link for link in ("backends", "conformance")} & {*p.parents}
 ]
 COMPILING = "a compiler takes nearly all of its time; its shorter neighbours always run"
+
+
+def backends_here():
+    """The backends that are installed and can be had: CuPy may be installed where there is no GPU."""
+    try:
+        backends.get("cupy")
+        lacking = ""
+    except backends.BackendError:
+        lacking = "cupy"
+    return [name for name in backends.installed() if name != lacking]
 
 
 def slow(*values, reason=COMPILING):

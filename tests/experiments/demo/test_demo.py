@@ -21,11 +21,13 @@ from ref_bioplaus.backends.numpy_.backend import NumpyBackend
 from ref_bioplaus.experiments.demo import page, pictures, processes, running, seeds, work
 from ref_bioplaus.experiments.demo.networks import ARCHITECTURES, BATCH
 from ref_bioplaus.experiments.demo.results import Comparison, Progress, Results, Settings, Training
+from tests.helpers import backends_here
 from tests.helpers.commands import command
 
 FC, LC = ARCHITECTURES
-HERE = [name for name in backends.installed() if name != running.CHECKER]
-OTHERS = [name for name in backends.installed() if name != "numpy"]
+INSTALLED = backends_here()
+HERE = [name for name in INSTALLED if name != running.CHECKER]
+OTHERS = [name for name in INSTALLED if name != "numpy"]
 TRAINED = [(row, architecture) for architecture in ARCHITECTURES for row in registry.ROWS if architecture.trains(row)]
 
 
