@@ -353,8 +353,8 @@ def of(module: Any, lacking: list[str]) -> Any:
 
 __getattr__ = of(np, LACKING)
 for _name, _lacking in (("linalg", LACKING_LINALG), ("fft", [])):
-    _module = types.ModuleType(f"cupy.{_name}")
-    _module.__getattr__ = of(getattr(np, _name), _lacking)  # type: ignore[method-assign]
-    _module.__all__ = [n for n in dir(getattr(np, _name)) if n[0] != "_" and n not in _lacking]  # type: ignore[attr-defined]
+    _module: Any = types.ModuleType(f"cupy.{_name}")
+    _module.__getattr__ = of(getattr(np, _name), _lacking)
+    _module.__all__ = [n for n in dir(getattr(np, _name)) if n[0] != "_" and n not in _lacking]
     sys.modules[f"cupy.{_name}"] = globals()[_name] = _module
 operators()
