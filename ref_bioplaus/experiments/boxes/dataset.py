@@ -10,7 +10,7 @@ Choices: an image is scaled until its longer side has `side` pixels (Pillow's bi
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -177,8 +177,6 @@ def loaded(
     name: str, table: Any, title: str, roots: tuple[str, ...], classes: int, side: int, ignored_below: float
 ) -> BoxSplit:
     """A split, decoded, scaled and padded. Raises DataError for an image that cannot be read, and for a bad box."""
-    from PIL import Image
-
     source = hub.Source(hub.encoded(table, "image"), "image", title, name, roots)
     pixels, sizes = np.zeros((len(table), side, side, 3), np.uint8), np.zeros((len(table), 2), int)
     scales, truths = np.zeros(len(table)), []
@@ -194,9 +192,27 @@ def loaded(
             )
         except ValueError as error:
             raise DataError(f"{error}.") from None
-        boxes, size = boxes * scale, [max(1, round(n * scale)) for n in image.size]
-        pixels[row, : size[1], : size[0]] = np.asarray(image.resize(size, Image.Resampling.BILINEAR))
-        sizes[row], scales[row] = size, scale
+        boxes = boxes * scale
+        pixels[row], sizes[row], scales[row] = squared(image, side)
         short = np.minimum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]) < ignored_below
         truths.append(Truth(boxes, labels, short))
     return BoxSplit(name, pixels, sizes, scales, truths)
+
+
+def squared(image: Any, side: int) -> tuple[np.ndarray, tuple[int, int], float]:
+    """A Pillow image in a square of `side` pixels, uint8 (side, side, 3); its width and height there; the scale."""
+    from PIL import Image
+
+    scale = side / max(image.size)
+    width, height = (max(1, round(n * scale)) for n in image.size)
+    pixels = np.zeros((side, side, 3), np.uint8)
+    pixels[:height, :width] = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+    return pixels, (width, height), scale
+
+
+def of_images(images: Sequence[Any], classes: tuple[str, ...], side: int, smallest: float) -> Boxed:
+    """Pillow images in mode RGB, of which nothing is known, as the split "test"."""
+    pixels, sizes, scales = zip(*(squared(image, side) for image in images), strict=True)
+    nothing = Truth(np.zeros((0, 4)), np.zeros(0, int), np.zeros(0, bool))
+    test = BoxSplit("test", np.stack(pixels), np.array(sizes), np.array(scales), [nothing] * len(images))
+    return Boxed("the images given", test, test, classes, Anchors(side, side, smallest))

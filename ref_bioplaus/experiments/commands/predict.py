@@ -4,6 +4,7 @@ Exit codes: 0 done · 2 not understood, or an image that cannot be read or does 
 """
 
 import json as writer
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,13 +18,11 @@ from .train import BackendName, ChangedCode, CheckpointName, Code, DeviceName, g
 if TYPE_CHECKING:
     from ..training.loaded import Loaded
 
-Answer = tuple[Path, list[tuple[str, float]]]
-
 
 def predict(
     out: Annotated[Path, typer.Argument(help="The folder of a run.")],
     images: Annotated[list[Path], typer.Argument(help="Image files, and folders of them.")],
-    top: Annotated[int, typer.Option(help="How many classes to tell of each image.", min=1)] = 3,
+    top: Annotated[int, typer.Option(help="How many classes, or boxes, to tell of each image.", min=1)] = 3,
     json: Annotated[bool, typer.Option("--json", help="A line of JSON for each image.")] = False,
     checkpoint: CheckpointName = None,
     backend: BackendName = None,
@@ -31,18 +30,20 @@ def predict(
     code: Code = None,
     changed_code: ChangedCode = False,
 ) -> None:
-    """The classes that a trained run sees in images, most likely first.
+    """The classes that a trained run sees in images, most likely first; of a detector its boxes, the surest first.
 
     An image is resized, cropped and normalised as the run's own in a test; where the run does neither, its size must be
     that of those it learned from.
     """
     changes = {"backend": backend, "device": device}
 
-    def work() -> tuple[list[Answer], list[str]]:
+    def work() -> tuple[list[Any], list[str]]:
         from ..training import given as images_given
         from ..training import loaded
 
         run = loaded.load(out, checkpoint, code=code, changed_code=changed_code, **given(changes))
+        if run.built.targets == "boxes":
+            return answers(run, [path for place in images for path in images_given.files_in(place)], top, boxes)
         if not run.classes:
             what = "rebuilds its inputs" if run.built.targets == "inputs" else "learned real-valued targets"
             raise ExperimentError(
@@ -52,7 +53,9 @@ def predict(
         return answers(run, [path for place in images for path in images_given.files_in(place)], top)
 
     found, failed = sentences(work)
-    if json:
+    if found and isinstance(found[0][1], Boxes):
+        show_boxes(found, json)
+    elif json:
         for path, best in found:
             print(writer.dumps({"image": str(path), "classes": [{"name": n, "output": v} for n, v in best]}))
     elif found:
@@ -66,14 +69,51 @@ def predict(
         raise typer.Exit(2)
 
 
-def answers(run: "Loaded", paths: list[Path], top: int) -> tuple[list[Answer], list[str]]:
-    """The best classes of each image that can be read, and a sentence for each that cannot."""
-    found: list[Answer] = []
+class Boxes(list):
+    """What a detector finds in an image: (class, score, corners x1, y1, x2, y2 in its pixels), the surest first."""
+
+
+def classes(run: "Loaded", paths: list[Path], top: int) -> list[Any]:
+    """The best classes of each image."""
+    return run.predict(paths).top(top)
+
+
+def boxes(run: "Loaded", paths: list[Path], top: int) -> list[Any]:
+    """The surest boxes of each image."""
+    names = run.experiment.inputs["classes"]
+
+    def told(found):
+        rows = zip(found.labels[:top], found.scores[:top], found.boxes[:top], strict=True)
+        return Boxes((names[label], float(score), [round(float(v), 1) for v in box]) for label, score, box in rows)
+
+    return [told(found) for found in run.find(paths)]
+
+
+def show_boxes(found: list[tuple[Path, Boxes]], json: bool) -> None:
+    """A line of JSON for each image, or a row of a table for each box."""
+    if json:
+        for path, those in found:
+            rows = [{"name": name, "score": score, "box": box} for name, score, box in those]
+            print(writer.dumps({"image": str(path), "boxes": rows}))
+        return
+    shown = new_table(("image", "class", "score", "x1", "y1", "x2", "y2"))
+    for path, those in found:
+        for name, score, box in those or [("nothing", None, [])]:
+            numbers = [f"{value:.1f}" for value in box] or [""] * 4
+            shown.add_row(str(path), name, "" if score is None else f"{score:.4f}", *numbers)
+    new_console().print(shown)
+
+
+def answers(
+    run: "Loaded", paths: list[Path], top: int, of: Callable[["Loaded", list[Path], int], list[Any]] = classes
+) -> tuple[list[Any], list[str]]:
+    """What a run makes of each image that can be read, and a sentence for each that cannot."""
+    found: list[Any] = []
     failed: list[str] = []
 
     def ask(some: list[Path]) -> None:
         try:
-            found.extend(zip(some, run.predict(some).top(top), strict=True))
+            found.extend(zip(some, of(run, some, top), strict=True))
         except DataError as error:
             if len(some) == 1:
                 failed.append(str(error))

@@ -199,3 +199,19 @@ def files_in(place: Path) -> list[Path]:
     if not found:
         raise DataError(f"The folder {place} holds no image, whose names would end in .png, .jpg or the like.")
     return found
+
+
+def pictures(images: Any) -> list[Any]:
+    """One or several images, as `dataset` takes them, of any size, as Pillow has them in RGB. Raises DataError."""
+    found = []
+    for image, place in each(images, (0, 0, 3)):
+        if isinstance(image, str | Path):
+            found.append(opened(Path(image), False))
+            continue
+        if not hasattr(image, "convert"):
+            array = brightness(array_of(image, f"{place} is"), place)
+            image = picture(array[:, :, None] if array.ndim == 2 else array, place)
+        found.append(image.convert("RGB"))
+    if not found:
+        raise DataError("No image is given: expected one or more.")
+    return found

@@ -18,6 +18,9 @@ from ...backends import Backend
 from ...machine import environment
 from ...network import Network, forward
 from ...types import State
+from ..boxes import dataset as boxed
+from ..boxes.detections import Found
+from ..boxes.seen import Seen
 from ..data import left_out
 from ..runs import checkpoints, headers, logs, segments, weights
 from ..runs.folder import check_unedited
@@ -107,7 +110,7 @@ class Loaded:
         crops and normalises them as its own in a test. Raises DataError, and ExperimentError where the run does not say
         what it was normalised by."""
         if self.built.targets == "boxes":
-            raise ExperimentError(f"The run in {self.out} finds boxes, which are measured, not yet shown: evaluate it.")
+            raise ExperimentError(f"The run in {self.out} finds boxes: ask for .find(images).")
         inputs = plain(self.experiment.inputs)
         lacking = [name for name in ("mean", "deviation") if name not in inputs]
         if lacking:
@@ -124,6 +127,23 @@ class Loaded:
         output = np.concatenate(outputs)
         rebuilds = self.built.targets == "inputs"
         return Prediction(output.reshape(-1, *inputs["shape"]) if rebuilds else output, self.classes)
+
+    @np.errstate(all="ignore")
+    def find(self, images: Any) -> list[Found]:
+        """Of a detector what it finds in each of one or several images, as `predict` takes them, of any size: boxes in
+        pixels of the image, the numbers of their classes, and scores, the surest first. Raises DataError, and
+        ExperimentError where the run finds no boxes."""
+        if self.built.targets != "boxes":
+            raise ExperimentError(f"The run in {self.out} finds no boxes: ask for .predict(images).")
+        e, asked = self.experiment, plain(self.experiment.boxes)
+        pictures = given.pictures(images)
+        data = boxed.of_images(pictures, tuple(e.inputs["classes"]), asked["side"], asked["smallest"])
+        seen = Seen(data, "test")
+        with environment.deterministic(self.backend):
+            for batch in data.batches("test", self.backend, e.batch, 0, 0, shuffle=False):
+                _, output = self.measure(self.state.forward.params, self.state.stats, batch.x, batch.y)
+                seen.add(self.backend.to_numpy(output))
+        return seen.found
 
     def evaluate(self, images: Any = None) -> dict[str, Any]:
         """The loss and errors on every split of the run's own data, or of `images`, as `train` takes them, normalised

@@ -1,5 +1,6 @@
 """A detector learns from a folder of images with boxes: by the command, stopped and resumed, evaluated and exported."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from tests.helpers.commands import command
 
 pytest.importorskip("datasets")
 pytest.importorskip("faster_coco_eval")
+Image = pytest.importorskip("PIL.Image")
 SMALL = {"width": 1 / 32, "channels": 128}
 FIELDS = {
     "algorithm": "xiao", "model": "lin2017/retinanet-resnet18", "model_options": SMALL, "batch": 4, "metrics": (),
@@ -75,8 +77,12 @@ def test_a_run_is_measured_resumed_evaluated_and_exported(folder, tmp_path):
     arrays = export(tmp_path / "run", tmp_path / "weights.safetensors")
     assert arrays["head.classification_head.cls_logits.weight"].shape == (27, 4, 3, 3)
     assert run.experiment.loss == "detection" and run.experiment.inputs["classes"] == ["red", "green", "blue"]
-    with pytest.raises(ExperimentError, match="finds boxes, which are measured, not yet shown: evaluate it"):
+    with pytest.raises(ExperimentError, match=r"finds boxes: ask for .find\(images\)"):
         load(tmp_path / "run").predict(np.zeros((128, 128, 3), np.uint8))
+    images = np.random.default_rng(0).integers(0, 255, (2, 60, 90, 3), np.uint8)
+    both, (first,) = load(tmp_path / "run").find(images), load(tmp_path / "run").find(images[0])
+    assert len(both) == 2 and np.allclose(both[0].scores, first.scores, atol=1e-5)
+    assert both[0].boxes[:, 2].max(initial=0) <= 90 and both[0].boxes[:, 3].max(initial=0) <= 60 + 1e-9
 
 
 def test_the_command_says_what_the_anchors_cover_and_how_precise_it_is(folder, tmp_path):
@@ -90,6 +96,20 @@ def test_the_command_says_what_the_anchors_cover_and_how_precise_it_is(folder, t
     assert "test AP " in found.output and "test AP50 " in found.output
     compared = command("compare", tmp_path / "run", "--html", tmp_path / "compare.html")
     assert "test AP50" in compared.output
+    for name in ("a.png", "b.png"):
+        Image.fromarray(np.full((40, 70, 3), 90, np.uint8)).save(tmp_path / name)
+    (tmp_path / "c.png").write_text("no image")
+    paths = [tmp_path / name for name in ("a.png", "b.png", "c.png")]
+    told = command("predict", tmp_path / "run", *paths, "--json", "--top", 2, code=2)
+    lines = [json.loads(line) for line in told.stdout.splitlines() if line.startswith("{")]
+    assert [line["image"] for line in lines] == [str(path) for path in paths[:2]]
+    for line in lines:
+        assert len(line["boxes"]) <= 2
+        for box in line["boxes"]:
+            assert box["name"] in COLOURS and 0.05 < box["score"] <= 1.0
+            assert 0 <= box["box"][0] < box["box"][2] <= 70 and 0 <= box["box"][1] < box["box"][3] <= 40
+    assert "c.png is damaged" in told.output
+    assert "score" in command("predict", tmp_path / "run", paths[0]).output
 
 
 @pytest.mark.parametrize(
