@@ -87,7 +87,7 @@ class Training:
         start = tree_map(copied, first.forward.params) if any("before" in reads(name) for name in names) else None
         del first  # its feedback weights may be most of what there is
         batch = self.first_batch()
-        self.at_once = at_once(self.backend, self.data, batch) if experiment.checkpoint_every else 1
+        self.at_once = at_once(self.backend, self.data, batch, len(built.network)) if experiment.checkpoint_every else 1
         if self.at_once > 1:
             self.reporter.note(f"The images lie on the device: {self.at_once} batches are learned from by one call.")
         self.compare = comparison.Comparison(self.backend, built, names, start, batch)

@@ -18,6 +18,7 @@ from ..spec.experiment import Experiment
 from .interrupt import Interrupt
 
 HELD_BATCHES = 1 << 22  # numbers of batches that are learned from by one call, at most
+SMALL_DEPTH = 16  # layers of a network whose steps are run together: where there are more, compiling takes long
 CALLBACK = "callback"  # what has stopped a run where no signal has
 
 
@@ -61,10 +62,10 @@ class Progress:
     pending: list = field(default_factory=list, repr=False)  # (step, Info) not looked at yet
 
 
-def at_once(backend: Backend, data: Any, batch: Batch) -> int:
-    """How many batches are learned from by one call: more than one where they are small and lie on the device, and the
-    backend is quicker so."""
-    if not getattr(data, "resident", False):
+def at_once(backend: Backend, data: Any, batch: Batch, layers: int) -> int:
+    """How many batches are learned from by one call: more than one where they and the network are small, they lie on
+    the device, and the backend is quicker so."""
+    if not getattr(data, "resident", False) or layers > SMALL_DEPTH:
         return 1
     return max(1, min(backend.at_once, HELD_BATCHES // sum(math.prod(a.shape) for a in batch)))
 

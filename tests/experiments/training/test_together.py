@@ -83,7 +83,7 @@ def test_a_run_goes_on_with_other_stacks(tmp_path, counted, monkeypatch):
 
 
 def test_single_batches_where_a_stack_would_not_do(tmp_path, counted, monkeypatch):
-    """Large ones, images on the host, a checkpoint after each."""
+    """Large ones, images on the host, many layers, a checkpoint after each."""
     monkeypatch.setattr(NumpyBackend, "at_once", 2)
     data = resident()
     train(of(**PLAIN, checkpoint_every=0.0, epochs=1), tmp_path / "kept", images=data)
@@ -94,7 +94,10 @@ def test_single_batches_where_a_stack_would_not_do(tmp_path, counted, monkeypatc
     train(of(**PLAIN, epochs=1), tmp_path / "small", images=data)
     assert counted == [2, 2]
     train(of(**PLAIN, epochs=1), tmp_path / "host", images=embedded_data())
+    monkeypatch.setattr(progress, "SMALL_DEPTH", 3)
+    train(of(**PLAIN, epochs=1), tmp_path / "deep", images=data)
     assert counted == [2, 2]
+    monkeypatch.setattr(progress, "SMALL_DEPTH", 16)
     x = np.random.default_rng(0).random((40, 6, 5, 1)).astype(np.float32)
     train(of(**PLAIN, epochs=1, batch=8), tmp_path / "arrays", images=(x, np.arange(40) % 4))
     assert counted == [2, 2, 2, 2]
