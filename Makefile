@@ -41,9 +41,11 @@ mutation: .venv/ready
 	$(BIN)/python -m tests.mutation $(MUTATION)
 
 # What can be proved of the backends for GPUs without one: all rows, architectures, kernels and precisions, for an hour or
-# more, single-threaded. It goes on where it was (CHECK=--fresh begins anew) and writes tests/gpu_check/report.json.
+# more, single-threaded. It goes on where it was (CHECK=--fresh begins anew) and writes tests/gpu_check/report.json and its
+# table in backends/README.md.
 gpu-check: .venv/ready
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 nice $(BIN)/python -m tests.gpu_check $(CHECK)
+	$(BIN)/python -m tests.gpu_check.page backends/README.md
 
 lint: .venv/ready
 	$(BIN)/ruff check .
@@ -66,6 +68,7 @@ gpu: .venv-gpu/ready
 generated: .venv/ready
 	$(BIN)/python -m ref_bioplaus.registry.readme README.md
 	$(BIN)/python -m ref_bioplaus.conformance.proofs.coverage.table conformance/README.md
+	$(BIN)/python -m tests.gpu_check.page backends/README.md
 	$(BIN)/python -m ref_bioplaus.experiments.many.tidy ref_bioplaus/experiments/results
 	$(BIN)/python -m ref_bioplaus conformance regenerate $(ALL)
 	$(BIN)/python -m ref_bioplaus.experiments.demo.seeds $(ALL)

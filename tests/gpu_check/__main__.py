@@ -94,9 +94,21 @@ def report(results: Path) -> dict[str, Any]:
             "looked_at": len(done), "of": len(tasks), "day": max(line["day"] for line in done),
             "commits": dict(Counter(line["commit"] for line in done)), "versions": module(part).versions(),
             "seconds": round(sum(line["seconds"] for line in done)),
-            "wrong": {line["name"]: line["found"] for line in done if line["found"]},
+            "by": counted(done), "wrong": {line["name"]: line["found"] for line in done if line["found"]},
         }  # fmt: skip
     return {"what": "proved without a GPU: python -m tests.gpu_check", "parts": parts}
+
+
+def counted(done: Sequence[dict]) -> dict[str, list[int]]:
+    """How many were looked at, and how many of them are wrong: of steps by "kernels/dtype/precision", of CuPy's kernels
+    by dtype, and all else by name."""
+    by: dict[str, list[int]] = {}
+    for line in done:
+        words = line["name"].split("/")
+        key = "/".join(words[2:5]) if len(words) > 3 else words[1] if len(words) == 3 else words[0]
+        looked, wrong = by.get(key, (0, 0))
+        by[key] = [looked + 1, wrong + bool(line["found"])]
+    return dict(sorted(by.items()))
 
 
 if __name__ == "__main__":
