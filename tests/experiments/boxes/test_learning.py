@@ -141,3 +141,20 @@ def test_what_is_not_said_is_filled_in():
     assert full.boxes == {"side": 256, "smallest": 32.0, "best_anchor": False, "ignored_below": 0.0}
     assert (full.dataset, full.loss, full.optimizer["name"]) == ("detection-datasets/coco", "detection", "adam")
     assert checked(full) == full and checked(Experiment()).boxes == {}
+
+
+@pytest.mark.slow(reason="240 steps of two rules, which take minutes")
+def test_sign_symmetry_finds_what_feedback_alignment_does_not(folder, tmp_path):
+    """The training images again, after as many steps: AP50 was .57 and .10, of backpropagation .67."""
+    pytest.importorskip("torch")
+    fields = FIELDS | {
+        "model_options": {"width": 1 / 16, "channels": 256}, "batch": 3, "epochs": 120, "evaluate_every": 1000,
+        "boxes": {"side": 128, "smallest": 16.0, "best_anchor": True}, "augmentation": "none", "backend": "torch",
+    }  # fmt: skip
+    both = {"feedback_initializer": "he_fan_out", "symmetric_output": True}
+    found = {}
+    for rule, options in (("xiao", {}), ("feedback-alignment", both)):
+        fields |= {"algorithm": rule, "algorithm_options": {"initializer": "he_fan_out"} | options}
+        train(Experiment(**fields, data=str(folder)), tmp_path / rule)
+        found[rule] = evaluate(tmp_path / rule)["train_AP50"]
+    assert found["xiao"] > 0.4 and found["feedback-alignment"] < 0.25
