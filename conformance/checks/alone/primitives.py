@@ -64,6 +64,7 @@ def quadrant(_: Any, x: Any, y: Any) -> dict[str, Any]:
         "angle": (x, y),
         "of a row": (x[:1, :], y[:1, :]),
         "of a column": (x[:, :1], y[:, :1]),
+        "of a square": (x[:, : x.shape[0]], y[:, : x.shape[0]]),
         "of one": (x[0, 0], y[0, 0]),
     }
     return {name: xp.atan2(xp.abs(a), xp.abs(b)) for name, (a, b) in given.items()}
