@@ -90,7 +90,7 @@ FAR = values.FAR
 # Pooling
 
 UNEVEN = Part(
-    "over uneven borders", lambda in_shape: MaxPool(in_shape, Window(in_shape, (3, 2), (2, 1), ((2, 0), (0, 1))))
+    "over uneven borders", lambda in_shape: MaxPool(in_shape, Window(in_shape, (3, 3), (2, 1), ((2, 0), (0, 2))))
 )
 MAX_POOLS = {
     "2": local.max_pool(2), "3x2 over the border": local.max_pool((3, 2), (2, 1), (1, 0)),

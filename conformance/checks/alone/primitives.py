@@ -34,7 +34,9 @@ def named(*names: str) -> Callable[..., dict[str, Any]]:
 def elementwise() -> Iterator[Question]:
     """Functions of one number, over tables from the tiny to the large, with exact zeros; and of what is not finite."""
     for name, largest in RANGE.items():
-        kinds: dict[str, Any] = {"": lambda x, n=largest: (np.concatenate([values.table(n), x]),)}
+        kinds: dict[str, Any] = {
+            "": lambda x, n=largest: (np.concatenate([values.table(n), x]),), "about 2": lambda x: (2.0 + 0.1 * x,)
+        }  # fmt: skip
         if name in ("tanh", "exp", "expm1"):
             kinds["overflowing"] = lambda x, n=largest: (np.resize([1e4, -1e4], values.table(n).size + x.size),)
         yield question(f"elementwise/{name}", ((64,),), named(name), kinds)

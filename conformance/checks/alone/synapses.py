@@ -33,7 +33,7 @@ PARTS = (
     locally_connected(2, 1), locally_connected(2, (7, 5), padding="valid"), locally_connected(2, (1, 2), (3, 4)),
     *(part(2, *window, padding="valid") for part in (conv, locally_connected) for window in LOOSE),
 )  # fmt: skip
-UNEVEN = Window(IMAGE, (3, 2), (2, 1), ((2, 0), (0, 1)))  # padding that no name or number gives
+UNEVEN = Window(IMAGE, (3, 3), (2, 1), ((2, 0), (0, 2)))  # padding that no name or number gives
 KINDS: dict[str, Any] = {
     "": as_drawn,
     "inputs far from 0": values.moved(False, True),
