@@ -3,9 +3,12 @@
 import ast
 import importlib
 import inspect
+import io
 import math
 import random
 import sys
+import tarfile
+import types
 from collections import Counter
 from pathlib import Path
 
@@ -13,7 +16,7 @@ import numpy as np
 import pytest
 import typer
 
-from asv_bench.benchmarks import ratios, start, subjects
+from asv_bench.benchmarks import ratios, start, subjects, turns
 from asv_bench.benchmarks.turns import Process
 from asv_bench.versus import __main__ as command_of
 from asv_bench.versus import decision, pairs, trees
@@ -109,6 +112,27 @@ def test_a_process_measures_the_package_that_it_was_given(tmp_path):
             process.answer()
     finally:
         process.close()
+
+
+def test_no_part_of_the_package_is_from_elsewhere(tmp_path, monkeypatch):
+    turns.check_origin(str(ROOT))
+    turns.check_origin("")
+    part = types.ModuleType("ref_bioplaus.part")
+    part.__file__ = str(tmp_path / "part.py")
+    monkeypatch.setitem(sys.modules, "ref_bioplaus.part", part)
+    with pytest.raises(RuntimeError, match="ref_bioplaus.part that is measured is .*expected the one in"):
+        turns.check_origin(str(ROOT))
+
+
+@in_a_checkout
+def test_an_older_tree_has_its_backends(tmp_path, monkeypatch):
+    """Of commits that put them into the package when it was built."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for name in ("backends/base.py", "ref_bioplaus/tree.py"):
+            archive.addfile(tarfile.TarInfo(name))
+    monkeypatch.setattr(trees, "git", lambda *arguments: packed.getvalue())
+    assert (trees.unpacked("c0ffee", tmp_path) / "ref_bioplaus" / "backends" / "base.py").is_file()
 
 
 class Pretended:
