@@ -18,7 +18,7 @@ from typing import Any
 
 from ...machine.files import write_whole
 from ..runs.logs import EXPERIMENT, LOG, Told, stored, told
-from ..spec.experiment import METRICS, Experiment, as_dict
+from ..spec.experiment import Experiment, as_dict
 
 RUNS, EPOCHS, PACKAGE = "runs.csv", "epochs.csv", "datapackage.json"
 KEY = ("run", "string", "its folder below this one")
@@ -52,6 +52,7 @@ OF_EPOCH = (
     ("memory", "integer", "B, the most that the process held"),
     ("train_loss", "number", "mean over the epoch's batches as they were met"),
     ("train_error", "number", "%, likewise"),
+    *((f"test_{what}", "number", "of the test images' boxes, 0 to 1") for what in ("AP", "AP50")),
     *(
         (f"{split}_{what}", kind, unit + where)
         for split, where in (("validation", "the images held out"), ("test", "the test images"))
@@ -60,7 +61,6 @@ OF_EPOCH = (
         )
     ),
 )  # fmt: skip
-LEFT_OUT = (*METRICS, "waiting_for_data")
 Line = Mapping[str, Any]
 
 
@@ -121,9 +121,7 @@ def files(folder: Path) -> dict[str, bytes]:
     """The three files of all runs below a folder, by name. Raises ExperimentError where a run is damaged."""
     found = list(runs(folder))
     epochs = (
-        {"run": name} | {n: v for n, v in record.items() if n not in LEFT_OUT}
-        for name, _, log in found
-        for record in log.records
+        {"run": name} | {n: record.get(n) for n, *_ in OF_EPOCH[1:]} for name, _, log in found for record in log.records
     )
     return {
         RUNS: as_csv(OF_RUN, (of_run(*run) for run in found)),
