@@ -1,5 +1,6 @@
 """A run: its parts one after the other, each with its share of the time; what is known is in files at any moment."""
 
+import json
 import os
 import platform
 import shutil
@@ -58,7 +59,7 @@ def run(settings: Settings, say: Callable[[str], None] = lambda sentence: None) 
     out.mkdir(parents=True, exist_ok=True)
     for name in (*FILES.values(), PAGE):
         files.to_write(out / name).close()
-    files.write_whole(out / ENVIRONMENT, work.json.dumps(about, indent=2).encode())
+    files.write_whole(out / ENVIRONMENT, json.dumps(about, indent=2).encode())
     say(f"{about['card']}: {', '.join(map(plan.label, there))}; {settings.seconds:.0f} seconds.")
     absent = {plan.label(name): found[name]["why"] for name in names if name not in there}
 
