@@ -83,7 +83,7 @@ def wide() -> Network:
 def learned(case: Case, seed: int) -> State:
     """A state in mid-learning whose running statistics have moved, too."""
     state, rng = case.start(seed), np.random.default_rng(seed)
-    return state._replace(stats=tree_map(lambda a: as_held(2.0 + rng.uniform(size=a.shape), case.dtype), state.stats))
+    return state._replace(stats=tree_map(lambda a: as_held(20.0 + rng.uniform(size=a.shape), case.dtype), state.stats))
 
 
 class Carried(NamedTuple):
