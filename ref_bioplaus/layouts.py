@@ -258,9 +258,7 @@ def named(layer: Layer, l: int, place: str) -> tuple[int, str, str]:
         return 0, str(l), ".".join((what, *rest))
     operation, name = (-1, "W") if what == "W" else (int(rest[-2] if what == "local" else what), rest[-1])
     follows = layer.local[0] if layer.linear and layer.local else None
-    shared = isinstance(
-        layer.linear, Convolution | SharedConvolution
-    )  # which has a bias per channel in PyTorch, never one per unit
+    shared = isinstance(layer.linear, Convolution | SharedConvolution)  # in PyTorch a bias per channel, never per unit
     joined = isinstance(follows, Bias) and not (shared and len(follows.b_shape) > 1)
     n = max(0, operation + bool(layer.linear) - joined)
     return n, layer.modules[n] if n < len(layer.modules) else f"{l}.{n}", NAMES.get(name, name)

@@ -17,7 +17,7 @@ from ..where import place
 INK = "#222222"
 LOOKS: dict[str, dict[str, Any]] = {  # of bars: they differ in luminance, and in hatching
     "reached": {"facecolor": "#056B8A"},
-    "undecided": {"facecolor": "#C9D3D6", "edgecolor": GREY, "hatch": "...."},
+    "undecided": {"facecolor": "#C9D3D6", "edgecolor": GREY, "hatch": "||||"},
     "missed": {"facecolor": "#F2B48C", "edgecolor": "#A33E00", "hatch": "////"},
     "no goal": {"facecolor": GREY},
 }

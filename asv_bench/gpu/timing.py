@@ -109,10 +109,11 @@ def measured(item: Item, backend: Backend, peaks: dict[str, float], small: bool)
             yield {"what": "part", "item": str(item), "part": name, "calls": calls, "ms a step": took, "share": share}
         return
     if item.kind in ("usual", "deterministic"):
-        undo = backend.be_deterministic() if item.kind == "deterministic" else None
-        for record in cases.steps(workload, backend, (), seconds):
-            yield {"what": "record", "item": str(item), "precision": item.precision, **record}
-        if undo is not None:
+        undo = backend.be_deterministic() if item.kind == "deterministic" else lambda: None
+        try:
+            for record in cases.steps(workload, backend, (), seconds):
+                yield {"what": "record", "item": str(item), "precision": item.precision, **record}
+        finally:
             undo()
         return
     kinds: dict[str, Callable[..., Iterator[cases.Record]]] = {

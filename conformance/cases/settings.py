@@ -34,10 +34,8 @@ class Setting(NamedTuple):
     rule: Callable[[Network], Algorithm]
     asks: tuple[str, ...] = ("learn",)  # modes to take one step of, "init" and "predict"
     moments: tuple[Moment, ...] = HERE
-    targets: str = (
-        "one-hot"  # or "sizes": any numbers; "shares": between 0 and 1; "weighted": one-hot times a number; or
-    )
-    #                           "boxes": of losses.detection
+    # "one-hot"; "sizes": any numbers; "shares": from 0 to 1; "weighted": one-hot times numbers; "boxes": of detection
+    targets: str = "one-hot"
     scale: float = 1.0  # of the inputs
     dtype: str = "float64"
 

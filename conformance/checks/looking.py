@@ -10,6 +10,7 @@ from ref_bioplaus.backends import Backend
 from ref_bioplaus.conformance.cases.cases import Case, root
 from ref_bioplaus.conformance.cases.networks import CHAINS, GRADIENT
 from ref_bioplaus.conformance.cases.variety import in_time
+from ref_bioplaus.conformance.checks.alone.primitives import CALLS
 from ref_bioplaus.conformance.checks.outcomes import Check, Finding, Subject
 from ref_bioplaus.conformance.checks.prepared import stored
 from ref_bioplaus.conformance.judging.judge import Expected, Score, judge
@@ -29,7 +30,6 @@ OUTPUTS = np.array([
     [0.0, 5.0, 5.0, 6.0], [2.0, 0.0, -np.inf, np.inf], [0.0, -0.0, 0.0, 1.0], [9.0, 8.0, 7.0, 6.0],
 ])  # fmt: skip
 LABELS = (0, 2, 2, 1, 2, 3, 1, 3)
-CALLS = 70  # of one top-k error
 
 
 def looked_at(

@@ -19,8 +19,8 @@ from ref_bioplaus.registry import ROWS, Row
 from ref_bioplaus.tree import leaves, named_leaves, tree_map
 from ref_bioplaus.types import Algorithm, State, in_order
 
-BOTH = ("eager", "compiled")  # of a row's networks but FC, as compilers take long and donating is the backend's, not
-WHOLE = ("backprop", "kolen-pollack", "dtp")  # the rule's: these rows donate on every network
+BOTH = ("eager", "compiled")  # donating is the backend's more than a rule's, and to compile for it takes as long again:
+WHOLE = ("backprop", "kolen-pollack", "dtp")  # on networks other than FC these rows alone are asked it
 BEGINNING, FURTHER = range(5), range(5, 9)  # batches of a shadowed trajectory: from its first state, from LATER on
 LATER = Moment(98, 7, 98)
 OTHERS = (1, 2, 3, 4, 5, 7, 8)  # batch sizes that a failure is tried on

@@ -19,6 +19,7 @@ from ref_bioplaus.conformance.judging.rounding import PRECISIONS, Rounding
 from ref_bioplaus.kernels import rotate_left, shift_right
 
 RANGE = {"tanh": 50.0, "exp": 85.0, "expm1": 85.0, "abs": 1e30, "sign": 1e30, "ceil": 1e4}  # the largest argument
+SMALLEST = [0.0, 2.0**-126, -1e-30]
 CALLS = 70  # of what nothing but metrics calls, seldom
 NUMBERS = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 0.5, -0.5, 1.0, -2.5, 3.0])
 PAIRS = np.stack(np.meshgrid(NUMBERS, NUMBERS), axis=0).reshape(2, -1)
@@ -49,7 +50,8 @@ def elementwise() -> Iterator[Question]:
     yield question("elementwise/choices", ((2, 10, 11),), choices, {
         "": lambda x: tuple(x), "ties": lambda x: tuple(values.tied(x)), "far apart": lambda x: (1e30 * x[0], x[1]),
         "far from 0": lambda x: tuple(4000.0 + 16.0 * values.tied(x)),
-        "tiny": lambda x: [np.resize(a, x.shape[1:]) for a in (values.TINY, [0.0, 2.0**-126, -1e-30])]})  # fmt: skip
+        "tiny": lambda x: [np.resize(a, x.shape[1:]) for a in (values.TINY, SMALLEST)],
+        "tiny, turned": lambda x: [np.resize(a, x.shape[1:]) for a in (SMALLEST, values.TINY)]})  # fmt: skip
     for name in ("tanh", "exp", "expm1", "abs", "sign", "ceil", "log", "log1p", "sqrt"):
         yield question(f"elementwise/{name}/not finite", ((10,),), named(name), {"": lambda x: (NUMBERS,)}, COMPILED)
     often = {str(i): lambda x, y, i=i: (np.abs(values.tied(np.roll(x, i))), np.abs(y)) for i in range(CALLS)}

@@ -44,9 +44,12 @@ def numbers(name: str, shapes: Sequence[tuple[int, ...]], seed: int) -> tuple[np
 
 def sized(
     name: str, axes: str, compute: Callable[..., dict[str, Any]], shapes: Shapes, all_sizes: Iterable[tuple[int, ...]],
-    change: Prepare = as_drawn,
+    change: Prepare = as_drawn, eagerly: Iterable[tuple[int, ...]] = (),
 ) -> Question:  # fmt: skip
-    """A question over sizes. axes: their names, as in "samples, inputs, outputs"; change: of the normal numbers."""
+    """A question over sizes. axes: their names, as in "samples, inputs, outputs"; change: of the normal numbers.
+
+    eagerly: more sizes, where no library compiles each.
+    """
     found = tuple(all_sizes)
 
     def calls(dtype: str) -> Iterator[Call]:
@@ -55,11 +58,21 @@ def sized(
                 label = ", ".join(f"{n} {axis}" for n, axis in zip(size, axes.split(", "), strict=True))
                 yield Call(label + ", again" * seed, change(*numbers(name, shapes(*size), seed)))
 
+    others = tuple(eagerly)
+
     def more(dtype: str) -> Iterator[Call]:
-        for n in ALL if name.endswith("batches") else ():
-            yield Call(f"{n} samples", change(*numbers(name, shapes(n, *found[0][1:]), 2)))
+        for size in others:
+            yield Call(f"{size[0]} samples", change(*numbers(name, shapes(*size), 2)))
 
     return Question(f"sizes/{name}", compute, calls, COMPILED, more=more)
+
+
+def over_batches(
+    name: str, axes: str, compute: Callable[..., dict[str, Any]], shapes: Shapes, *rest: int, change: Prepare = as_drawn
+) -> Question:
+    """A question over numbers of samples before other sizes, some of them again and again."""
+    some, every = ([(n, *rest) for n in numbers] for numbers in (BATCHES, ALL))
+    return sized(f"{name}/batches", axes, compute, shapes, some, change, every)
 
 
 def one_axis(small: tuple[int, ...], axis: int) -> Iterator[tuple[int, ...]]:
@@ -103,8 +116,9 @@ def dense_questions() -> Iterator[Question]:
         (13, 13, 13), (19, 19, 5), (5, 23, 23), (23, 5, 23),
     ]  # fmt: skip
     lists = {name: one_axis((3, 5, 7), i) for i, name in enumerate(axes.split(", "))}
-    for name, found in (lists | {"several": several, "batches": [(n, 5, 7) for n in BATCHES]}).items():
+    for name, found in (lists | {"several": several}).items():
         yield sized(f"dense/{name}", axes, dense_faces, dense_shapes, found)
+    yield over_batches("dense", axes, dense_faces, dense_shapes, 5, 7)
 
 
 PARTS = {"conv": conv, "locally_connected": locally_connected}
@@ -151,13 +165,14 @@ def window_questions() -> Iterator[Question]:
                "locally_connected": [(5, 5, 7, 67, 33), (2, 1, 2, 255, 128), (2, 1, 2, 257, 128), *equal]}  # fmt: skip
     for kind in PARTS:
         shapes = packed(5, light(kind != "conv"))
-        batches = [(n, 3, 5, 2, 3) for n in BATCHES]
         for name, stride, found in (
-            ("stride 1", (1, 1), shapes[::2]), ("stride 2x1", (2, 1), shapes[1::2]), ("batches", (1, 1), batches),
+            ("stride 1", (1, 1), shapes[::2]), ("stride 2x1", (2, 1), shapes[1::2]),
             ("several", (1, 1), several[kind]), ("chunks", (1, 1), chunked[kind]),
         ):  # fmt: skip
             faces, of = window_faces(kind, stride), window_shapes(kind, stride)
             yield sized(f"{kind}/{name}", WINDOWED, faces, of, found)
+        faces, of = window_faces(kind, (1, 1)), window_shapes(kind, (1, 1))
+        yield over_batches(kind, WINDOWED, faces, of, 3, 5, 2, 3)
 
 
 # Operations
@@ -222,20 +237,21 @@ def operation_questions() -> Iterator[Question]:
     rows = packed(2, lambda *shape: prod(shape) <= small) + [(11, 11), (37, 37)]
     blocks = [(9363, 7), (65537, 1), (3, 70001), (65, 2003), (1, 65536), (131, 1031)]
     for name, stride, found in (
-        ("stride 2x1", (2, 1), images), ("batches", (1, 1), [(n, 3, 5, 2) for n in BATCHES]),
+        ("stride 2x1", (2, 1), images),
         ("chunks", (1, 1), [(131, 31, 29, 9), (7, 31, 29, 73)]),
     ):  # fmt: skip
         yield sized(f"pools/{name}", image, pooled(stride), pool_shapes(stride), found, one_sign)
+    yield over_batches("pools", image, pooled((1, 1)), pool_shapes((1, 1)), 3, 5, 2, change=one_sign)
     yield sized("batch_norm/images", image, normalised, norm_shapes, [*images[::2], (7, 31, 29, 73), (67, 31, 37, 1)])
     yield sized("batch_norm/vectors", vector, normalised, norm_shapes, [*rows, *blocks])
-    yield sized("batch_norm/batches", vector, normalised, norm_shapes, [(n, 5) for n in BATCHES])
+    yield over_batches("batch_norm", vector, normalised, norm_shapes, 5)
 
     def shapes(*sizes):
         return sizes, sizes, sizes[1:]
 
     yield sized("pointwise/vectors", vector, pointwise, shapes, [*rows, *blocks])
     yield sized("pointwise/long", vector, pointwise, shapes, [(n, 1) for n in LARGE] + [(1, n) for n in LARGE])
-    yield sized("pointwise/batches", vector, pointwise, shapes, [(n, 5) for n in BATCHES])
+    yield over_batches("pointwise", vector, pointwise, shapes, 5)
 
 
 # The namespace
@@ -273,8 +289,8 @@ def namespace_questions() -> Iterator[Question]:
     """Arrays of three axes."""
     cubes = [(7, 7, 7), (1025, 2, 3), (2, 1023, 1), (1, 3, 1025), (33, 17, 5), (3, 65, 33), (18, 1, 65), (129, 9, 2),
              (5, 257, 8), (2, 19, 19), (19, 19, 3), (1, 1, 1), (513, 1, 1), (4, 39, 31)]  # fmt: skip
-    for name, found in {"namespace": cubes, "namespace/batches": [(n, 3, 2) for n in BATCHES]}.items():
-        yield sized(name, "by, by, numbers", functions, lambda *size: (size, size), found)
+    yield sized("namespace", "by, by, numbers", functions, lambda *size: (size, size), cubes)
+    yield over_batches("namespace", "by, by, numbers", functions, lambda *size: (size, size), 3, 2)
 
 
 # Optimizers: tensors of all sizes in one call

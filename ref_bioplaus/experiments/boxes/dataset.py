@@ -28,10 +28,8 @@ from .geometry import checked, mirrored
 from .matching import matched
 from .precision import Truth
 
-MEAN, DEVIATION = (
-    (0.485, 0.456, 0.406),
-    (0.229, 0.224, 0.225),
-)  # of ImageNet's pixels in [0, 1], as torchvision has them
+MEAN = (0.485, 0.456, 0.406)  # of ImageNet's pixels in [0, 1], as torchvision has them
+DEVIATION = (0.229, 0.224, 0.225)
 EXPECTED = "expected a column `objects` with lists `bbox` (corners x1, y1, x2, y2) and `category`"
 
 

@@ -43,9 +43,7 @@ class Built(NamedTuple):
     make: Callable[[Network], Algorithm]
     algorithm: Algorithm
     row: registry.Row
-    targets: (
-        str  # what is learned: "classes", "boxes", real-valued "values", or the "inputs" themselves (an autoencoder)
-    )
+    targets: str  # what is learned: "classes", "boxes", real-valued "values", or "inputs" themselves (an autoencoder)
 
     @property
     def flat(self) -> bool:
