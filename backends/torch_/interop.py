@@ -6,8 +6,8 @@
     module.load_state_dict(rb.interop.state_dict(backend, network, state))
 
 A Module is read one node of its torch.fx graph after the other. What a node gives is a `Value`: the output of a layer
-that grows part by part, until synapses, a pool, a sum or a second reader begin another one. `kinds.py` says which parts
-a Module is.
+that grows part by part, until synapses, a pool, a join or a second reader begin another one. `kinds.py` says which
+parts a Module is.
 """
 
 import operator
@@ -24,6 +24,7 @@ from ref_bioplaus.backends.base import Backend, listed
 from ref_bioplaus.backends.numpy_.backend import backend as numpy_backend
 from ref_bioplaus.backends.torch_.kinds import (
     ADDITIONS,
+    CONCATENATIONS,
     FUNCTIONS,
     KINDS,
     OF_THE_LOSS,
@@ -64,7 +65,7 @@ def from_torch(module: nn.Module, example: torch.Tensor) -> FromTorch:
     example: a batch as the Module takes it, (N, channels, height, width) or (N, units), of which the shape is read. The
     network takes (N, height, width, channels), is of float64 where the Module is, else of float32, and its layers have
     the Module's names, so that `state_dict` and `export_params` give what the Module loads. Layers are grouped as in
-    models/: synapses with what follows them; pools and sums begin a layer. The Module is left as it is. Whether a
+    models/: synapses with what follows them; pools and joins begin a layer. The Module is left as it is. Whether a
     Module trains, and which of its parameters are frozen, is not read: a rule teaches all of them.
 
     Raises ValueError, one sentence, where torch.fx cannot trace the Module, and for the first node that has no
@@ -204,13 +205,14 @@ def traced(module: nn.Module) -> fx.Graph:
 
 @dataclass(frozen=True)
 class Value:
-    """What a node gives: parts behind the sum of some layers' outputs."""
+    """What a node gives: parts behind the sum, or the concatenation, of some layers' outputs."""
 
     shape: Shape
     inputs: tuple[int, ...] = ()
     parts: tuple[Part, ...] = ()
     modules: tuple[str, ...] = ()  # torch's names of the parts, as in Layer.modules
     layer: int | None = None  # its number, where nothing can join it any more
+    concat: int | None = None  # the axis along which the inputs stand one behind the other; None: they are added
     averaged: Shape | None = None  # the image of which the last part is the mean, one pixel
 
     @property
@@ -286,6 +288,8 @@ class Reading:
 
     def made(self, node: fx.Node, args: tuple, named: dict[str, Any]) -> Value:
         """What a node makes of what arrives. Raises ValueError."""
+        if node.target in CONCATENATIONS:
+            return self.concatenation(*args, **named)
         if not isinstance(args[0], Value):
             raise Unreadable(f"expected {SUPPORTED}, of what layers have made")
         if node.op == "call_module":
@@ -338,6 +342,20 @@ class Reading:
             raise Unreadable(f"expected two of one shape, got {a.theirs[1:]} and {b.theirs[1:]} for each sample")
         return Value(a.shape, (self.number(a), self.number(b)))
 
+    def concatenation(self, tensors: Any, dim: int = 0) -> Value:
+        """Values one behind the other. Raises Unreadable."""
+        if not tensors or not all(isinstance(value, Value) for value in tensors):
+            raise Unreadable("expected a list of tensors that layers have made")
+        first, *more = (value.shape for value in tensors)
+        axis = (2, 0, 1)[dim % 4 - 1] if len(first) == 3 else dim % 2 - 1  # of our shapes, without the batch
+        if dim % (len(first) + 1) == 0:
+            raise Unreadable(f"its dim is {dim}, which is the batch, expected one of a sample's own")
+        if any(len(shape) != len(first) or without(axis, shape) != without(axis, first) for shape in more):
+            shapes = " and ".join(str(value.theirs[1:]) for value in tensors)
+            raise Unreadable(f"expected tensors that differ only along dim {dim}, got {shapes} for each sample")
+        shape = (*first[:axis], sum(value.shape[axis] for value in tensors), *first[axis + 1 :])
+        return Value(shape, tuple(map(self.number, tensors)), concat=axis)
+
     def view(self, value: Value, *shape: Any) -> Value:
         """A value as a vector, or as it is. Raises Unreadable for other shapes."""
         given = tuple(shape[0]) if shape and isinstance(shape[0], list | tuple) else shape
@@ -359,7 +377,7 @@ class Reading:
         """The number of a value's layer, which is added where it is not there yet."""
         if value.layer is not None:
             return value.layer
-        l = self.builder.add(*value.parts, inputs=value.inputs)
+        l = self.builder.add(*value.parts, inputs=value.inputs, concat=value.concat)
         self.modules[l] = value.modules
         return l
 
@@ -390,6 +408,11 @@ def sizes(what: str, value: Value, dim: int | None = None) -> Any:
     if what == "dim":
         return len(value.theirs)
     return value.theirs if dim is None else value.theirs[dim]
+
+
+def without(axis: int, shape: Shape) -> Shape:
+    """A shape's other sides."""
+    return (*shape[:axis], *shape[axis + 1 :])
 
 
 def is_plain(value: Any) -> bool:

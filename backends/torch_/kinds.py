@@ -125,6 +125,22 @@ def flatten(module: Any, shape: Shape) -> list[Part]:
     return [] if len(shape) == 1 else [local.flatten]
 
 
+def upsample(module: Any, shape: Shape) -> list[Part]:
+    """nn.Upsample, to a whole number of times as many pixels"""
+    size = image(shape)
+    only(module, mode="nearest")
+    if module.size is not None:
+        wanted = pair(module.size)
+    else:
+        factors = module.scale_factor if isinstance(module.scale_factor, tuple) else (module.scale_factor,) * 2
+        wanted = size[0] * factors[0], size[1] * factors[1]
+    factor = int(wanted[0] // size[0])
+    if factor < 1 or [factor * n for n in size] != [*wanted]:
+        (a, b), (c, d) = size, wanted
+        raise Unreadable(f"it makes {c:g}x{d:g} pixels of {a}x{b}, expected as many times as many in both directions")
+    return [local.upsample(factor)]
+
+
 KINDS: dict[type, Callable[[Any, Shape], list[Part]]] = {
     nn.Linear: dense,
     nn.Conv2d: convolution,
@@ -133,6 +149,7 @@ KINDS: dict[type, Callable[[Any, Shape], list[Part]]] = {
     nn.MaxPool2d: max_pool,
     nn.AvgPool2d: average_pool,
     nn.AdaptiveAvgPool2d: adaptive_average_pool,
+    **dict.fromkeys((nn.Upsample, nn.UpsamplingNearest2d), upsample),
     nn.ReLU: lambda module, shape: [local.relu],
     nn.Tanh: lambda module, shape: [local.tanh],
     nn.Sigmoid: lambda module, shape: [local.sigmoid],
@@ -140,7 +157,8 @@ KINDS: dict[type, Callable[[Any, Shape], list[Part]]] = {
     nn.Dropout: lambda module, shape: [local.dropout(module.p)] if module.p else [],
     nn.Identity: lambda module, shape: [],
 }
-SUPPORTED = ", ".join(kind.__name__ for kind in KINDS) + ", additions, views as vectors, and their functional forms"
+JOINS = "additions, concatenations, views as vectors, and their functional forms"
+SUPPORTED = f"{', '.join(kind.__name__ for kind in KINDS)}, {JOINS}"
 
 
 # The other way: the Modules of a layer, and what pads the image before each
@@ -255,6 +273,16 @@ def f_dropout(p: float = 0.5, training: bool = True, inplace: bool = False) -> n
     return nn.Dropout(p if training else 0.0, inplace)
 
 
+def f_interpolate(
+    size: Any = None, scale_factor: Any = None, mode: str = "nearest", align_corners: bool | None = None,
+    recompute_scale_factor: bool | None = None, antialias: bool = False,
+) -> nn.Module:  # fmt: skip
+    """F.interpolate"""
+    if antialias:
+        raise Unreadable("its antialias is True, expected False")
+    return nn.Upsample(size, scale_factor, mode, align_corners, recompute_scale_factor)
+
+
 def f_flatten(start_dim: int = 0, end_dim: int = -1) -> nn.Module:
     """torch.flatten"""
     return nn.Flatten(start_dim, end_dim)
@@ -281,9 +309,11 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {  # methods go by their names
     F.avg_pool2d: nn.AvgPool2d,
     F.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d,
     F.dropout: f_dropout,
+    F.interpolate: f_interpolate,
     "contiguous": nn.Identity,
 }
 ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
+CONCATENATIONS = (torch.cat, torch.concat, torch.concatenate)
 VIEWS = (torch.reshape, "view", "reshape")
 WRITING = (operator.iadd, F.relu_, torch.relu_, torch.tanh_, torch.sigmoid_, "add_", "relu_", "tanh_", "sigmoid_")
 # By name, what may give the memory that it was given

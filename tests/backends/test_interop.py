@@ -114,7 +114,29 @@ class Vectors(nn.Module):
         return self.last(x + torch.tanh(self.fc(x)).view(x.shape))
 
 
-SMALL = [Chain, Functions, Means, Vectors]
+class Joins(nn.Module):
+    """Maps that are enlarged, and concatenations along every dimension of a sample, of vectors too."""
+
+    shape = (2, 4, 6)
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(2, 3, 3, padding=1), nn.Conv2d(3, 5, 3, stride=2, padding=1)
+        self.c, self.d, self.up = nn.Conv2d(8, 3, 1), nn.Conv2d(5, 3, 1), nn.Upsample(scale_factor=2.0)
+        self.e, self.f, self.last = nn.Linear(3 * 8 * 12, 4), nn.Linear(4, 2), nn.Linear(6, 3)
+
+    def forward(self, x):
+        below = torch.tanh(self.a(x))  # 3 channels, 4 x 6 pixels
+        above = self.b(below)  # 5 channels, 2 x 3 pixels
+        both = torch.tanh(self.c(torch.cat([below, self.up(above)], 1)))
+        other = self.d(F.interpolate(above, size=both.shape[-2:], mode="nearest"))
+        tall = torch.concat((both, other), dim=2)  # 8 x 6
+        wide = torch.cat((torch.relu(tall), tall), dim=-1)  # 8 x 12
+        units = torch.tanh(self.e(wide.flatten(1)))
+        return self.last(torch.cat([units, self.f(units)], -1))
+
+
+SMALL = [Chain, Functions, Means, Vectors, Joins]
 
 
 def module_of(make, dtype=torch.float64):
@@ -390,6 +412,12 @@ REFUSED = [
     (OneLine(lambda self, x: self.fc(x) * self.own), UNITS, 'node "mul", a call of mul: expected Linear'),
     (OneLine(lambda self, x: self.fc(x) + self.own), UNITS, "expected the sum of two tensors that layers have made"),
     (OneLine(lambda self, x: torch.add(self.fc(x), x, alpha=2)), UNITS, "expected the sum of two tensors"),
+    (OneLine(lambda self, x: torch.cat([self.fc(x), self.own], 1)), UNITS, "expected a list of tensors that layers"),
+    (OneLine(lambda self, x: torch.cat([x, self.fc(x)])), UNITS, "its dim is 0, which is the batch"),
+    (OneLine(lambda self, x: torch.cat([self.conv(x), x], -1)), IMAGES, r"only along dim -1, got \(4, 5, 3\)"),
+    (nn.Sequential(nn.Upsample(scale_factor=1.5)), IMAGES, "it makes 7.5x4.5 pixels of 5x3, expected as many times as"),
+    (nn.Sequential(nn.Upsample((10, 9))), IMAGES, "it makes 10x9 pixels of 5x3"),
+    (nn.Sequential(nn.Upsample(scale_factor=2, mode="bilinear")), IMAGES, "its mode is 'bilinear', expected 'nearest'"),
     (OneLine(lambda self, x: self.fc(self.fc(x))), UNITS, '"fc", of kind Linear: it is called twice'),
     (OneLine(lambda self, x: F.linear(x, self.fc.weight, self.own)), UNITS, '"fc.weight", "own", expected names as'),
     (OneLine(lambda self, x: self.conv(x) + x.mean((2, 3), keepdim=True)), IMAGES, r"got \(4, 5, 3\) and \(2, 1, 1\)"),

@@ -17,6 +17,7 @@ from .detections import Found
 from .geometry import areas
 
 NAMES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
+WITH_IGNORED = "AP50_all"  # AP50 that counts the truths that are ignored elsewhere, where there are any
 
 
 class Truth(NamedTuple):

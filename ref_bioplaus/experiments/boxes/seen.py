@@ -4,7 +4,7 @@ import numpy as np
 
 from .dataset import Boxed
 from .detections import Found, detections
-from .precision import NAMES, Truth, average_precision
+from .precision import NAMES, WITH_IGNORED, Truth, average_precision
 
 
 class Seen:
@@ -29,5 +29,5 @@ class Seen:
         found = average_precision(truths, self.found, classes)
         if any(t.ignored.any() for t in truths):
             every = [t._replace(ignored=np.zeros(len(t.ignored), bool)) for t in truths]
-            found["AP50_all"] = average_precision(every, self.found, classes)[NAMES[1]]
+            found[WITH_IGNORED] = average_precision(every, self.found, classes)[NAMES[1]]
         return found

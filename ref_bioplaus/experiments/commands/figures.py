@@ -25,8 +25,8 @@ def plot(
     figure: Annotated[
         str,
         typer.Option(
-            help="learning, angles, gradient-ratio, sign-changes, receptive-fields, reconstructions, auxiliary-size "
-            "or frozen."
+            help="learning, angles, gradient-ratio, sign-changes, receptive-fields, reconstructions, precision, boxes, "
+            "auxiliary-size or frozen."
         ),
     ],
     out: Annotated[

@@ -21,6 +21,7 @@ from ...machine.environment import keep_freed_memory
 from ...machine.files import NotOrdinary, typed
 from ...registry.names import LOSSES
 from ...showing.terminal import bars, fail, new_console, say
+from ..boxes import precision
 from ..data.loading import DataError
 from ..runs.checkpoints import CheckpointError
 from ..spec.experiment import Experiment, ExperimentError, overridden, read, to_name_again
@@ -28,6 +29,7 @@ from ..training import starting
 from ..training.loop import NotFinite
 from ..training.reporter import Reporter
 
+OF_BOXES = tuple(f"test_{name}" for name in precision.NAMES)
 BackendName = Annotated[
     str | None, typer.Option(help='The array library, as in `list backends`, or "module:object", "file.py:object".')
 ]
@@ -264,8 +266,8 @@ def sentences(work: Callable) -> Any:
 def line(record: dict[str, Any]) -> str:
     """A record's numbers that fit in a line."""
     shown = [f"epoch {record.get('epoch', 0)}, step {record.get('step', 0)}"]
-    for name in ("train_loss", "train_error", "validation_error", "test_loss", "test_error", "test_AP", "test_AP50"):
-        if record.get(name) is not None:
+    for name in ("train_loss", "train_error", "validation_error", "test_loss", "test_error", *OF_BOXES):
+        if record.get(name) is not None and (name not in OF_BOXES or record[name] >= 0):  # -1: there are no such boxes
             unit = " %" if name.endswith("error") else ""
             shown.append(f"{name.replace('_', ' ')} {record[name]:.4g}{unit}")
     for name in ("train", "validation", "test"):

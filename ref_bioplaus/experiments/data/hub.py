@@ -5,10 +5,12 @@ decoded here, from their bytes, so that a damaged one can be named.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from os.path import isdir  # False, too, where a name is too long for a file system
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from .augmentation import DataError, Unreadable
 from .hub_errors import configurations, first_line, from_the_cache, refusal, sentence
 from .labels import any_label, check_labels, is_text, labels_of, words_of
 
+T = TypeVar("T")
 TESTS = ("test", "validation", "val", "valid", "dev")  # the first one that has labels is the test split
 IMAGES = ("image", "img")  # column names, preferred over others of the same type
 LABELS = ("label", "labels", "fine_label")
@@ -26,6 +29,7 @@ LAYOUT = ("image_column", "label_column", "train_split", "test_split")  # what m
 GREY = ("1", "L", "LA")
 NOT_EIGHT_BITS = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 ORIENTATION = 0x0112  # the EXIF tag
+LYING = (5, 6, 7, 8)  # its values where the image is to be turned by 90 degrees
 ANEW = "load the dataset anew, or leave such images out by skip_unreadable"
 
 
@@ -52,7 +56,7 @@ class Source(NamedTuple):
         cells, images = self.table[[int(row) for row in rows]][self.column], []
         for cell, row in zip(cells, rows, strict=True):
             try:
-                images.append(self.decoded(cell, int(row), grey))
+                images.append(self.read(cell, int(row), partial(decoded, grey=grey)))
             except Unreadable as error:
                 if unreadable is None:
                     raise
@@ -60,14 +64,18 @@ class Source(NamedTuple):
                 unreadable.append((int(row), str(error)))
         return images
 
-    def decoded(self, cell: dict | None, row: int, grey: bool | None) -> Any:
-        """One image, upright. Raises Unreadable where the bytes are no image of 8 bits, DataError for a path that leads
-        out of the folder."""
+    def size(self, row: int) -> tuple[int, int]:
+        """Width and height of an image, upright, without its pixels. Raises Unreadable and DataError."""
+        return self.read(self.table[row][self.column], row, size_of)
+
+    def read(self, cell: dict | None, row: int, of: Callable[[BinaryIO], T]) -> T:
+        """What a function makes of an image's bytes. Raises Unreadable where they are no image of 8 bits, DataError for
+        a path that leads out of the folder."""
         if not cell or (cell["bytes"] is None and cell["path"] is None):
             raise Unreadable(f"{self.place(row, cell)} has no image: leave the row out.")
         try:
             with inside.stream(cell, self.roots) as stream:
-                return decoded(stream, grey)
+                return of(stream)
         except NotOrdinary as error:
             raise DataError(
                 f"{self.place(row, cell)} cannot be read ({error.strerror}): only ordinary files inside the folder are."
@@ -89,26 +97,42 @@ class Undecodable(Exception):
     """Bytes that are no image of 8 bits: (what is wrong with it, what to do), as parts of a sentence."""
 
 
-def decoded(stream: BinaryIO, grey: bool | None) -> Any:
-    """The Pillow image of some bytes, upright, in mode "L" or "RGB". grey: which of them; None: as it is itself.
-
-    Raises Undecodable, whatever Pillow's decoders raise.
-    """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+@contextmanager
+def raster(stream: BinaryIO) -> Iterator[Any]:
+    """A file of Pillow's. Raises Undecodable, whatever Pillow's decoders raise, for what is no image of 8 bits."""
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(stream, formats=inside.rasters()) as file:
-            mode = file.mode
-            if mode not in NOT_EIGHT_BITS:
-                turned = file.getexif().get(ORIENTATION, 1) != 1
-                image = ImageOps.exif_transpose(file) if turned else file
-                return image.convert("L" if (mode in GREY if grey is None else grey) else "RGB")
+            if file.mode in NOT_EIGHT_BITS:
+                raise Undecodable(f'has pixels of mode "{file.mode}"', "expected 8 bits per channel")
+            yield file
+    except Undecodable:
+        raise
     except UnidentifiedImageError as error:
         formats = f"expected one of {', '.join(inside.RASTERS)}"
         raise Undecodable(f"is damaged ({first_line(error)}), or of a format that is not read", formats) from None
     except Exception as error:
         raise Undecodable(f"is damaged ({first_line(error)})", ANEW) from None
-    raise Undecodable(f'has pixels of mode "{mode}"', "expected 8 bits per channel")
+
+
+def decoded(stream: BinaryIO, grey: bool | None) -> Any:
+    """The Pillow image of some bytes, upright, in mode "L" or "RGB". grey: which of them; None: as it is itself.
+
+    Raises Undecodable.
+    """
+    from PIL import ImageOps
+
+    with raster(stream) as file:
+        image = ImageOps.exif_transpose(file) if file.getexif().get(ORIENTATION, 1) != 1 else file
+        return image.convert("L" if (file.mode in GREY if grey is None else grey) else "RGB")
+
+
+def size_of(stream: BinaryIO) -> tuple[int, int]:
+    """Width and height of the upright image of some bytes. Raises Undecodable."""
+    with raster(stream) as file:
+        width, height = file.size
+        return (height, width) if file.getexif().get(ORIENTATION, 1) in LYING else (width, height)
 
 
 class Found(NamedTuple):
@@ -142,13 +166,7 @@ def found(splits: Any, origin: str, roots: tuple[str, ...], layout: Mapping[str,
     are no classes. Raises DataError.
     """
     layout = layout or {}
-    train, tests = layout.get("train_split", "train"), [layout["test_split"]] if "test_split" in layout else []
-    for name, option in ((train, "--train-split"), *((name, "--test-split") for name in tests)):
-        if name not in splits:
-            raise DataError(
-                f'{origin} has no split "{name}", only {", ".join(splits)}: choose one with {option}, or rename one in '
-                "its README."
-            )
+    train, tests = names_of_splits(splits, origin, layout)
     column, label, classes = columns(splits[train], origin, layout)
     if is_text(splits[train], label):
         classes = words_of(splits[train], label, origin)
@@ -158,8 +176,7 @@ def found(splits: Any, origin: str, roots: tuple[str, ...], layout: Mapping[str,
         classes = classes or tuple(map(str, range(int(labels.max(initial=0)) + 1)))
     check_labels(labels, classes, origin, train)
     source = Source(encoded(splits[train], column), column, origin, train, roots)
-    usual = [name for name in TESTS if name in splits and name != train and len(splits[name])]
-    for split in tests or usual:
+    for split in tests:
         if {column, label} <= set(splits[split].column_names) and any_label(splits[split], label):
             test_labels = labels_of(splits[split], label, origin, split, classes)
             if np.any(test_labels != -1):  # the hub's -1: not made public
@@ -167,6 +184,19 @@ def found(splits: Any, origin: str, roots: tuple[str, ...], layout: Mapping[str,
                 test = Source(encoded(splits[split], column), column, origin, split, roots)
                 return Found(source, labels, test, test_labels, classes, named)
     return Found(source, labels, None, None, classes, named)
+
+
+def names_of_splits(splits: Any, origin: str, layout: Mapping[str, str]) -> tuple[str, list[str]]:
+    """The split that is learned from, and those that may be the test split: the one that `layout` names, or every one
+    of TESTS that has images. Raises DataError where one that is named is not there."""
+    train, named = layout.get("train_split", "train"), [layout["test_split"]] if "test_split" in layout else []
+    for name, option in ((train, "--train-split"), *((name, "--test-split") for name in named)):
+        if name not in splits:
+            raise DataError(
+                f'{origin} has no split "{name}", only {", ".join(splits)}: choose one with {option}, or rename one in '
+                "its README."
+            )
+    return train, named or [name for name in TESTS if name in splits and name != train and len(splits[name])]
 
 
 def folder_of(name: str, path: str | Path | None) -> Path | None:

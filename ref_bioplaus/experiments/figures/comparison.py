@@ -9,6 +9,7 @@ from ...machine import files
 from ...machine.files import write_whole
 from ...showing.pages import template
 from ...showing.svg import svg
+from ..boxes import precision
 from ..data import left_out
 from ..data.loading import DataError
 from ..runs import segments
@@ -33,8 +34,7 @@ FINAL = {
     "test_error": "test error",
     "test_top5_error": "top-5 test error",
     "test_loss": "test loss",
-    "test_AP": "test AP",
-    "test_AP50": "test AP50",
+    **{f"test_{name}": f"test {name.replace('_', ' ')}" for name in precision.NAMES},
 }
 BEST = {"validation_error": "best validation error", "test_error": "best test error"}
 

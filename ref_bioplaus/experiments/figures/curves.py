@@ -27,16 +27,18 @@ from ...showing.svg import COLOURS, STYLE, told
 from ...showing.words import unknown
 from ..runs import segments
 from ..spec.experiment import ExperimentError
-from . import mosaics, series
+from . import detection, mosaics, series
 from .axes import DARK, bars, dashes, group_name, legend, number_axis
 from .lacking import (  # fmt: skip
     error_name,
     freezing,
     lacks_auxiliary,
+    lacks_boxes,
     lacks_errors,
     lacks_freeze,
     lacks_images,
     lacks_metrics,
+    lacks_precision,
     lacks_reconstructions,
     test_split,
 )
@@ -253,6 +255,8 @@ FIGURES = {
     "sign-changes": Kind("Sign changes", sign_changes, partial(lacks_metrics, ("sign_changes",))),
     "receptive-fields": Kind("First-layer weights", mosaics.receptive_fields, lacks_images),
     "reconstructions": Kind("Reconstructions", mosaics.reconstructions, lacks_reconstructions),
+    "precision": Kind("Average precision", detection.precision, lacks_precision),
+    "boxes": Kind("Boxes", detection.boxes, lacks_boxes),
     "auxiliary-size": Kind("Number of auxiliary units", auxiliary_size, lacks_auxiliary),
     "frozen": Kind("Signs fixed from an epoch on", frozen, lacks_freeze),
 }

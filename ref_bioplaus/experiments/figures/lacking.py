@@ -14,6 +14,8 @@ from ..spec.names import shown_row
 from . import series
 from .series import Run
 
+NO_DETECTOR = "finds no boxes: draw a run of a detector, as lin2017/retinanet-resnet18."
+
 
 def lacks_errors(run: Run) -> str | None:
     """For `learning`."""
@@ -54,6 +56,18 @@ def lacks_reconstructions(run: Run) -> str | None:
     if "autoencoder" not in run.experiment.model and told(run.experiment.inputs)[0] != "inputs":
         return f'learned "{run.experiment.model}", which is no autoencoder: draw a run of bartunov2018/autoencoder.'
     return lacks_images(run)
+
+
+def lacks_precision(run: Run) -> str | None:
+    """For `precision`."""
+    if not run.experiment.boxes:
+        return NO_DETECTOR
+    return None if series.measured(run, "test_AP") else "has measured no test images, so it has no precision."
+
+
+def lacks_boxes(run: Run) -> str | None:
+    """For `boxes`."""
+    return lacks_checkpoint(run) if run.experiment.boxes else NO_DETECTOR
 
 
 def lacks_auxiliary(run: Run) -> str | None:

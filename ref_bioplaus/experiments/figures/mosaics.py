@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
+from ...backends import Backend
 from ...network import forward
 from ...showing.svg import STYLE
+from ...types import State
 from ..runs import checkpoints
-from ..spec.building import first_state
-from ..spec.experiment import ExperimentError
+from ..spec.building import Built, first_state
+from ..spec.experiment import Experiment, ExperimentError
 from ..training import opening
 from ..training.reporter import Reporter
 from .series import Run, grouped
@@ -151,17 +153,23 @@ def reconstructions(runs: Sequence[Run], data: Any = None) -> Picture:
 
 def rebuilt(run: Run, data: Any) -> tuple[np.ndarray, np.ndarray]:
     """The first images not learned from and the network's outputs, both (n, height, width, channels)."""
-    dtype = "float32" if run.experiment.dtype == "bfloat16" else run.experiment.dtype
-    experiment = replace(run.experiment, backend="numpy", device=None, dtype=dtype, precision="ieee")
-    experiment, backend, data, _, built = opening.opened(experiment, data, Reporter(), f"The run in {run.out}")
-    checkpoint = checkpoints.latest(run.out)
-    state = checkpoints.state_of(backend, checkpoint, first_state(experiment, built, backend))
+    experiment, backend, data, built, state = by_numpy(run, data)
     split = ("train", *opening.measured_splits(experiment, data))[-1]
     x = next(opening.ordered(data, split, backend, experiment, built)).x[:REBUILT]
     trace, _ = forward(built.network, state.forward.params, state.stats, x, train=False)
     shape = (len(x), *data.in_shape)
     outputs = backend.to_numpy(built.loss.output(trace.h[-1]))
     return backend.to_numpy(x).reshape(shape), outputs.reshape(shape)
+
+
+def by_numpy(run: Run, data: Any) -> tuple[Experiment, Backend, Any, Built, State]:
+    """A run's newest checkpoint on NumPy, whatever it learned on, with its data or that given."""
+    dtype = "float32" if run.experiment.dtype == "bfloat16" else run.experiment.dtype
+    experiment = replace(run.experiment, backend="numpy", device=None, dtype=dtype, precision="ieee")
+    experiment, backend, data, _, built = opening.opened(experiment, data, Reporter(), f"The run in {run.out}")
+    checkpoint = checkpoints.latest(run.out)
+    state = checkpoints.state_of(backend, checkpoint, first_state(experiment, built, backend))
+    return experiment, backend, data, built, state
 
 
 def names(runs: Sequence[Run]) -> dict[Any, str]:

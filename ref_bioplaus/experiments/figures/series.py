@@ -144,8 +144,11 @@ def unit(runs: Iterable[Run]) -> str:
 
 
 def value(record: dict[str, Any], name: str, layer: str | None = None) -> float | None:
-    """A record's number, of a layer where it has one for each; None where it was not measured."""
+    """A record's number, of a layer where it has one for each; None where it was not measured, as an average precision
+    of -1: there are no such boxes."""
     found = record.get(name)
+    if name.startswith("test_AP") and found == -1:
+        return None
     return found.get(layer) if isinstance(found, dict) and layer is not None else found
 
 

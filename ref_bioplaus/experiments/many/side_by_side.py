@@ -8,7 +8,7 @@ from ...machine.files import visible, write_whole
 from .. import papers
 from ..runs.seeds import Spread, shown
 from ..spec.experiment import as_dict
-from .table import MEASURED, Line, Report, Result
+from .table import HIGHEST, MEASURED, Line, Report, Result
 
 OTHER_IMAGES = "of other images"  # in the place of the paper's number
 HEADINGS = ("method", "quantity", "paper", "final", "difference", "best epoch", "difference", "seeds", "epochs")
@@ -17,13 +17,14 @@ HEADINGS = ("method", "quantity", "paper", "final", "difference", "best epoch", 
 def caption(report: Report) -> str:
     """What the table says, and how."""
     table, theirs = report.table, report.table.statistic
+    first = "highest" if set(table.quantities) <= set(HIGHEST) else "lowest"
     spread_of_paper = f", ± {table.spread}" if table.spread else ""
     return (
         f"{table.paper.authors} {table.paper.year}, {table.name}, {report.column.label}: {table.caption}. "
         f"The paper's numbers: {theirs}{spread_of_paper}. Ours: mean over seeds ± sample standard deviation; "
-        "best epoch: the lowest of all epochs, each quantity for itself, so that a test error's is chosen by the test "
-        "images, which no other choice depends on; difference: ours less the paper's. Where epochs taught no forward "
-        "weight, it says how many did and how many did not."
+        f"best epoch: the {first} of all epochs, each quantity for itself, so that a test error's is chosen by the "
+        "test images, which no other choice depends on; difference: ours less the paper's. Where epochs taught no "
+        "forward weight, it says how many did and how many did not."
     )
 
 

@@ -44,7 +44,10 @@ MEASURED = {  # a table's quantity: the record's number, and whether the paper m
     "best test error": ("test_error", "best"),
     "top-5 test error": ("test_top5_error", None),
     "reconstruction loss": ("test_loss", None),
+    "AP": ("test_AP", None),
+    "AP50": ("test_AP50", None),
 }
+HIGHEST = ("AP", "AP50")  # of which more is better
 OWN = ("seed", *NOT_LEARNING)  # in what runs of one cell may differ
 
 
@@ -310,7 +313,9 @@ def result(
         measured = [(r[name], r["epoch"]) for r in rows if r.get(name) is not None and r["step"] > 0]
         if measured:
             final[quantity] = measured[-1][0]
-            best[quantity], best_epoch[quantity] = min(measured)
+            first = max if quantity in HIGHEST else min
+            best[quantity] = first(number for number, _ in measured)
+            best_epoch[quantity] = min(epoch for number, epoch in measured if number == best[quantity])
     last = rows[-1]
     departing = tuple(departures(mine, theirs))
     return Result(row.id, mine.seed, last["epoch"], final, best, best_epoch, last["seconds"], mine, departing, failure)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ...machine.files import write_whole
+from ..boxes import precision
 from ..runs.logs import EXPERIMENT, LOG, Told, stored, told
 from ..spec.experiment import Experiment, as_dict
 
@@ -43,6 +44,14 @@ OF_RUN = (
     ("images", "string", "SHA-256 of what was learned from"),
     ("experiment", "string", "every other setting, but for where the images lay; a table in JSON"),
 )
+OF_BOXES = dict.fromkeys(precision.NAMES, "of the test images' boxes") | {
+    "AP50": "of the test images' boxes, overlaps of .50",
+    "AP75": "of the test images' boxes, overlaps of .75",
+    "AP_small": "of those below 32 x 32 pixels of the file",
+    "AP_medium": "of those up to 96 x 96 pixels",
+    "AP_large": "of those above",
+    precision.WITH_IGNORED: "AP50 of all boxes, where some are ignored elsewhere",
+}
 OF_EPOCH = (
     KEY,
     ("epoch", "integer", "epochs done"),
@@ -52,7 +61,7 @@ OF_EPOCH = (
     ("memory", "integer", "B, the most that the process held"),
     ("train_loss", "number", "mean over the epoch's batches as they were met"),
     ("train_error", "number", "%, likewise"),
-    *((f"test_{what}", "number", "of the test images' boxes, 0 to 1") for what in ("AP", "AP50")),
+    *((f"test_{what}", "number", f"{said}; 0 to 1, or -1 where there are none") for what, said in OF_BOXES.items()),
     *(
         (f"{split}_{what}", kind, unit + where)
         for split, where in (("validation", "the images held out"), ("test", "the test images"))

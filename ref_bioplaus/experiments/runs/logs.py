@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from ...machine import files
 from ...machine.files import write_whole
 from ...showing.words import shown
+from ..boxes import precision
 from ..spec.experiment import METRICS, Experiment, ExperimentError, read
 from .headers import FINITE, FLAG, TABLE, TEXT, WHOLE, Kind
 
@@ -32,7 +33,7 @@ LAYERS: Kind = (
     lambda v: isinstance(v, dict) and all(l.isascii() and l.isdigit() and len(l) < 7 and NUMBER[1](v[l]) for l in v),
 )
 MEASURED = [f"{split}_{what}" for split in ("train", "validation", "test") for what in ("loss", "error", "top5_error")]
-MEASURED += ["test_AP", "test_AP50"]  # of a detector
+MEASURED += [f"test_{what}" for what in (*precision.NAMES, precision.WITH_IGNORED)]  # of a detector
 # What a line's readers rely on; a kind that is not null is there. More than this may be in a line.
 RECORD: dict[str, Kind] = (
     {"step": WHOLE, "epoch": WHOLE, "seconds": FINITE}

@@ -215,6 +215,19 @@ def check_loss(experiment: Experiment, targets: str) -> None:
     )
 
 
+def build_loss(experiment: Experiment, classes: int) -> Loss:
+    """The task, of so many classes where it asks for them. Raises ExperimentError."""
+    make, what = thing(LOSS, experiment.loss), f'loss "{experiment.loss}"'
+    given = (classes,) if experiment.loss == "detection" else ()
+    options = options_of(what, make, plain(experiment.loss_options), len(given))
+    try:
+        return giving(Loss, what, make)(*given, **options)
+    except ExperimentError:
+        raise
+    except ValueError as error:
+        raise ExperimentError(f"The {what} cannot be built: {error}.") from error
+
+
 def build_network(experiment: Experiment, shape: Shape) -> Network:
     """The network for data of that shape. Raises ExperimentError."""
     constructor, options = thing(MODEL, experiment.model), plain(experiment.model_options)
@@ -259,9 +272,7 @@ def build(
     outputs = network[network.L].out_shape[0] - experiment.model_options.get("auxiliary", 0)
     targets = learned(experiment, shape, network)
     check_loss(experiment, targets)
-    of_classes = (shape.classes,) if experiment.loss == "detection" else ()
-    task = giving(Loss, f'loss "{experiment.loss}"', thing(LOSS, experiment.loss))(*of_classes)
-    loss = registry.task_loss(row, task, outputs)
+    loss = registry.task_loss(row, build_loss(experiment, shape.classes), outputs)
     total = experiment.epochs * shape.steps
     whole()("the number of updates", min(total, experiment.steps or total))
     row = wrapped_row(experiment, row, total)._replace(

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from ... import naming, registry
-from .building import check_loss, detects, make_optimizer, targets_of, wrapped_row
+from .building import build_loss, check_loss, detects, make_optimizer, targets_of, wrapped_row
 from .experiment import INPUTS, OWN, Experiment, ExperimentError, Table, as_dict, check_type, from_dict, plain
 from .names import AUGMENTATION, DATASET, LOSS, METRIC, MODEL, OPTIMIZER, bound, find_row, is_own, thing
 from .options import above_0, finite, flag, list_of, parsed, positive, text, whole, word
@@ -47,6 +47,8 @@ def checked(experiment: Experiment, targets: str | None = None) -> Experiment:
     row = find_row(experiment.algorithm)
     check_model(experiment)
     experiment = replace(experiment, loss=loss_of(experiment, targets))
+    if not is_own(LOSS, experiment.loss):
+        build_loss(experiment, 1)
     shown = [naming.short(name) for name in experiment.metrics]
     for name in experiment.metrics:
         thing(METRIC, name)

@@ -62,6 +62,7 @@ class Experiment:
     skip_unreadable: int = 0  # images that may be left out as they cannot be read; see left_out.py
     test: bool = True  # whether the test images are measured
     loss: Name = None  # None: cross-entropy, or squared-error where no classes are learned
+    loss_options: Table = field(default_factory=dict)  # of its function in losses.py
     optimizer: Table = field(default_factory=dict)  # {name, eta, ...}, by_layer: {layer number or "last": {eta, ...}}
     inverse_optimizer: Table = field(default_factory=dict)  # of target propagation
     modifications: Table = field(default_factory=dict)  # {name: options}, innermost first, behind the algorithm's own
@@ -250,7 +251,7 @@ FIELD_TYPES: dict[str, tuple[type, ...]] = (
     dict.fromkeys(("algorithm", "model", "augmentation", "backend", "dtype", "precision", "kernels"), (str,))
     | dict.fromkeys(("dataset", "data", "config", "device", "loss", "start", "start_sha256"), (str, type(None)))
     | dict.fromkeys(("held_out", "skip_unreadable", "batch", "epochs", "seed", "evaluate_every"), (int,))
-    | dict.fromkeys(("algorithm_options", "model_options", "modifications"), (dict,))
+    | dict.fromkeys(("algorithm_options", "model_options", "loss_options", "modifications"), (dict,))
     | dict.fromkeys(("optimizer", "inverse_optimizer", "inputs", "layout", "boxes"), (dict,))
     | dict.fromkeys(("test", "normalise"), (bool,))
     | {"steps": (int, type(None)), "checkpoint_every": (float,), "metrics": (list, tuple), "code": (dict, type(None))}

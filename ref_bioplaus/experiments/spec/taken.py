@@ -1,4 +1,4 @@
-"""What options functions take: what each of ours may be, in every algorithm, optimizer, modification and model."""
+"""What options functions take: what each may be, in every algorithm, optimizer, modification, model and loss."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -60,10 +60,11 @@ WORDS: dict[str, dict[str, Any]] = {  # options that are functions, by the names
 }
 SHARED = ("noise", "schedule", "inverse", "initializer", "inverse_initializer", "over_units")  # of target propagation
 OFTEN = 10**6  # mirror steps for one batch
-OPTIONS: dict[str, Parser] = {  # what each option may be, in every algorithm, optimizer, modification and model
+OPTIONS: dict[str, Parser] = {  # what each option may be, in every algorithm, optimizer, modification, model and loss
     **{name: word(words) for name, words in WORDS.items()},
     **dict.fromkeys(
-        ("noise_on_delta", "alpha", "eta_B", "lambda_B", "sigma", "epsilon", "strength", "margin"), positive
+        ("noise_on_delta", "alpha", "eta_B", "lambda_B", "sigma", "epsilon", "strength", "margin", "gamma", "beta"),
+        positive,
     ),
     **dict.fromkeys(("momentum", "rho", "decay"), share),
     **dict.fromkeys(("b1", "b2"), between_0_and_1),

@@ -55,7 +55,8 @@ def opened(
     if isinstance(data, boxed.Boxed):
         check_anchors(experiment, data)
         found, there = data.coverage()
-        reporter.note(f"Of {there} boxes to be learned from, some anchor covers {found} by half or more.")
+        few = f" of the first {boxed.LOOKED_AT:,} images" if data.train.count > boxed.LOOKED_AT else ""
+        reporter.note(f"Of {there} boxes{few} to be learned from, some anchor covers {found} by half or more.")
     doubt = own.doubt(data)
     if doubt:
         reporter.note(f"{doubt}.")
@@ -137,7 +138,7 @@ def load_data(experiment: Experiment, reporter: Reporter) -> Data:
     if detects(experiment.model):
         return boxed.load(
             str(experiment.dataset), experiment.data, experiment.config, flip=experiment.augmentation == "flip",
-            **plain(experiment.boxes),
+            layout=experiment.layout, **plain(experiment.boxes),
         )  # fmt: skip
     if experiment.dataset == OWN and experiment.data is None:
         raise ExperimentError(

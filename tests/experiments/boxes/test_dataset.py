@@ -1,11 +1,14 @@
 """Images with boxes: scaled, padded and mirrored with their boxes, and a sentence for what cannot be learned from."""
 
+import io
+
 import numpy as np
 import pytest
 
 from ref_bioplaus.experiments.boxes import dataset
 from ref_bioplaus.experiments.boxes.anchors import decoded
 from ref_bioplaus.experiments.boxes.matching import matched
+from ref_bioplaus.experiments.data import hub
 from ref_bioplaus.experiments.data.augmentation import DataError
 from tests.conftest import get
 
@@ -118,11 +121,36 @@ def test_a_bad_box_is_named_by_its_row(tmp_path, own_cache, box, sentence):
         dataset.load("own", place, side=128)
 
 
-def test_a_set_that_has_no_boxes_or_is_too_large_gets_a_sentence(tmp_path, own_cache, monkeypatch):
-    place = folder(tmp_path)
+def test_a_large_set_is_decoded_batch_by_batch_into_the_same_batches(tmp_path, own_cache, monkeypatch):
+    turned = rows()
+    lying = io.BytesIO()
+    exif = image_of(np.zeros((1, 1, 3), np.uint8)).getexif()
+    exif[hub.ORIENTATION] = 6  # its first row is at the right: upright it has 200 x 300 pixels
+    turned["image"][0].save(lying, "PNG", exif=exif)
+    turned["image"][0] = {"bytes": lying.getvalue(), "path": None}
+    place = folder(tmp_path, turned, rows(BOXES[1:3], seed=1))
+    kept = dataset.load("own", place, side=128)
     monkeypatch.setattr(dataset, "IN_MEMORY", 1000)
-    with pytest.raises(DataError, match=r"need 0.0 GiB, but those with boxes are kept in memory, at most 0 GiB"):
-        dataset.load("own", place, side=128)
+    apart = dataset.load("own", place, side=128, flip=False)
+    assert isinstance(apart.train.pixels, dataset.OnDemand) and len(apart.test.pixels) == 2
+    assert kept.train.sizes.tolist() == apart.train.sizes.tolist() and kept.train.sizes[0].tolist() == [85, 128]
+    backend = get("numpy", "float32")
+    for split in ("train", "test"):
+        pairs = zip(*(one.batches(split, backend, 3, 7, 1) for one in (kept, apart)), strict=True)
+        assert all(np.array_equal(a, b) for two in pairs for a, b in zip(*two, strict=True))
+    apart.place = None
+    assert apart.digest() == {"sha256": kept.fingerprint, "of": "the training images' boxes"}
+    there = kept.coverage()[1]
+    monkeypatch.setattr(dataset, "LOOKED_AT", 1)
+    assert (there, apart.coverage()[1]) == (5, 2)
+    turned["objects"][0]["bbox"][0] = [60, 40, 280, 160]
+    (tmp_path / "bad").mkdir()
+    with pytest.raises(DataError, match=r'row 0 of "train": box 0 .* outside of an image of 200 x 300 pixels'):
+        dataset.load("own", folder(tmp_path / "bad", turned), side=128)
+
+
+def test_a_set_that_has_no_boxes_gets_a_sentence(tmp_path, own_cache):
+    place = folder(tmp_path)
     for side in (100, 0, 130):
         with pytest.raises(DataError, match=rf"side is {side}, expected a multiple of 128 pixels"):
             dataset.load("own", place, side=side)

@@ -5,10 +5,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from ref_bioplaus.experiments import Experiment, ExperimentError, evaluate, export, load, resume, train
-from ref_bioplaus.experiments.boxes.precision import NAMES
+from ref_bioplaus.experiments.boxes.detections import Found
+from ref_bioplaus.experiments.boxes.precision import NAMES, Truth
+from ref_bioplaus.experiments.data.augmentation import DataError
+from ref_bioplaus.experiments.figures import comparison, curves, detection, series
+from ref_bioplaus.experiments.spec.building import build_loss
 from ref_bioplaus.experiments.spec.checking import checked
+from ref_bioplaus.experiments.training import opening
+from ref_bioplaus.experiments.training.reporter import Reporter
 from ref_bioplaus.tree import leaves
 from tests.helpers.commands import command
 
@@ -60,9 +67,14 @@ def folder(tmp_path_factory, own_cache):
     return boxed_folder(tmp_path_factory.mktemp("boxes"))
 
 
-def test_a_run_is_measured_resumed_evaluated_and_exported(folder, tmp_path):
+@pytest.fixture(scope="module")
+def whole(folder, tmp_path_factory):
+    """A run of two epochs."""
+    return train(Experiment(**FIELDS, data=str(folder)), tmp_path_factory.mktemp("whole") / "run")
+
+
+def test_a_run_is_measured_resumed_evaluated_and_exported(folder, whole, tmp_path):
     experiment = Experiment(**FIELDS, data=str(folder))
-    whole = train(experiment, tmp_path / "whole")
     train(replace(experiment, steps=1), tmp_path / "run")
     run = resume(tmp_path / "run", epochs=2)
     assert (whole.step, run.step) == (4, 4) and whole.built.targets == "boxes"
@@ -93,7 +105,12 @@ def test_the_command_says_what_the_anchors_cover_and_how_precise_it_is(folder, t
         "--batch", 3, "--steps", 1, *words, "--set", "metrics=[]", "--out", tmp_path / "run",
     )  # fmt: skip
     assert "boxes to be learned from, some anchor covers" in found.output
-    assert "test AP " in found.output and "test AP50 " in found.output
+    said = " ".join(found.output.split())
+    assert all(f"test {name} " in said for name in ("AP", "AP50", "AP75", "AP medium"))
+    assert "AP large" not in said  # there are no such boxes
+    command("plot", tmp_path / "run", "--figure", "boxes", "--out", tmp_path / "boxes.png")
+    with Image.open(tmp_path / "boxes.png") as picture:
+        assert picture.size[0] > 300
     compared = command("compare", tmp_path / "run", "--html", tmp_path / "compare.html")
     assert "test AP50" in compared.output
     for name in ("a.png", "b.png"):
@@ -112,6 +129,87 @@ def test_the_command_says_what_the_anchors_cover_and_how_precise_it_is(folder, t
     assert "score" in command("predict", tmp_path / "run", paths[0]).output
 
 
+def test_curves_are_the_logs_and_pictures_have_the_boxes(whole):
+    run = series.read(whole.out)
+    assert all(f"test_{name}" in run.records[-1] for name in NAMES)
+    left, right = curves.draw("precision", [run]).figure.axes
+    for axes, names in ((left, ("test_AP", "test_AP50")), (right, ("train_loss", "test_loss"))):
+        drawn = {line.get_label(): list(line.get_ydata()) for line in axes.get_lines()}
+        for name in names:
+            logged = [r[name] for r in run.records if r[name] is not None]
+            assert drawn[f"SS, {name.replace('_', ' ')}"] == logged and len(logged) >= 2
+    assert all(r["test_AP_large"] == -1 for r in run.records)  # there are no such boxes
+    headings, _ = comparison.table([run])
+    assert {"test AP", "test AP50", "test AP75", "test AP medium"} <= {*headings} and "test AP large" not in headings
+    panels = curves.draw("boxes", [run]).figure.axes
+    images = opening.load_data(run.experiment, Reporter())
+    assert len(panels) == 3 == images.test.count and len(images.test.truths[2].boxes) == 0
+    for axes, truth, size in zip(panels, images.test.truths, images.test.sizes, strict=True):
+        assert axes.images[0].get_array().shape == (size[1], size[0], 3)
+        corners = [(*p.get_xy(), p.get_x() + p.get_width(), p.get_y() + p.get_height()) for p in axes.patches]
+        assert np.allclose(corners[: len(truth.boxes)], truth.boxes.tolist())
+        dashes = [p.get_linestyle() for p in axes.patches[: len(truth.boxes)]]
+        assert dashes == [":" if i else "--" for i in truth.ignored]
+
+
+@pytest.mark.parametrize("name", ["precision", "boxes"])
+def test_a_dollar_is_a_dollar_in_a_detectors_figures(name, whole, tmp_path):
+    run = series.read(whole.out)
+    odd = run._replace(experiment=replace(run.experiment, dataset=r"a$\b$c"), damage=r"Half of d$\e$f.")
+    curves.save(curves.draw(name, [run, odd]), tmp_path / "p.svg")
+    drawn = " ".join((tmp_path / "p.svg").read_text().split())
+    assert r"a$\b$c" in drawn and r"d$\e$f" in drawn
+
+
+def test_what_is_found_is_drawn_where_it_is(whole):
+    """Whatever the network says; surer than .3 alone, in pixels of the scaled image."""
+    data = opening.load_data(whole.experiment, Reporter())
+    boxes = np.array([[10.0, 20.0, 50.0, 90.0], [0.0, 0.0, 9.0, 9.0]])
+    found = Found(boxes, np.array([2, 0]), np.array([0.9, 0.29]))
+    data.test.scales[1] = 0.5
+    shown = detection.scene(data.test, 1, found)
+    assert shown.found.boxes.tolist() == [[5.0, 10.0, 25.0, 45.0]] and shown.found.labels.tolist() == [2]
+    axes = Figure().add_subplot()
+    detection.draw(axes, shown._replace(truth=Truth(boxes[:0], found.labels[:0], found.labels[:0] > 0)), tuple(COLOURS))
+    (only,) = axes.patches
+    assert (*only.get_xy(), only.get_width(), only.get_height()) == (5.0, 10.0, 20.0, 35.0)
+    assert [text.get_text() for text in axes.texts] == ["blue 0.90"]
+
+
+def test_a_run_without_boxes_has_no_picture_of_them(whole):
+    run = series.read(whole.out)
+    other = run._replace(experiment=replace(run.experiment, boxes={}))
+    for name in ("precision", "boxes"):
+        with pytest.raises(ExperimentError, match="finds no boxes: draw a run of a detector"):
+            curves.draw(name, [other])
+    without = run._replace(records=[{k: v for k, v in r.items() if k != "test_AP"} for r in run.records])
+    with pytest.raises(ExperimentError, match="has measured no test images"):
+        curves.draw("precision", [without])
+
+
+def test_splits_are_chosen_by_name(folder):
+    """Both may be the same; other columns than those of boxes there are none."""
+    experiment = checked(Experiment(**FIELDS, data=str(folder), layout={"test_split": "train"}))
+    data = opening.load_data(experiment, Reporter())
+    assert np.array_equal(data.train.pixels, data.test.pixels) and data.train.count == 6
+    other = opening.load_data(replace(experiment, layout={"train_split": "validation"}), Reporter())
+    assert (other.train.count, other.test) == (3, None)
+    with pytest.raises(DataError, match='has no split "rest", only train, validation: choose one with --test-split'):
+        opening.load_data(replace(experiment, layout={"test_split": "rest"}), Reporter())
+    with pytest.raises(DataError, match="stand in the columns image and objects: leave out label_column"):
+        opening.load_data(replace(experiment, layout={"label_column": "kind"}), Reporter())
+
+
+def test_the_losss_options_are_those_of_its_function(whole):
+    u, y = np.linspace(-3.0, 3.0, 2 * 5 * 7).reshape(2, 5, 7), np.zeros((2, 5, 6))
+    shape = opening.shape_of(opening.load_data(whole.experiment, Reporter()), whole.experiment)
+    losses = [
+        build_loss(replace(whole.experiment, loss_options=options), shape.classes).value(u, y)
+        for options in ({}, {"gamma": 2.0, "alpha": 0.25, "beta": 0}, {"gamma": 0.5})
+    ]
+    assert np.array_equal(losses[0], losses[1]) and not np.any(losses[0] == losses[2])
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -124,6 +222,9 @@ def test_the_command_says_what_the_anchors_cover_and_how_precise_it_is(folder, t
         ({"boxes": {"side": 64}}, "side of boxes is 64, expected at least 128"),
         ({"augmentation": "flip-crop"}, "Images with boxes are not held out, always normalised, and mirrored at most"),
         ({"held_out": 2}, "Images with boxes are not held out"),
+        ({"loss_options": {"alpha": 2}}, 'loss "detection" cannot be built: focal: alpha is 2.0, expected a number'),
+        ({"loss_options": {"beta": -1}}, 'beta of loss "detection" is -1'),
+        ({"loss_options": {"classes": 3}}, 'The option of loss "detection" "classes" is unknown'),
     ],
 )  # fmt: skip
 def test_what_a_detector_cannot_learn_by_gets_a_sentence(changes, sentence):

@@ -76,7 +76,7 @@ def test_every_cell_is_an_experiment_that_can_be_built(cell, numpy64):
 
 
 def test_every_augmentation_gives_the_size_that_the_models_are_made_for():
-    sizes = {"none": None, "flip-crop": None, "flip-crop-24": 24, "flip-crop-299": 299,
+    sizes = {"none": None, "flip": None, "flip-crop": None, "flip-crop-24": 24, "flip-crop-299": 299,
              "flip-random-resized-crop-224": 224, "centre-crop-224": 224}  # fmt: skip
     for cell in CELLS:
         experiment = reproduce.experiment_of(*cell)

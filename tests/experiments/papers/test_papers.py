@@ -1,6 +1,7 @@
 """The papers as data: every cell is an experiment that can be built, and every value of it says where it is from."""
 
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +17,18 @@ from tests.helpers.small_models import CLASSES, SIZES
 CELLS = [(table.name, *cell) for table in papers.tables() for cell in table.cells]
 FIELDS = {
     "algorithm", "algorithm_options", "model", "model_options", "dataset", "loss", "optimizer", "inverse_optimizer",
-    "modifications", "batch", "epochs", "augmentation", "normalise", "held_out",
+    "loss_options", "boxes", "modifications", "batch", "epochs", "augmentation", "normalise", "held_out",
 }  # fmt: skip
 NEEDED = (
     "algorithm", "model", "dataset", "loss", "optimizer.name", "optimizer.eta", "batch", "epochs", "augmentation",
     "normalise", "held_out",
 )  # fmt: skip
-DATASETS = {"ylecun/mnist", "uoft-cs/cifar10", "ILSVRC/imagenet-1k"}
+DATASETS = {"ylecun/mnist", "uoft-cs/cifar10", "ILSVRC/imagenet-1k", "detection-datasets/coco"}
 LOSSES = {
     "cross-entropy": losses.cross_entropy,
     "sigmoid-cross-entropy": losses.sigmoid_cross_entropy,
     "squared-error": losses.squared_error,
+    "detection": partial(losses.detection, CLASSES),
 }
 SOURCE = re.compile(r"ours: |(sec|app|fig)\. \d|app\. D|tables? \d|eq\. \(\d|public code")
 ids = ["-".join(cell) for cell in CELLS]
@@ -71,7 +73,7 @@ def build(fields, numpy):
         share = options.pop("start_share", None)
         wrappers.append((name, options if share is None else options | {"start": round(share * fields["epochs"] * 2)}))
     assert not steps, "modifications that the row does not have"
-    loss = registry.task_loss(row, LOSSES[fields["loss"]](), CLASSES)
+    loss = registry.task_loss(row, LOSSES[fields["loss"]](**fields.get("loss_options", {})), CLASSES)
     options = {
         name: getattr(initializers, value) if name.endswith("initializer") else value
         for name, value in fields.get("algorithm_options", {}).items()
@@ -161,6 +163,7 @@ SHAPES = {  # rows, columns, cells, numbers published
     "bartunov2018/table2": (6, 1, 6, 12),
     "bartunov2018/autoencoder": (3, 1, 3, 0),
     "xiao2018/imagenet": (3, 2, 6, 1),
+    "xiao2018/coco": (3, 1, 3, 0),
     "moskovitz2018/table1": (12, 5, 60, 42),
     "moskovitz2018/constant-norm": (3, 1, 3, 6),
     "akrout2019/imagenet": (5, 2, 10, 10),

@@ -37,7 +37,7 @@ from ref_bioplaus.experiments.training import opening
 from ref_bioplaus.experiments.training.reporter import Reporter
 from ref_bioplaus.linear import Dense
 from ref_bioplaus.models import MODELS
-from ref_bioplaus.registry.names import OPTIMIZERS
+from ref_bioplaus.registry.names import LOSSES, OPTIMIZERS
 from ref_bioplaus.tree import named_leaves
 from tests.conftest import get
 from tests.helpers.embedded_data import embedded_data
@@ -61,6 +61,7 @@ EVERY_FIELD = Experiment(
     skip_unreadable=7,
     test=False,
     loss="squared-error",
+    loss_options={"gamma": 1.5},
     optimizer={
         "name": "sgd",
         "eta": {"kind": "warm-up", "epochs": 5, "eta": {"kind": "piecewise", "values": [1e-4, 1e-5], "epochs": [20]}},
@@ -565,9 +566,9 @@ ABSURD = [
 
 
 def test_every_option_has_a_parser_that_takes_it_or_says_what_is_wrong():
-    """Those of the algorithms, the optimizers, the modifications and the models, by the functions' signatures."""
+    """Those of the algorithms, the optimizers, the modifications, the models and the losses, by their signatures."""
     taken = {name for row in registry.ROWS for name in algorithm_parameters(row)} | {"start_share"}
-    for function in (*OPTIMIZERS.values(), *registry.MODIFICATIONS.values(), *MODELS.values()):
+    for function in (*OPTIMIZERS.values(), *registry.MODIFICATIONS.values(), *MODELS.values(), *LOSSES.values()):
         taken |= set(parameters_of(function, "eta", "optimizer"))
     assert taken == set(OPTIONS)
     for name in OPTIONS:
