@@ -17,14 +17,14 @@ Decay acts on weights only (W and B, not on biases and BatchNorm) unless on="all
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
 
 from array_api_compat import array_namespace, device
 
 from .kernels import scaled
 from .tree import leaves, tree_map, unflatten
-from .types import NO_PARAMS, Address, Array, DType, LayerParams, Optimizer, Params, Tree
+from .types import NO_PARAMS, Address, Algorithm, Array, DType, LayerParams, Optimizer, Params, Pathway, Tree
 
 LearningRate = float | Callable[[Array, DType], Array]
 DECAY_FORMS = ("paper", "decoupled", "coupled")
@@ -182,10 +182,35 @@ def in_float32(optimizer: Optimizer) -> Optimizer:
     def update(grads, memory, params, kernels):
         grads = tree_map(widened, grads)
         masters, inner = optimizer.update(grads, memory["inner"], memory["float32"], kernels)
-        rounded = tree_map(lambda m, p: array_namespace(m).astype(m, p.dtype), masters, params)
-        return rounded, {"inner": inner, "float32": masters}
+        return rounded(masters, params), {"inner": inner, "float32": masters}
 
     return Optimizer(init, update)
+
+
+def feedback_in_float32(algorithm: Algorithm, modes: Iterable[str]) -> Algorithm:
+    """The same for feedback weights that a rule moves without an optimizer, in these of its modes (weight mirror): what
+    moves is in float32 and lies in the feedback path's memory; all other modes read it rounded."""
+
+    def init(key):
+        state = algorithm.init(key)
+        B = state.feedback.params
+        return state._replace(feedback=Pathway(B, {"float32": tree_map(widened, B)}))
+
+    def moving(step):
+        def run(state, batch):
+            B, memory = state.feedback
+            new, info = step(state._replace(feedback=Pathway(memory["float32"])), batch)
+            masters = new.feedback.params
+            return new._replace(feedback=Pathway(rounded(masters, B), {"float32": masters})), info
+
+        return run
+
+    return algorithm._replace(init=init, modes=algorithm.modes | {m: moving(algorithm.modes[m]) for m in modes})
+
+
+def rounded(masters: Tree, params: Tree) -> Tree:
+    """The masters in the dtypes of the parameters."""
+    return tree_map(lambda m, p: array_namespace(m).astype(m, p.dtype), masters, params)
 
 
 def widened(array: Array) -> Array:

@@ -60,15 +60,22 @@ def words(address: Address, shape: tuple[int, ...], kernels: Kernels = PORTABLE,
     return xp.reshape(high, shape), xp.reshape(low, shape)
 
 
+def multiples(i: Array, n: int) -> tuple[Array, Array]:
+    """i n for int32 i and n below 2^31, none of them negative: the high and the low word, as multiplied by hand."""
+    (i1, i0), (n1, n0) = (shift_right(i, 16), i & 0xFFFF), (n >> 16, n & 0xFFFF)
+    last = i0 * n0
+    middle = i1 * n0 + shift_right(last, 16)
+    other = i0 * n1 + (middle & 0xFFFF)
+    return i1 * n1 + shift_right(middle, 16) + shift_right(other, 16), i * n
+
+
 def tile_words(key: Key, rows: int, columns: int, start: int | Array, width: int) -> tuple[Array, Array]:
     """Words of some columns of a matrix (rows, columns) whose element (i, j) has word i * columns + j of a key.
 
     Columns `start` (a number or an int32 array of shape ()) to `start + width`, row by row: two int32 (rows * width,).
     """
     xp = array_namespace(key)
-    begins = np.indices((rows, 1), dtype=np.int64)[0] * columns
-    halves = (begins >> 32).astype(np.int32), (begins & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
-    high, low = (xp.asarray(half, dtype=xp.int32, device=device(key)) for half in halves)
+    high, low = multiples(xp.arange(rows, dtype=xp.int32, device=device(key))[:, None], columns)
     counter = low + (xp.arange(width, dtype=xp.int32, device=device(key)) + start)[None, :]
     carried = (counter ^ signed(1 << 31)) < (low ^ signed(1 << 31))  # the 32 bits compared without a sign
     high = high + xp.astype(carried, xp.int32)

@@ -12,9 +12,9 @@ from .turns import YARDSTICK, Process
 PROCESSES, ROUNDS, TURN = 3, 15, 0.03
 
 
-def one_process(name: str, rounds: int = ROUNDS) -> float:
-    """The ratio in a process of its own. Raises RuntimeError where it fails."""
-    process, stick = Process(), f"{name.split()[0]} {YARDSTICK}"
+def one_process(name: str, rounds: int = ROUNDS, against: str = "") -> float:
+    """The ratio in a process of its own, to another subject or the yardstick. Raises RuntimeError where it fails."""
+    process, stick = Process(), against or f"{name.split()[0]} {YARDSTICK}"
     try:
         for one in (name, stick):
             process.tell(subject=one)

@@ -1,7 +1,8 @@
 """Training steps and single kernels by name, as in "torch W1 FA" and "numpy conv_apply", by public names alone.
 
-A step is that of a network of README's first lines: rb.chain, an algorithm, backend.compile. A kernel is a face of a
-layer's linear map, in the layer that stands in the network.
+A step is that of a network of README's first lines: rb.chain, an algorithm, backend.compile; "torch W1 BP together"
+takes several batches by one call, and "torch W1 BP bfloat16" and "torch W1 BP mixed" hold weights in 16 bits, mixed
+ones beside copies in float32. A kernel is a face of a layer's linear map, in the layer that stands in the network.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import numpy as np
 
 import ref_bioplaus as rb
 
-N, CLASSES = 128, 10
+N, CLASSES, TOGETHER = 128, 10, 8
 LIBRARIES = tuple(name for name in ("numpy", "torch", "jax") if find_spec(name))
 ALGORITHMS = ("BP", "FA", "DFA", "SN", "KP", "DTP")
 FACES = ("apply", "transport", "correlate")
@@ -33,23 +34,26 @@ def names() -> list[str]:
 def subject(name: str) -> tuple[Callable[[], None], Callable[[], None]]:
     """(a call of it, a function that waits for what was called). Raises KeyError for another name."""
     library, what, *algorithm = name.split()
-    backend = rb.backends.get(library, kernels="native")
+    dtype = "bfloat16" if {*algorithm} & {"bfloat16", "mixed"} else "float32"
+    backend = rb.backends.get(library, dtype=dtype, kernels="native")
     return step(backend, what, *algorithm) if algorithm else (kernel(backend, what), backend.synchronize)
 
 
 def network(name: str) -> rb.Network:
-    """The 784-256x5-10 of W1, or a small convolutional one."""
-    if name == "W1":
-        return rb.chain((784,), *[(rb.dense(256), rb.bias, rb.tanh)] * 5, (rb.dense(CLASSES), rb.bias))
+    """The 784-256x5-10 of W1, the 3072-1024x3-10 of W2, or a small convolutional one."""
+    if name in ("W1", "W2"):
+        inputs, units, depth = {"W1": (784, 256, 5), "W2": (3072, 1024, 3)}[name]
+        return rb.chain((inputs,), *[(rb.dense(units), rb.bias, rb.tanh)] * depth, (rb.dense(CLASSES), rb.bias))
     return rb.chain(
         (16, 16, 3), (rb.conv(32, 3), rb.bias, rb.relu), (rb.conv(32, 3, stride=2), rb.bias, rb.relu, rb.flatten),
         (rb.dense(CLASSES), rb.bias),
     )  # fmt: skip
 
 
-def algorithm(name: str, net: rb.Network):
-    """An algorithm with Adam, for a network."""
+def algorithm(name: str, net: rb.Network, mixed: bool = False):
+    """An algorithm with Adam, for a network; mixed: which learns in float32 whatever the network's dtype."""
     loss, optimizer = rb.losses.cross_entropy(), rb.optimizers.adam(1e-4)
+    optimizer = rb.optimizers.in_float32(optimizer) if mixed else optimizer
     make = {
         "BP": rb.algorithms.backprop,
         "FA": rb.algorithms.feedback_alignment,
@@ -62,14 +66,17 @@ def algorithm(name: str, net: rb.Network):
     return make[name](net, loss, optimizer)
 
 
-def step(backend, name: str, by: str) -> tuple[Callable[[], None], Callable[[], None]]:
-    """A training step, which goes on from where the last one came to."""
-    net = network(name).with_kernels(backend.kernels)
-    made = algorithm(by, net)
+def step(backend, name: str, by: str, how: str = "") -> tuple[Callable[[], None], Callable[[], None]]:
+    """A training step, which goes on from where the last one came to. how: see above."""
+    net = network(name).with_kernels(backend.kernels).with_dtype(backend.dtype)
+    made = algorithm(by, net, mixed=how == "mixed")
     random = np.random.default_rng(1)
     x = random.standard_normal((N, *net[0].out_shape)).astype("float32")
-    batch = backend.batch(x, np.eye(CLASSES, dtype="float32")[random.integers(0, CLASSES, N)])
-    run = backend.compile(made.modes[made.schedule(0, 0)[0]], donate=True, keep=("loss",))
+    given, options = (x, np.eye(CLASSES, dtype="float32")[random.integers(0, CLASSES, N)]), {}
+    if how == "together":
+        given, options = tuple(np.stack([a] * TOGETHER) for a in given), {"steps": TOGETHER}
+    batch = backend.batch(*given)
+    run = backend.compile(made.modes[made.schedule(0, 0)[0]], donate=True, keep=("loss",), **options)
     kept = {"state": made.init(backend.key(0))}
 
     def once():

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import typer
 
-from asv_bench.benchmarks import ratios, start, subjects, turns
+from asv_bench.benchmarks import forms, ratios, start, subjects, turns
 from asv_bench.benchmarks.turns import Process
 from asv_bench.versus import __main__ as command_of
 from asv_bench.versus import decision, pairs, trees
@@ -74,6 +74,28 @@ def test_subjects_run_and_steps_learn(monkeypatch):
             wait()
     with pytest.raises(KeyError):
         subjects.subject("numpy W1 XX")
+
+
+def test_a_step_in_two_forms(monkeypatch):
+    """Both are learned from; the ratio of a stack is that of one of its steps, and each form is asked by its name."""
+    monkeypatch.setattr(subjects, "N", 2)
+    for name in ("numpy W1 BP together", "torch W1 BP mixed", "torch W1 BP bfloat16"):
+        if name.split()[0] in subjects.LIBRARIES:
+            call, wait = subjects.subject(name)
+            call()
+            wait()
+    asked = []
+    monkeypatch.setattr(forms, "one_process", lambda name, against: asked.append((name, against)) or 4.0)
+    (networks, libraries), (wide,) = (
+        f.params for f in (forms.track_ratio_to_single_steps, forms.track_ratio_to_bfloat16_alone)
+    )
+    assert networks == ["W1", "W2"] and libraries == list(subjects.LIBRARIES) and "numpy" not in wide
+    assert forms.track_ratio_to_single_steps("W2", "torch") == 4.0 / subjects.TOGETHER
+    assert forms.track_ratio_to_bfloat16_alone("jax") == 4.0
+    assert {*asked} == {
+        ("torch W2 BP together", "torch W2 BP"),
+        ("jax W1 BP mixed", "jax W1 BP bfloat16"),
+    }
 
 
 def test_a_face_is_that_of_the_layer():

@@ -84,14 +84,14 @@ def looked_at(library: Lowering, combination: Combination, thorough: bool, donat
     """The same, of a backend."""
     case, dtype = combination.case(), combination.dtype
     start, ends = expected(combination._replace(kernels="", dtype="", precision=""))
-    algorithm, (x, y), key = case.build(library.kernels), case.batch(0), jax.ShapeDtypeStruct((2,), xp.int32)
-    state, batch = jax.eval_shape(algorithm.init, key), library.batch(x, y)
+    algorithm, key = case.build(library.kernels), jax.ShapeDtypeStruct((2,), xp.int32)
+    state, batch = jax.eval_shape(algorithm.init, key), library.batch(*combination.given())
     yield from differing_shapes("the first state", state, start, dtype)
     if thorough and combination.bits:
         library.jit(algorithm.init)
         yield from (f"the first state: {said}" for said in of_text(lowered(library.jitted, key), combination))
     for name in algorithm.modes if thorough else dict.fromkeys(algorithm.schedule(0, 0)):
-        library.compile(algorithm.modes[name], donate=donate)
+        library.compile(algorithm.modes[name], donate=donate, steps=combination.steps)
         given = state._replace(key=None), key, batch
         traced = library.jitted.trace(*given)
         new, info = traced.out_info

@@ -33,9 +33,9 @@ def text_of(case):
     """A first step as StableHLO."""
     library = jax_lowered.backend(case)
     algorithm = case.case().build(library.kernels)
-    library.compile(algorithm.modes["learn"], donate=True)
+    library.compile(algorithm.modes["learn"], donate=True, steps=case.steps)
     key = jax.ShapeDtypeStruct((2,), xp.int32)
-    state, batch = jax.eval_shape(algorithm.init, key), library.batch(*case.case().batch(0))
+    state, batch = jax.eval_shape(algorithm.init, key), library.batch(*case.given())
     return jax_lowered.lowered(library.jitted, state._replace(key=None), key, batch), state
 
 
@@ -50,6 +50,14 @@ def test_every_product_and_argument_is_read():
     assert said.endswith("are not donated")
     (said,) = jax_lowered.donated(text, 3)
     assert said.endswith("are donated and no part of the state")
+
+
+def test_a_stack_is_one_loop_of_the_same_products():
+    case = Combination("backprop", "FC", "native", "float32", "tf32")
+    (one, state), (stack, _) = text_of(case), text_of(case._replace(batches=product.AT_ONCE))
+    assert (one.count("stablehlo.while"), stack.count("stablehlo.while")) == (0, 1)
+    assert one.count("stablehlo.dot_general") == stack.count("stablehlo.dot_general") == stack.count("[HIGH, HIGH]")
+    assert list(jax_lowered.donated(stack, len(jax.tree.leaves(state)) - 1)) == []
 
 
 def through(function):

@@ -1,7 +1,9 @@
 """torch's backend on CUDA tensors without memory: nothing waits, nothing is copied, everything has its device."""
 
+import numpy as np
 import pytest
 
+from ref_bioplaus import random
 from tests.gpu_check import product
 from tests.gpu_check.product import Combination
 
@@ -9,6 +11,7 @@ torch = pytest.importorskip("torch")
 
 from tests.gpu_check import torch_faked  # noqa: E402
 
+ADDMM = torch.ops.aten.addmm.default
 CASES = list(product.covering())
 
 
@@ -26,13 +29,16 @@ def test_the_covering_part_covers():
     """What is asked of it, beside that every row, architecture, kernels and precision is in it."""
     rows = {case.row for case in product.whole()}
     assert {(c.row, (c.dtype, c.precision)) for c in CASES} == {(r, p) for r in rows for p in product.PRECISIONS}
-    assert {(c.architecture, c.kernels) for c in CASES} == {
-        (a, k) for a in product.ARCHITECTURES for k in product.KERNELS
-    }
+    architectures = (*product.ARCHITECTURES, product.OTHER, product.GENERATED[1])
+    assert {(c.architecture, c.kernels) for c in CASES} == {(a, k) for a in architectures for k in product.KERNELS}
     assert {(c.kernels, (c.dtype, c.precision)) for c in CASES} == {
         (k, p) for k in product.KERNELS for p in product.PRECISIONS
     }
     assert {*CASES} <= {*product.whole()} | {c for c in CASES if c.optimizer != "sgd"}
+    assert {c.kernels for c in CASES if c.steps} == {*product.KERNELS}
+    everywhere = {(k, *p) for k in product.KERNELS for p in product.PRECISIONS}
+    assert {(c.kernels, c.dtype, c.precision) for c in product.whole() if c.bits} == everywhere
+    assert {(c.kernels, c.dtype, c.precision) for c in product.whole() if c.steps} == everywhere
 
 
 def test_torch_is_left_as_it_was():
@@ -90,6 +96,37 @@ def test_a_fault_is_found(fault, kernels):
         Combination("backprop", "FC", kernels, "float32", "ieee"), False, after("dense_apply", function)
     )
     assert any(sentence in one for one in found) if sentence else not found, found
+
+
+@pytest.mark.parametrize(
+    ("kernels", "sentence"), [("portable", "_to_copy.default takes a tensor on cpu"), ("native", "on cpu")]
+)
+def test_a_table_that_comes_from_the_host_at_every_step_is_found(kernels, sentence, monkeypatch):
+    """As where the places of a tile's words were counted by NumPy."""
+
+    def counted_by_numpy(i, n):
+        begins = np.arange(len(i), dtype=np.int64)[:, None] * n
+        return tuple(
+            torch.asarray(word, dtype=torch.int32, device=i.device) for word in (begins >> 32, begins & 0xFFFFFFFF)
+        )
+
+    case = Combination(*product.GENERATED, kernels, "float32", "ieee")
+    monkeypatch.setattr(random, "multiples", counted_by_numpy)
+    found = torch_faked.findings(case, thorough=False)
+    assert any(sentence in one for one in found), found
+
+
+def test_stacks_are_captured_as_one_line():
+    case = Combination("backprop", "FC", "native", "float32", "ieee", batches=product.AT_ONCE)
+    with torch_faked.faked():
+        backend = torch_faked.backend(case)
+        algorithm = case.case().build(backend.kernels)
+        step = backend.compile(algorithm.modes["learn"], steps=case.steps)
+        _, info = step(algorithm.init(backend.key(1)), backend.batch(*case.given()))
+        (line,) = step.run.lines
+    assert info.loss.shape == (3,)
+    products = [node for node in line.module.graph.nodes if node.target in (torch.ops.aten.mm.default, ADDMM)]
+    assert len(products) == 3 * (3 + 2 + 3)
 
 
 def test_layouts_that_change_are_found():

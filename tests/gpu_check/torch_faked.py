@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ref_bioplaus import losses
+from ref_bioplaus.backends.stacks import one_after_another
 from ref_bioplaus.backends.torch_ import loops
 from ref_bioplaus.backends.torch_.backend import TorchBackend
 from ref_bioplaus.backends.torch_.graphs import synchronising
@@ -53,6 +54,19 @@ def looped(mode: FakeTensorMode, function: Any, *given: Any) -> list:
 
 
 UNKNOWN = {**dict.fromkeys(FUSED, lambda *given, **named: None), loops.operation: looped}  # to FakeTensorMode
+
+
+class Faked(TorchBackend):
+    """torch's backend as on a GPU; steps are captured, a stack of them in one line, and not recorded as CUDA graphs."""
+
+    def graphs(self):
+        """None."""
+
+    def wrap_stacked(self, step: Callable, donating: bool):
+        """As where there are graphs."""
+        if not self.native:
+            return super().wrap_stacked(step, donating)
+        return self.captured(one_after_another(step, self.xp.stack), donating)
 
 
 class Watched(TorchDispatchMode):
@@ -136,10 +150,9 @@ def faked() -> Iterator[None]:
         guards[1] = before
 
 
-def backend(combination: Combination) -> TorchBackend:
-    """torch's backend on cuda:0; steps are captured and not recorded as CUDA graphs."""
-    found = TorchBackend(xp, CUDA, combination.dtype, combination.precision, combination.kernels)
-    found.graphs = lambda: None  # type: ignore[method-assign]
+def backend(combination: Combination) -> Faked:
+    """torch's backend on cuda:0."""
+    found = Faked(xp, CUDA, combination.dtype, combination.precision, combination.kernels)
     if not combination.bits:
         found.kernels = found.kernels._replace(random_words=any_words, threefry=lambda key, x0, x1: (x0, x1))
     return found
@@ -169,19 +182,19 @@ def findings(combination: Combination, thorough: bool = True, change: Callable =
 
 
 def looked_at(
-    library: TorchBackend, combination: Combination, thorough: bool, start: Any, ends: dict, watched: Watched
+    library: Faked, combination: Combination, thorough: bool, start: Any, ends: dict, watched: Watched
 ) -> Iterator[str]:
     """The same, of a backend and of what NumPy gives."""
     case = combination.case()
     algorithm, network = case.build(library.kernels), case.network(library.kernels)
-    key, batch = library.key(1), library.batch(*case.batch(0))
+    key, batch = library.key(1), library.batch(*combination.given())
     if thorough and combination.bits:
         with watched:
             made = library.eager(algorithm.init)(key)
         yield from differing("the first state", made, start, combination.dtype)
     captured = library.kernels.name == "native"
     for name in algorithm.modes if thorough else dict.fromkeys(algorithm.schedule(0, 0)):
-        step = library.compile(algorithm.modes[name], donate=True)
+        step = library.compile(algorithm.modes[name], donate=True, steps=combination.steps)
         new = tree_map(lambda a: library.asarray(np.asarray(a)), start)
         calls = 3 if thorough or captured else 1
         for call in range(calls):  # it is captured twice where a state's first layout is not the steps' own
@@ -193,7 +206,7 @@ def looked_at(
         yield from layouts(f"{name}'s state", new, before if calls > 1 else new)
         if captured:
             yield from lines(name, step)
-    if thorough:
+    if thorough and not combination.steps:
         with watched:
             y = library.eager(lambda: predict(network, losses.cross_entropy(), new, batch.x))()
         yield from differing("predictions", (y,), (np.zeros(y.shape),), combination.dtype)

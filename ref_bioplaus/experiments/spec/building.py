@@ -12,7 +12,7 @@ from ... import optimizers, registry
 from ...backends import Backend
 from ...initializers import Given
 from ...network import Network
-from ...optimizers import in_float32
+from ...optimizers import feedback_in_float32, in_float32
 from ...registry import shapes
 from ...registry.names import parameters
 from ...showing.words import unknown
@@ -286,7 +286,7 @@ def build(
         inverse = make_optimizer("inverse_optimizer", experiment.inverse_optimizer, shape.steps, network)
         check_noise(row, network)
 
-    learning = row._replace(make=with_float32(row.make)) if experiment.dtype == "bfloat16" else row
+    learning = row._replace(make=with_float32(row)) if experiment.dtype == "bfloat16" else row
 
     def make(network: Network) -> Algorithm:
         return giving(Algorithm, f'algorithm "{row.name}"', learning.build)(network, loss, optimizer, inverse)
@@ -301,12 +301,15 @@ def build(
         raise ExperimentError(f'The algorithm "{row.name}" cannot learn on "{experiment.model}": {error}.') from error
 
 
-def with_float32(make: Callable[..., Algorithm]) -> Callable[..., Algorithm]:
-    """A rule whose optimizers, with all that is wrapped around them, learn in float32 what is held in bfloat16."""
+def with_float32(row: registry.Row) -> Callable[..., Algorithm]:
+    """A row's rule whose optimizers, with all that is wrapped around them, learn in float32 what is held in bfloat16;
+    and so do modes of its own that move feedback weights without one."""
 
-    @wraps(make)
+    @wraps(row.make)
     def made(network: Network, loss: Loss, *given: Optimizer, **options: Any) -> Algorithm:
-        return make(network, loss, *map(in_float32, given), **options)
+        algorithm = row.make(network, loss, *map(in_float32, given), **options)
+        aside = [mode for mode in algorithm.modes if not (row.inverses or row.learns(mode))]
+        return feedback_in_float32(algorithm, aside) if aside else algorithm
 
     return made
 

@@ -82,3 +82,22 @@ def test_a_run_in_bfloat16_learns_in_float32(algorithm, tmp_path):
     train(replace(experiment, epochs=1), tmp_path / "parts", images=embedded_data())
     assert_same(run, resume(tmp_path / "parts", images=embedded_data(), epochs=2))
     assert all(np.isfinite(a).all() for a in arrays(run).values())
+
+
+def test_what_mirrors_moves_feedback_weights_in_float32(tmp_path):
+    """By a decay that changes no weight of 8 bits: they end near those of a run in float32."""
+    get("torch", "float32")
+    options = {"eta_B": 1e-3, "lambda_B": 1e-3}
+    experiment = of(
+        **PLAIN, algorithm="weight-mirror", algorithm_options=options, backend="torch", dtype="bfloat16",
+        kernels="portable", epochs=2,
+    )  # fmt: skip
+    run = train(experiment, tmp_path / "whole", images=embedded_data())
+    exact = train(replace(experiment, dtype="float32"), tmp_path / "exact", images=embedded_data())
+    masters = leaves(run.state.feedback.memory["float32"])
+    for p, m, e in zip(leaves(run.state.feedback.params), masters, leaves(exact.state.feedback.params), strict=True):
+        assert str(m.dtype) == "torch.float32"
+        assert bool((p == m.to(p.dtype)).all()) and not bool((p.float() == m).all())
+        assert float((m - e).norm() / e.norm()) < 2e-3
+    train(replace(experiment, epochs=1), tmp_path / "parts", images=embedded_data())
+    assert_same(run, resume(tmp_path / "parts", images=embedded_data(), epochs=2))
