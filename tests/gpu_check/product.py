@@ -19,7 +19,7 @@ ARCHITECTURES = ("FC", "LC", "conv", "ResNet, BN before ReLU")  # of conformance
 OTHER = "ResNet, BN after ReLU"  # which one row has
 STACKED = (("backprop", "FC"), ("dfa", "FC"), ("weight-mirror", "conv"), ("sdtp-alternating", "FC"))  # also in stacks
 AT_ONCE = "3 at once"  # of these: batches that one call takes
-GENERATED = ("dfa", "images, generated")  # whose feedback weights are drawn in tiles: a row with options of its own
+GENERATED = ("dense-fa", "FC, generated")  # whose feedback weights are drawn in tiles: a row with options of its own
 
 
 class Combination(NamedTuple):

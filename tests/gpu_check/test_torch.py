@@ -124,7 +124,7 @@ def test_stacks_are_captured_as_one_line():
         step = backend.compile(algorithm.modes["learn"], steps=case.steps)
         _, info = step(algorithm.init(backend.key(1)), backend.batch(*case.given()))
         (line,) = step.run.lines
-    assert info.loss.shape == (3,)
+    assert info.loss.shape == (3, 6)
     products = [node for node in line.module.graph.nodes if node.target in (torch.ops.aten.mm.default, ADDMM)]
     assert len(products) == 3 * (3 + 2 + 3)
 
