@@ -205,7 +205,7 @@ def feedback_in_float32(algorithm: Algorithm, modes: Iterable[str]) -> Algorithm
 
         return run
 
-    return algorithm._replace(init=init, modes=algorithm.modes | {m: moving(algorithm.modes[m]) for m in modes})
+    return algorithm._replace(init=init, modes={**algorithm.modes, **{m: moving(algorithm.modes[m]) for m in modes}})
 
 
 def rounded(masters: Tree, params: Tree) -> Tree:

@@ -19,5 +19,5 @@ def track_ratio_to_bfloat16_alone(library: str) -> float:
 
 
 track_ratio_to_single_steps.params = (["W1", "W2"], list(LIBRARIES))  # type: ignore[attr-defined]
-track_ratio_to_bfloat16_alone.params = ([name for name in LIBRARIES if name != "numpy"],)  # type: ignore[attr-defined]
+track_ratio_to_bfloat16_alone.params = ([name for name in ("torch", "jax") if name in LIBRARIES],)  # type: ignore[attr-defined]
 track_ratio_to_single_steps.timeout = track_ratio_to_bfloat16_alone.timeout = 600  # type: ignore[attr-defined]
