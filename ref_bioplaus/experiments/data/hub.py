@@ -274,9 +274,10 @@ def columns(table: Any, origin: str, layout: Mapping[str, str]) -> tuple[str, st
     label = next((n for n in asked if re.match(kinds, str(getattr(features.get(n), "dtype", "")))), None)
     if label is None:
         which = f'label for an image in its column "{asked[0]}"' if len(asked) == 1 else "class label for an image"
+        boxes = "; boxes are found by a model of lin2017" if "objects" in features else ""
         raise DataError(
             f'{origin} has no {which}, only {", ".join(features)}: expected a column "label" of numbers or words, or '
-            "one that --label-column names."
+            f"one that --label-column names{boxes}."
         )
     return image, label, ()
 

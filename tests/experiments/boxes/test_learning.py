@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from ref_bioplaus.experiments import Experiment, ExperimentError, evaluate, export, load, resume, train
 from ref_bioplaus.experiments.boxes.detections import Found
 from ref_bioplaus.experiments.boxes.precision import NAMES, Truth
+from ref_bioplaus.experiments.data import hub
 from ref_bioplaus.experiments.data.augmentation import DataError
 from ref_bioplaus.experiments.figures import comparison, curves, detection, series
 from ref_bioplaus.experiments.spec.building import build_loss
@@ -196,6 +197,8 @@ def test_splits_are_chosen_by_name(folder):
     assert (other.train.count, other.test) == (3, None)
     with pytest.raises(DataError, match='has no split "rest", only train, validation: choose one with --test-split'):
         opening.load_data(replace(experiment, layout={"test_split": "rest"}), Reporter())
+    with pytest.raises(DataError, match=r"no class label .*, only image, objects: .* found by a model of lin2017\.$"):
+        hub.find("own", folder)
     with pytest.raises(DataError, match="stand in the columns image and objects: leave out label_column"):
         opening.load_data(replace(experiment, layout={"label_column": "kind"}), Reporter())
 
