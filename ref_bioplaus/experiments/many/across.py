@@ -6,9 +6,10 @@
     effects(joint.points(), joint.published)      what each value of each range does
 
 A point's misfit is the mean over rows of |ln(score / published error)|: 0 where all are the paper's. The effect of a
-value is the mean of the points that have it less the mean of the others, with the interval in which it lies in 95 % of
-the sets that are drawn from the points with replacement. Other ranges' values are not held fixed, as they are drawn
-independently; with few points their chance imbalance is in the interval.
+value is the mean of the points that have it less the mean of the others, with Student's interval for means of unequal
+variances (Welch 1947), as points that diverge scatter far more; there is none where either mean is of a single point.
+Other ranges' values are not held fixed, as they are drawn independently; what they do is in the scatter, and with few
+points the interval is wide.
 """
 
 import json
@@ -23,13 +24,13 @@ import numpy as np
 
 from ...machine.files import write_whole
 from ..runs.logs import FAILURE, records
+from ..runs.seeds import LEVEL, student
 from ..spec.experiment import ExperimentError, overridden
 from . import table as cells
 from .jobs import Job
 from .search import Range, Ranges, Search, drawn
 
 POINTS, EFFECTS = "points.jsonl", "effects.md"
-RESAMPLED, LEVEL = 2000, 0.95
 NOTHING = 100.0  # the error, in %, of a run whose loss was not finite
 QUANTITY = "test error"
 
@@ -131,8 +132,7 @@ class Effect(NamedTuple):
     value: str
     points: int  # that have it
     effect: float  # on the misfit: negative is nearer to the paper
-    low: float
-    high: float
+    half: float | None  # the interval's width to either side; None where a mean is of a single point
     scores: Mapping[str, float]  # each row's geometric mean
 
 
@@ -141,27 +141,28 @@ def effects(points: Sequence[Mapping[str, Any]]) -> list[Effect]:
     if not points:
         return []
     misfit = np.array([point["misfit"] for point in points])
-    generator = np.random.Generator(np.random.Philox(key=[0, len(points)]))
-    drawn_points = generator.integers(0, len(points), (RESAMPLED, len(points)))
     found = []
     for name in sorted(points[0]["values"]):
         for value in sorted({point["values"][name] for point in points}):
             has = np.array([point["values"][name] == value for point in points])
             if has.all():
                 continue
-            both = has[drawn_points]
-            some = both.any(1) & ~both.all(1)
-            means = [contrast(misfit[draw], mask) for draw, mask in zip(drawn_points[some], both[some], strict=True)]
-            low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
             mine = [point["scores"] for point, yes in zip(points, has, strict=True) if yes]
             scores = {row: math.exp(np.mean([logarithm(score[row]) for score in mine])) for row in mine[0]}
-            found.append(Effect(name, value, int(has.sum()), contrast(misfit, has), float(low), float(high), scores))
+            both = misfit[has], misfit[~has]
+            found.append(Effect(name, value, len(mine), float(both[0].mean() - both[1].mean()), welch(*both), scores))
     return found
 
 
-def contrast(numbers: np.ndarray, has: np.ndarray) -> float:
-    """The mean of those that have it less the mean of the others."""
-    return float(numbers[has].mean() - numbers[~has].mean())
+def welch(some: np.ndarray, others: np.ndarray) -> float | None:
+    """Half the interval of LEVEL of the difference of two means; None where one of them is of a single number."""
+    if min(some.size, others.size) < 2:
+        return None
+    parts = [numbers.var(ddof=1) / numbers.size for numbers in (some, others)]
+    if not any(parts):
+        return 0.0
+    shares = [part**2 / (numbers.size - 1) for part, numbers in zip(parts, (some, others), strict=True)]
+    return float(student(sum(parts) ** 2 / sum(shares)) * math.sqrt(sum(parts)))
 
 
 def as_markdown(joint: Joint, points: Sequence[Mapping[str, Any]]) -> str:
@@ -178,16 +179,30 @@ def as_markdown(joint: Joint, points: Sequence[Mapping[str, Any]]) -> str:
               for p in sorted(points, key=lambda point: point["misfit"])),
         ]),
         "",
-        f"Each value: its points, its effect on the misfit with the interval of {LEVEL:.0%} (below 0: nearer to the "
-        "paper), and the geometric mean of every row's errors.",
-        "",
-        *table_of(["range", "value", "points", "effect", "interval", *rows], [
-            [e.name, e.value, str(e.points), f"{e.effect:+.2f}", f"{e.low:+.2f} to {e.high:+.2f}",
-             *(f"{e.scores[row]:.2f}" for row in rows)]
-            for e in effects(points)
-        ]),
+        *about_effects(joint, points),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+def about_effects(joint: Joint, points: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The table of effects, or why there is none, and how many of them chance alone would show."""
+    found, rows = effects(points), list(joint.searches)
+    if not found:
+        return ["What each value does is told from two points on that differ in it."]
+    count = sum(effect.half is not None for effect in found)
+    return [
+        f"Each value: its points, its effect on the misfit with the interval of {LEVEL:.0%} (below 0: nearer to the "
+        "paper; none where either mean is of a single point), and the geometric mean of every row's errors. Of "
+        f"{count} intervals some {(1 - LEVEL) * count:.1f} are without 0 by chance alone; a range of two values has "
+        "one effect twice, with either sign.",
+        "",
+        *table_of(["range", "value", "points", "effect", "interval", *rows], [
+            [e.name, e.value, str(e.points), f"{e.effect:+.2f}",
+             "–" if e.half is None else f"{e.effect - e.half:+.2f} to {e.effect + e.half:+.2f}",
+             *(f"{e.scores[row]:.2f}" for row in rows)]
+            for e in found
+        ]),
+    ]  # fmt: skip
 
 
 def table_of(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

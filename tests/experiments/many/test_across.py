@@ -150,13 +150,45 @@ def test_an_effect_is_found_where_there_is_one():
     assert set(found) == {(name, value) for name in ("near", "other") for value in "01"}
     assert found["near", "1"].effect == pytest.approx(1.0, abs=0.05)
     assert found["near", "0"].effect == pytest.approx(-found["near", "1"].effect)
-    assert 0.9 < found["near", "1"].low < 1.0 < found["near", "1"].high < 1.1
-    assert found["other", "1"].low < 0 < found["other", "1"].high
+    assert 0 < found["near", "1"].half < 0.05
+    assert abs(found["other", "1"].effect) < found["other", "1"].half
     assert found["near", "0"].points + found["near", "1"].points == 60
     assert found["near", "0"].scores["dtp"] == pytest.approx(2.1, abs=0.03)
     assert found["near", "0"].scores["fa"] == pytest.approx(0.01)
     assert across.effects(points) == across.effects(points)
     assert across.effects([]) == across.effects(points[:1]) == []
+
+
+def test_few_points_have_wide_intervals_or_none():
+    """Welch's, by hand: 2 and 4 against 1, 1 and 7, of 2.8 degrees of freedom, which count as 2."""
+    points = [point(m, a=a) for m, a in ((2.0, "x"), (4.0, "x"), (1.0, "y"), (1.0, "y"), (7.0, "y"))]
+    first, second = across.effects(points)
+    assert (first.effect, first.half) == (0.0, pytest.approx(4.303 * (1 + 4) ** 0.5))
+    assert second.half == first.half
+    assert [effect.half for effect in across.effects(points[1:3])] == [None, None]
+    assert [effect.half for effect in across.effects(points[:3])] == [None, None]
+    alike = [point(m, a=a) for m, a in ((2.0, "x"), (2.0, "x"), (1.0, "y"), (1.0, "y"))]
+    assert [(effect.effect, effect.half) for effect in across.effects(alike)] == [(1.0, 0.0), (-1.0, 0.0)]
+
+
+def test_an_interval_holds_what_it_should():
+    """In 95 of 100 sets of few points, though one value scatters ten times as much as the other."""
+    generator, held = np.random.default_rng(0), 0
+    for _ in range(2000):
+        some, others = generator.normal(3.0, 1.0, 4), generator.normal(1.0, 0.1, 9)
+        held += abs(some.mean() - others.mean() - 2.0) <= across.welch(some, others)
+    assert 0.93 < held / 2000 < 0.98
+
+
+def test_a_report_says_what_few_points_do_not_tell(unknowns):
+    rows = dict.fromkeys(ROWS, 3.0)
+    points = [
+        {"trial": i, "values": {"a": a}, "scores": rows, "misfit": m} for i, (a, m) in enumerate((("x", 1), ("y", 2)))
+    ]
+    page = across.as_markdown(unknowns, points[:1])
+    assert page.endswith("What each value does is told from two points on that differ in it.\n")
+    page = across.as_markdown(unknowns, points)
+    assert "| a | x | 1 | -1.00 | – |" in page and "Of 0 intervals some 0.0 are without 0" in page
 
 
 def test_what_a_range_may_say():

@@ -559,6 +559,15 @@ def test_names_of_functions_stand_for_functions():
     assert resolve_options(registry.row("weight-mirror"), {"mirror_per_batch": 0.25}) == {"mirror_per_batch": 0.25}
 
 
+@pytest.mark.parametrize("row", [row for row in registry.ROWS if row.inverses], ids=lambda row: row.name)
+def test_every_row_of_target_propagation_takes_an_inverse_of_other_neurons_from_the_command_line(row):
+    network = MODELS["bartunov2018/mnist-fc"](width=0.1)
+    for word, name in (("below", "tanh"), ("none", "LocalOperation"), ("own-softmax", "Softmax")):
+        asked = overridden(Experiment(algorithm=row.name), [f"algorithm_options.inverse.nonlinearity={word}"])
+        layer = resolve_options(row, checked(asked).algorithm_options)["inverse"](network, network.L)
+        assert [getattr(op, "name", type(op).__name__) for op in layer.local] == ["Bias", name]
+
+
 ABSURD = [
     0, -1, 7, 10**30, 10**5000, -(2**63), 0.0, -0.5, 1e-300, 1e300, math.nan, math.inf, -math.inf, True, "", "x", "\n",
     "²", "a" * 5000, [], [1], [-1], [[1]], ["x"], [10**5000], {}, {"": 1}, {"1": -1}, {"wider": [3]},
