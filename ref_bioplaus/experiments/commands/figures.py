@@ -26,7 +26,7 @@ def plot(
         str,
         typer.Option(
             help="learning, angles, gradient-ratio, sign-changes, receptive-fields, reconstructions, precision, boxes, "
-            "auxiliary-size or frozen."
+            "auxiliary-size, frozen or seeds."
         ),
     ],
     out: Annotated[

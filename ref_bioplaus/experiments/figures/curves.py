@@ -29,6 +29,7 @@ from ..runs import segments
 from ..spec.experiment import ExperimentError
 from . import detection, mosaics, series
 from .axes import DARK, bars, dashes, group_name, legend, number_axis
+from .dots import lacks_learned_errors, seeds
 from .lacking import (  # fmt: skip
     error_name,
     freezing,
@@ -259,4 +260,5 @@ FIGURES = {
     "boxes": Kind("Boxes", detection.boxes, lacks_boxes),
     "auxiliary-size": Kind("Number of auxiliary units", auxiliary_size, lacks_auxiliary),
     "frozen": Kind("Signs fixed from an epoch on", frozen, lacks_freeze),
+    "seeds": Kind("Seeds", seeds, lacks_learned_errors),
 }

@@ -8,6 +8,7 @@ from ...machine.files import visible, write_whole
 from .. import papers
 from ..runs.seeds import Spread, shown
 from ..spec.experiment import as_dict
+from . import paired
 from .table import HIGHEST, MEASURED, Line, Report, Result
 
 OTHER_IMAGES = "of other images"  # in the place of the paper's number
@@ -69,12 +70,13 @@ def difference(found: Spread | None, paper: float | None, digits: int) -> str:
     return "–" if found is None or paper is None else f"{found.mean - paper:+.{digits}f}"
 
 
-def as_markdown(report: Report) -> str:
-    """The report as a page."""
+def as_markdown(report: Report, out: Path | None = None) -> str:
+    """The report as a page. out: the folder of the runs, whose seeds are compared epoch by epoch."""
     bars = ["---" if i < 2 else "---:" for i in range(len(HEADINGS))]
     rows = [HEADINGS, bars, *text_rows(report)]
     lines = [f"# {report.table.name}, {report.column.label}", "", f"{caption(report)}", ""]
     lines += ["| " + " | ".join(row) + " |" for row in rows]
+    lines += [] if out is None else paired.as_markdown(report, out)
     lines += ["", *(f"- {note}" for note in report.notes)] if report.notes else []
     lines += ["", "What computed them:", "", *(f"- {line}" for line in report.computed)] if report.computed else []
     return "\n".join(lines) + "\n"
@@ -118,6 +120,6 @@ def write(report: Report, out: Path) -> tuple[Path, Path]:
     name = f"{report.table.name.replace('/', '-')}-{report.column.id}"
     paths = out / f"{name}.md", out / f"{name}.json"
     out.mkdir(parents=True, exist_ok=True)
-    for path, text in zip(paths, (as_markdown(report), as_json(report))):
+    for path, text in zip(paths, (as_markdown(report, out), as_json(report))):
         write_whole(path, visible(text).encode())
     return paths

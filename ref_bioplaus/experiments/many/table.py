@@ -214,6 +214,15 @@ def folder(out: Path, table: str, column: str, row: str, seed: int) -> Path:
     return out / table / column / row / f"seed-{seed}"
 
 
+def cell_at(out: Path) -> tuple[papers.Table, papers.Column, papers.Row] | None:
+    """The cell whose run a folder is, by its place; None where it is none's."""
+    *_, paper, table, column, row, _ = ("", "", "", "", *out.resolve().parts)
+    found = next((one for one in papers.tables() if one.name == f"{paper}/{table}"), None)
+    if found is None or (row, column) not in found.cells:
+        return None
+    return found, found.column(column), found.row(row)
+
+
 def check_begun(job: Job) -> None:
     """Raise ExperimentError where the job's folder has a run that learned otherwise, finished or not."""
     before, newest = stored(job.out), checkpoints.found(job.out)

@@ -346,7 +346,7 @@ def test_compare_has_the_logs_numbers_and_its_page_needs_no_other_file(runs, dat
     comparison.write(members, tmp_path / "page.html", data)
     page = (tmp_path / "page.html").read_text()
     assert not re.findall(r"https?://|<link|<script|src=", page)
-    assert page.count("<svg") == 5 and page.count("</svg>") == 5
+    assert page.count("<svg") == 6 and page.count("</svg>") == 6
     assert fa["test error"] in page
     facts = dict(comparison.facts(members))
     assert facts["model"] == runs["bp"].experiment.model and "training images" in facts["data"]
@@ -357,7 +357,7 @@ def test_compare_has_the_logs_numbers_and_its_page_needs_no_other_file(runs, dat
     monkeypatch.setattr(opening, "load_data", lambda experiment, reporter: data)
     result = command("compare", *(run.out for run in (*members, members[0])))
     assert "The page is compare.html" in result.output
-    assert (tmp_path / "compare.html").read_text().count("<svg") == 5
+    assert (tmp_path / "compare.html").read_text().count("<svg") == 6
     assert fa["test error"] in result.output
 
 
@@ -425,3 +425,29 @@ def test_a_dollar_is_a_dollar_in_every_figure(name, runs, data, tmp_path):
     curves.save(curves.draw(name, [able, odd], data), tmp_path / "p.svg")
     drawn = " ".join((tmp_path / "p.svg").read_text().split())
     assert r"a$\b$c" in drawn and r"d$\e$f" in drawn
+
+
+def test_a_dot_for_every_seed_by_the_same_epoch_and_the_papers_number(runs, tmp_path):
+    """The last record of one seed is better than all others, and later than the other's end: it has no dot."""
+    place = tmp_path / "bartunov2018" / "table1" / "mnist-fc" / "feedback-alignment"
+    later = [*runs["fa-0"].records, runs["fa-0"].records[-1] | {"epoch": 3, "step": 99, "test_error": 0.5}]
+    mnist = replace(runs["fa-0"].experiment, dataset="ylecun/mnist")
+    there = [
+        runs["fa-0"]._replace(out=place / "seed-0", records=later, experiment=mnist),
+        runs["fa-1"]._replace(out=place / "seed-1", experiment=replace(mnist, seed=1)),
+    ]
+    picture = curves.draw("seeds", [*there, runs["bp"]])
+    axes = picture.figure.axes[0]
+    dots = {line.get_label(): list(line.get_xdata()) for line in axes.get_lines() if line.get_marker() == "o"}
+    lowest, then = ([pick([run.records[i]["test_error"] for i in (1, 2)]) for run in chosen(runs, "fa-0", "fa-1", "bp")]
+                    for pick in (min, lambda errors: errors[-1]))  # fmt: skip
+    first, second = (label.get_text() for label in axes.get_yticklabels())
+    assert dots == {first: lowest[:2], f"{first}, then": then[:2], second: lowest[2:], f"{second}, then": then[2:]}
+    (paper,) = (line for line in axes.get_lines() if line.get_marker() != "o")
+    assert (list(paper.get_xdata()), round(sum(paper.get_ydata()), 9)) == ([1.85, 1.85], 0)
+    assert [text.get_text() for text in axes.texts] == ["2 seeds, epoch 2", "1 seed, epoch 2"]
+    assert [label.get_text().split(",")[0] for label in axes.get_yticklabels()] == ["FA", "BP"]
+    assert "paper's number is of its own epochs" in picture.caption
+    assert "paper" not in curves.draw("seeds", chosen(runs, "fa-0", "bp")).caption
+    with pytest.raises(ExperimentError, match="has no error of what it learned"):
+        curves.draw("seeds", chosen(runs, "auto"))

@@ -661,6 +661,6 @@ def test_the_committed_tables_are_those_of_the_committed_logs(table, column):
     results = Path(reproduce.__file__).parents[1] / "results"
     page = results / f"{table.replace('/', '-')}-{column}.md"
     report = reproduce.reported(table, column, results)
-    assert page.read_text("utf-8") == side_by_side.as_markdown(report)
+    assert page.read_text("utf-8") == side_by_side.as_markdown(report, results)
     committed = json.loads(page.with_suffix(".json").read_text("utf-8"))["rows"]
     assert committed == json.loads(side_by_side.as_json(report))["rows"]
