@@ -27,6 +27,8 @@ SETTINGS = re.compile(
     r"(OMP|OPENBLAS|MKL|KMP|GOMP|XLA|JAX|TORCH|CUDA|NVIDIA|CUPY|MALLOC|ONEDNN|DNNL|ATEN)_\w+|LD_PRELOAD"
 )
 
+VECTORS = re.compile(r"(avx|amx|fma|asimd|neon|sve)\w*")
+
 
 def restart_with_one_thread_per_library() -> None:
     """Start this program again with one thread for each array library, unless the user has asked for a number.
@@ -110,6 +112,14 @@ def processor() -> str:
     path = Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*:\s*(.+)", path.read_text()) if exists(path) else []
     return names[0] if names else platform.processor() or platform.machine() or "unknown"
+
+
+def instructions() -> str:
+    """The processor's vector instructions, by which libraries choose their code, in alphabetical order; "" where the
+    system does not tell them."""
+    path = Path("/proc/cpuinfo")
+    lines = re.findall(r"^(?:flags|Features)\s*:\s*(.+)", path.read_text(), re.M) if exists(path) else []
+    return " ".join(sorted(set(filter(VECTORS.fullmatch, lines[0].split())))) if lines else ""
 
 
 def environment(learning: dict[str, Backend]) -> dict[str, str]:

@@ -16,12 +16,13 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from ...showing.terminal import bars, complain, new_console, new_table, say
+from ...showing.terminal import bars, complain, fail, new_console, new_table, say
 from .. import papers
 from ..many import jobs as running
 from ..many import side_by_side
 from ..many import table as cells
 from ..spec.experiment import ExperimentError
+from . import again as checking
 from .train import BackendName, Bar, DataFolder, Epochs, Settings, given, sentences
 
 EVERY = 60.0  # seconds between the lines of a run where no terminal shows its bar
@@ -95,6 +96,14 @@ def reproduce(
     threads: Threads = None,
     setting: Settings = None,
     report: Annotated[bool, typer.Option("--report", help="Run nothing, only report what is there.")] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Run what OUT has recorded, or a folder in TABLE's place, again for its first --epochs (default: 2), "
+            "elsewhere, and compare.",
+        ),
+    ] = False,
 ) -> None:
     """A table of a paper again: run its rows and seeds, and print the paper's numbers and ours side by side.
 
@@ -102,6 +111,14 @@ def reproduce(
     with other settings or from other images. The report that is written has every row of the column.
     """
     console = new_console()
+    if check:
+        if setting or report:
+            fail("--check runs what is recorded, with the settings it was recorded with: leave out --set and --report.")
+        return checking.check(
+            table, column, method or (), seeds, out, epochs,
+            fields(data=data, backend=backend, device=device, precision=precision), threads, console,
+            lambda todo, cores: carry_out(todo, jobs, cores, console, device or ()),
+        )  # fmt: skip
     changes = fields(epochs=epochs, data=data, backend=backend, device=device, precision=precision)
 
     def shown() -> None:

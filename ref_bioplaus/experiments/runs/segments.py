@@ -7,7 +7,7 @@ A segment's first line in log.jsonl is {"segment": {...}}; the records behind it
     best_by                     the record's number by which the best checkpoint is chosen
     data                        dataset, as_named (whether the images are that dataset's as far as can be told, None
                                 where it cannot), train and test (how many), labels (their digest), sha256 of what
-    backend, device, kernels, dtype, precision, versions, processor, cores, threads
+    backend, device, kernels, dtype, precision, versions, processor, instructions, cores, threads
     lost                        records before it that the log had lost when it began, where it had
 
 A run may go on with other numbers of its optimizers: `changes` tells from which step on which held, of its segments'
@@ -23,7 +23,7 @@ from typing import Any
 
 from ... import naming
 from ...backends import Backend
-from ...machine.environment import THREADS, cores, processor, versions
+from ...machine.environment import THREADS, cores, instructions, processor, versions
 from ..data import hashing
 from ..data.contract import Data
 from ..data.loading import EMBEDDED, KNOWN
@@ -53,6 +53,7 @@ def description(experiment: Experiment, backend: Backend, data: Data) -> dict[st
         "precision": backend.precision,
         "versions": found,
         "processor": processor(),
+        "instructions": instructions(),
         "cores": cores(),
         "threads": {name: os.environ[name] for name in THREADS if name in os.environ},
     }
