@@ -63,8 +63,9 @@ def by_row(report: cells.Report, out: Path) -> Mapping[str, Series]:
 
 
 def best_by(series: Series, epoch: int) -> dict[int, float]:
-    """Each seed's lowest error up to an epoch."""
-    return {seed: min(v for at, v in errors.items() if at <= epoch) for seed, errors in series.items()}
+    """Each seed's lowest error up to an epoch, where any was measured by then."""
+    until = {seed: [v for at, v in errors.items() if at <= epoch] for seed, errors in series.items()}
+    return {seed: min(errors) for seed, errors in until.items() if errors}
 
 
 def reached(*several: Series) -> int:
@@ -77,9 +78,9 @@ def rows(report: cells.Report, found: Mapping[str, Series]) -> list[Row]:
     made = []
     for row in report.table.rows:
         series = found.get(row.id, {})
-        if len(series) < 2:
+        best = best_by(series, reached(series)) if series else {}
+        if len(best) < 2:
             continue
-        best = best_by(series, reached(series))
         mean, deviation = known(best)
         half = half_width(deviation, len(best), more=1)
         published = report.table.cell(row.id, report.column.id).values.get(QUANTITY)
@@ -92,14 +93,14 @@ def pairs(report: cells.Report, found: Mapping[str, Series]) -> list[Pair]:
     made = []
     for a, b in combinations([row for row in report.table.rows if row.id in found], 2):
         seeds = sorted(found[a.id].keys() & found[b.id].keys())
-        if len(seeds) < 2:
-            continue
         both = [{seed: found[row.id][seed] for seed in seeds} for row in (a, b)]
-        epoch = reached(*both)
+        epoch = reached(*both) if seeds else 0
         first, second = (best_by(series, epoch) for series in both)
-        differences = {seed: first[seed] - second[seed] for seed in seeds}
+        differences = {seed: first[seed] - second[seed] for seed in seeds if seed in first and seed in second}
+        if len(differences) < 2:
+            continue
         mean, deviation = known(differences)
-        half = half_width(deviation, len(seeds))
+        half = half_width(deviation, len(differences))
         made.append(Pair(f"{a.label} less {b.label}", epoch, differences, mean - half, mean + half))
     return made
 

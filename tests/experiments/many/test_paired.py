@@ -50,6 +50,16 @@ def test_pairs_are_of_the_seeds_that_both_have(report, tmp_path):
     assert pair._replace(low=0.1, high=0.2).counts and pair._replace(low=-2.0, high=-1.0).counts
 
 
+def test_a_seed_that_measured_nothing_by_then_does_not_count(tmp_path):
+    for seed, errors in enumerate(([90.0, 3.0, 2.0], [90.0, 4.0], [90.0, None, 1.0])):
+        for row in ("backprop", "feedback-alignment"):
+            written(tmp_path, row, seed, errors)
+    report = table.reported(TABLE, COLUMN, tmp_path)
+    found = paired.by_row(report, tmp_path)
+    assert [row.best for row in paired.rows(report, found)] == [{0: 3.0, 1: 4.0}] * 2
+    assert [pair.differences for pair in paired.pairs(report, found)] == [{0: 0.0, 1: 0.0}]
+
+
 def test_what_seeds_have_in_common_falls_out(tmp_path):
     for seed, common in enumerate((1.0, 5.0, 9.0)):
         written(tmp_path, "backprop", seed, [90.0, common])
