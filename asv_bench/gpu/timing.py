@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from ref_bioplaus import backends
 from ref_bioplaus.backends import Backend
+from ref_bioplaus.gpu.plan import PRICES
 
 from .. import cases, measure, profile
 from ..flops import step_flops
@@ -30,7 +31,7 @@ TINY = {
 class Item(NamedTuple):
     """One thing to measure."""
 
-    kind: str  # "native", "together", "algorithm", "where", "usual" or "deterministic"
+    kind: str  # "native", "together", "algorithm", "where", "usual", or that of a price
     workload: str
     backend: str
     precision: str = "ieee"
@@ -58,15 +59,21 @@ def items(names: Sequence[str], rounding: Sequence[str], small: bool) -> Iterato
     if small:
         return
     half = [(name, "bf16") for name, _ in fast]
+    yield from (Item("where", "W1", *on) for on in fast + one)
     yield from (Item("native", workload, *on) for workload in ("W7", "W8") for on in half)
+    yield from others("W1", fast)
     yield from (Item("native", workload, *on) for workload in REST for on in fast + one)
     exact = [(name, "ieee") for name, _ in fast]
     yield from (Item("native", workload, *on) for workload in FIRST for on in exact)
-    for workload in ("W1", "W6"):
-        yield from (Item("where", workload, *on) for on in fast + one)
-        methods = [m for m in METHODS if m not in ("BP", "FA") and m in methods_of(WORKLOADS[workload])]
-        yield from (Item("algorithm", workload, *on, method) for method in methods for on in fast)
+    yield from (Item("where", "W6", *on) for on in fast + one)
+    yield from others("W6", fast)
     yield from (Item("native", workload, *on) for workload in ("W1", "W2", "W6") for on in half)
+
+
+def others(workload: str, on: Sequence[tuple[str, str]]) -> Iterator[Item]:
+    """Every algorithm but FA, which comes first, against BP. on: backends and precisions."""
+    methods = [m for m in METHODS if m not in ("BP", "FA") and m in methods_of(WORKLOADS[workload])]
+    yield from (Item("algorithm", workload, *one, method) for method in methods for one in on)
 
 
 def prices(names: Sequence[str], small: bool, kind: str) -> Iterator[Item]:
@@ -108,8 +115,8 @@ def measured(item: Item, backend: Backend, peaks: dict[str, float], small: bool)
         for name, calls, took, share in profile.rows(parts, total, steps, 8):
             yield {"what": "part", "item": str(item), "part": name, "calls": calls, "ms a step": took, "share": share}
         return
-    if item.kind in ("usual", "deterministic"):
-        undo = backend.be_deterministic() if item.kind == "deterministic" else lambda: None
+    if item.kind in ("usual", *(price.kind for price in PRICES)):
+        undo = backend.be_deterministic() if item.kind != "usual" else lambda: None
         try:
             for record in cases.steps(workload, backend, (), seconds):
                 yield {"what": "record", "item": str(item), "precision": item.precision, **record}

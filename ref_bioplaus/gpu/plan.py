@@ -10,6 +10,23 @@ ON_GPU, ON_CPU = ("torch", "jax", "cupy", CUPY_TORCH), ("numpy", "torch", "jax")
 ROUNDING = ("torch", "jax")  # those that have float32 products in TF32 and bfloat16 too
 
 
+class Price(NamedTuple):
+    """A way to the same bits every time, whose price is measured in a process of its own: its name among the items, the
+    backends that have it, XLA's flag, its share of the time for speed, and its name for a reader."""
+
+    kind: str
+    backends: tuple[str, ...]
+    flag: str
+    share: float
+    words: str
+
+
+PRICES = (
+    Price("deterministic", ROUNDING, "xla_gpu_deterministic_ops", 0.15, "Determinism"),
+    Price("excluding", ("jax",), "xla_gpu_exclude_nondeterministic_ops", 0.08, "Leaving out what is not deterministic"),
+)
+
+
 class Question(NamedTuple):
     """A backend in one form, and the checks that it is asked; weight: its share of the time beside others."""
 

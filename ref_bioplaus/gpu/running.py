@@ -20,7 +20,6 @@ FILES = {part: f"{part}.jsonl" for part in plan.PARTS}
 PAGE, ENVIRONMENT = "gpu.md", "environment.json"
 MOST_PROCESSES = 6
 MARGIN = 4.0  # seconds in which Python starts and ends
-PRICE = 0.15  # of the time for speed, for what determinism costs
 GRACE = 3.0  # seconds that a process may take longer than it was told
 LOOKING = 60.0  # seconds in which a library has to say whether it sees the device
 SEEDS = range(3)
@@ -74,6 +73,8 @@ def run(settings: Settings, say: Callable[[str], None] = lambda sentence: None) 
             until = time.time() + max(0.0, end - time.time() - GRACE) / (len(settings.only) - i)
             PARTS[part](settings, there, until)
             finished()
+            for sentence in verdict.prices(verdict.lines(out / FILES[part])):
+                say(sentence)
             say(f"{part}: {max(0.0, end - time.time()):.0f} seconds are left.")
     finally:
         result = finished()
@@ -107,12 +108,14 @@ def conformance(settings: Settings, there: Sequence[str], until: float) -> None:
 
 
 def speed(settings: Settings, there: Sequence[str], until: float) -> None:
-    """One process, with the device to itself; at the end another one, with deterministic operations."""
+    """One process, with the device to itself; at the end others, for what determinism costs."""
     rounding = tuple(name for name in there if name in plan.ROUNDING)
     task = (tuple(there), rounding, settings.device, not settings.on_gpu, settings.out / FILES["speed"])
-    before = until - PRICE * (until - time.time())
-    list(side_by_side(work.timing, [(*task, before, False)], 1, settings.seconds, before + GRACE))
-    list(side_by_side(work.timing, [(*task, until, True)], 1, settings.seconds, until + GRACE))
+    whole = until - time.time()
+    end = until - whole * sum(price.share for price in plan.PRICES)
+    for price in (None, *plan.PRICES):
+        end += whole * price.share if price else 0.0
+        list(side_by_side(work.timing, [(*task, end, price)], 1, settings.seconds, end + GRACE))
 
 
 def learning(settings: Settings, there: Sequence[str], until: float) -> None:

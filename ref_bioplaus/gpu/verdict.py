@@ -8,6 +8,7 @@ from statistics import mean
 from typing import Any, NamedTuple
 
 from ..machine import files
+from .plan import PRICES
 
 BAD = ("fail", "error")
 NAMED = 5  # checks of a form that fail, and are named
@@ -127,10 +128,8 @@ def speed(found: Sequence[Mapping[str, Any]]) -> list[str]:
     peaks = [line for line in found if line.get("kind") == "peak"]
     for line in peaks:
         text += [f"{line['item']}: " + ", ".join(f"{n} {v:.3g}/s" for n, v in line.items() if isinstance(v, float)), ""]
-    price = {r["item"].partition(": ")[2]: r["seconds"] for r in records if r["item"].startswith("deterministic: ")}
-    usual = {r["item"].partition(": ")[2]: r["seconds"] for r in records if r["item"].startswith("usual: ")}
-    for name in price.keys() & usual.keys():
-        text += [f"Determinism costs {100 * (price[name] / usual[name] - 1):+.0f} % of a step: {name}.", ""]
+    for sentence in prices(found):
+        text += [sentence, ""]
     parts = [line for line in found if line["what"] == "part"]
     if parts:
         text += ["Where the time of a step goes:", ""]
@@ -141,6 +140,22 @@ def speed(found: Sequence[Mapping[str, Any]]) -> list[str]:
     planned = [item for line in found if line["what"] == "planned" for item in line["items"]]
     missing = [item for item in planned if item not in failed and item not in {line.get("item") for line in found}]
     return [*text, *([f"- not measured: {'; '.join(missing)}"] if missing else []), ""]
+
+
+def prices(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What determinism costs, a sentence for every step that was timed both ways."""
+    seconds: dict[str, dict[str, float]] = {}
+    for line in found:
+        if line["what"] == "record" and "seconds" in line:
+            kind, _, name = line["item"].partition(": ")
+            seconds.setdefault(kind, {})[name] = line["seconds"]
+    usual = seconds.get("usual", {})
+    return [
+        f"{price.words} costs {100 * (took / usual[name] - 1):+.0f} % of a step: {name}."
+        for price in PRICES
+        for name, took in seconds.get(price.kind, {}).items()
+        if name in usual
+    ]
 
 
 def learned(found: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ..machine import environment, files
-from .plan import Question, label, library
+from .plan import Price, Question, label, library
 
 TOLD = 300  # characters of a reason
 
@@ -40,8 +40,9 @@ def looked(name: str, device: str | None, tell: Callable) -> dict[str, Any]:
         return {"versions": made.versions(), "device": str(made.device)}
     except Exception as error:  # a library that breaks on a device is a result
         sentence = short(error)
-        if isinstance(error, backends.BackendError):  # it begins with the backend's name
+        if isinstance(error, backends.BackendError):  # it begins with the backend's name, and ours is a label
             sentence = " ".join(str(error).split()).removeprefix(f'backend "{library(name)}"').lstrip(": ")
+            sentence = sentence.removeprefix(label(name).partition(" ")[2]).lstrip()
         return {"why": sentence.rstrip(".")}
 
 
@@ -90,19 +91,21 @@ def excused(backend: Any, outcome: Any) -> None:
 
 def timing(
     names: tuple[str, ...], rounding: tuple[str, ...], device: str | None, small: bool, path: Path, until: float,
-    deterministic: bool, tell: Callable,
+    price: Price | None, tell: Callable,
 ) -> None:  # fmt: skip
-    """What asv_bench measures, where there is a checkout. deterministic: the steps alone that tell what determinism
-    costs, in a process whose libraries were asked for it before they were imported."""
-    if deterministic:
-        environment.ask_for_determinism()
+    """What asv_bench measures, where there is a checkout. price: the steps alone that tell what determinism costs, in a
+    process whose libraries were asked for it before they were imported."""
+    if price is not None:
+        environment.ask_for_determinism(price.flag)
     try:
         from asv_bench.gpu import timing
     except ImportError as error:
         why = f"what is timed lies in asv_bench, which only a checkout with its extra `bench` has ({error})"
         write(path, what="failed", reason=why)
         return
-    items = timing.prices(rounding, small, "deterministic") if deterministic else timing.items(names, rounding, small)
+    items = timing.items(names, rounding, small)
+    if price is not None:
+        items = timing.prices([name for name in rounding if name in price.backends], small, price.kind)
     for line in timing.lines(items, device, small, until):
         write(path, **line)
 

@@ -66,15 +66,15 @@ def leave_the_current_folder_alone() -> None:
             import matplotlib  # noqa: F401
 
 
-def ask_for_determinism() -> None:
+def ask_for_determinism(flag: str = XLA_DETERMINISTIC) -> None:
     """Ask CUDA's and XLA's libraries for the same bits every time; they read this once, before their first product.
 
-    cuBLAS, under torch and CuPy alike, and JAX's compiler on GPUs; nothing changes on a CPU.
+    cuBLAS, under torch and CuPy alike, and JAX's compiler on GPUs, by this flag of its; nothing changes on a CPU.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     flags = os.environ.get("XLA_FLAGS", "")
-    if XLA_DETERMINISTIC not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} --{XLA_DETERMINISTIC}=true".strip()
+    if flag not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --{flag}=true".strip()
 
 
 @contextmanager
