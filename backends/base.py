@@ -98,6 +98,10 @@ class Backend:
         """How many steps of a small network are best compiled to be run by one call; 1 where it makes no difference."""
         return 1
 
+    def share_programs(self, folder: str) -> None:
+        """Keep what is compiled from now on in a folder, for this process and those that share it, where the library
+        can. It holds until the process ends."""
+
     # The machine that it computes on. Without them it is a CPU's, which this process and the system tell of
 
     @property

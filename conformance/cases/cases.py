@@ -123,11 +123,12 @@ class Case(NamedTuple):
         return mid_learning(state, (root(seed), self.id), self.dtype)
 
 
-def drawn_inputs(asked: Stepped, seed: int, n: int) -> np.ndarray:
-    """Inputs (n, *in_shape) that the dtype holds, of which the first sample is 0 where there are several."""
+def drawn_inputs(asked: Stepped, seed: int, n: int, zero: bool = True) -> np.ndarray:
+    """Inputs (n, *in_shape) that the dtype holds, of which the first sample is 0 where there are several; not zero: is
+    like the others."""
     shape = (n, *asked.network()[0].out_shape)
     x = normal((root(seed), asked.id, "x", n), shape, np.float64)
-    return as_held(np.concatenate([np.zeros_like(x[:1]), x[1:]]) if n > 1 else x, asked.dtype)
+    return as_held(np.concatenate([np.zeros_like(x[:1]), x[1:]]) if zero and n > 1 else x, asked.dtype)
 
 
 def mid_learning(state: State, address: tuple, dtype: str) -> State:

@@ -33,12 +33,13 @@ def away(statistics: np.ndarray) -> np.ndarray:
 
 
 def varied(asked: Stepped, seed: int, n: int, given: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """The batch of a seed. 0: the one that is given. 1: inputs far from 0, of one class. 2: sparse inputs, of which
+    """The batch of a seed. 0: the one that is given. 1: inputs far from 0, of one class, no image all of
+    one colour (nobody could tell the largest of equal pixels). 2: sparse inputs, of which
     every second is that before it once more, with soft targets."""
     x, y = given
     kind = seed % 3
     if kind == 1:
-        return as_held(drawn_inputs(asked, seed, n) + 3.0, asked.dtype), np.repeat(y[:1], n, axis=0)
+        return as_held(drawn_inputs(asked, seed, n, zero=False) + 3.0, asked.dtype), np.repeat(y[:1], n, axis=0)
     if kind == 2:
         kept = uniform((root(seed), asked.id, "kept", n), x.shape, np.float64) < 0.3
         again = np.arange(n) // 2 * 2

@@ -10,7 +10,7 @@ from ref_bioplaus.conformance.cases.cases import Case, step_cases
 from ref_bioplaus.conformance.cases.settings import Setting
 from ref_bioplaus.conformance.checks.outcomes import MODES, Check, Finding, Subject
 from ref_bioplaus.conformance.checks.prepared import Prepared, copies
-from ref_bioplaus.conformance.checks.steps import judged, wrongly_decided
+from ref_bioplaus.conformance.checks.steps import WHOLE, judged, wrongly_decided
 from ref_bioplaus.conformance.judging.judge import Expected, Score, bounded, expect, judge, named
 from ref_bioplaus.conformance.judging.rounding import PRECISIONS, Rounding
 from ref_bioplaus.kernels import signed
@@ -35,6 +35,8 @@ NOT_ASKED = (
     "arrays that are read-only, of another byte order, of 64-bit integers or of text",
     "functions of anything but trees of arrays; more than one device",
     "rb.interop: reading a Module, and writing one",
+    f"one step of rules other than {', '.join(WHOLE)} on networks other than FC donating, and on others than FC and "
+    "conv eagerly",
 )  # of what a backend brings
 
 

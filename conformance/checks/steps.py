@@ -19,8 +19,8 @@ from ref_bioplaus.registry import ROWS, Row
 from ref_bioplaus.tree import leaves, named_leaves, tree_map
 from ref_bioplaus.types import Algorithm, State, in_order
 
-BOTH = ("eager", "compiled")  # donating is the backend's more than a rule's, and to compile for it takes as long again:
-WHOLE = ("backprop", "kolen-pollack", "dtp")  # on networks other than FC these rows alone are asked it
+BOTH = ("eager", "compiled")  # how steps are run is the backend's more than a rule's, and some compile every operation:
+WHOLE = ("backprop", "kolen-pollack", "dtp")  # these rows are asked in all modes, others on some networks (`modes_of`)
 BEGINNING, FURTHER = range(5), range(5, 9)  # batches of a shadowed trajectory: from its first state, from LATER on
 LATER = Moment(98, 7, 98)
 OTHERS = (1, 2, 3, 4, 5, 7, 8)  # batch sizes that a failure is tried on
@@ -205,6 +205,13 @@ def stirred(state: State, before: State, noise: np.random.Generator, unit: float
     return tree_map(moved, state, before)
 
 
+def modes_of(case: Case) -> tuple[str, ...]:
+    """The modes in which one step of a case is asked: all of them on FC, by some rows everywhere."""
+    if case.architecture == "FC" or case.row in WHOLE:
+        return MODES
+    return BOTH if case.architecture == "conv" else BOTH[1:]
+
+
 def checks(levels: Iterable[int], rows: Sequence[Row] = ROWS) -> tuple[Check, ...]:
     """Levels 1 and 2, those of them that are asked for."""
     found: list[Check] = []
@@ -212,7 +219,7 @@ def checks(levels: Iterable[int], rows: Sequence[Row] = ROWS) -> tuple[Check, ..
     if 1 in levels:
         for case in cases:
             first = case.main and case.id == f"{short(case.row)}/{case.architecture}"
-            modes = MODES if case.architecture == "FC" or case.row in WHOLE else BOTH
+            modes = modes_of(case)
             if case.architecture in ("FC", "LC", "conv", *EQUAL) or (first and "after" in case.architecture):
                 found += [one_step(case, step, 6, modes) for step in case.build().modes]
             if first and case.architecture in ALONE[case.chosen().inverses]:

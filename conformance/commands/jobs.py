@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from ref_bioplaus.conformance.checks import levels as suite
@@ -19,25 +20,30 @@ def outcomes(
 ) -> Iterator[Outcome]:
     """The outcomes of some checks as they come; a check whose process ends without an answer raised an error."""
     known = {check.id: check for check in checks}
-    tasks = [(asked, device, tuple(rules), check.level, check.id, tuple(modes)) for check in checks]
-    for (*_, id, _), found, _ in side_by_side(answered, tasks, jobs, HOURS):
-        check = known[id]
-        yield from found or [
-            Outcome(id, check.level, check.group, mode, "error", reason=GONE) for mode in modes if mode in check.modes
-        ]
+    with TemporaryDirectory() as programs:
+        tasks = [((asked, device, programs), tuple(rules), check.level, check.id, tuple(modes)) for check in checks]
+        for (*_, id, _), found, _ in side_by_side(answered, tasks, jobs, HOURS):
+            check = known[id]
+            yield from found or [
+                Outcome(id, check.level, check.group, mode, "error", reason=GONE)
+                for mode in modes
+                if mode in check.modes
+            ]
 
 
 def answered(
-    asked: Asked, device: str | None, rules: tuple[str, ...], level: int, id: str, modes: tuple[str, ...], tell: Any
+    of: tuple[Asked, str | None, str], rules: tuple[str, ...], level: int, id: str, modes: tuple[str, ...], tell: Any
 ) -> list[Outcome]:
     """One check in all of its modes, in a process that may have answered others."""
-    return list(outcomes_of(subject(asked, device), [by_id(level, rules)[id]], modes))
+    return list(outcomes_of(subject(*of), [by_id(level, rules)[id]], modes))
 
 
 @lru_cache(maxsize=1)
-def subject(asked: Asked, device: str | None) -> Subject:
-    """The backend under test."""
-    return Subject(start(asked, device))
+def subject(asked: Asked, device: str | None, programs: str) -> Subject:
+    """The backend under test; what one process compiles for it the others find in a folder."""
+    backend = start(asked, device)
+    backend.share_programs(programs)
+    return Subject(backend)
 
 
 @lru_cache(maxsize=len(suite.LEVELS))

@@ -35,7 +35,8 @@ NOT_TRIED = {  # of the table and of Backend, and why
     "synchronize": "waits", "versions": "a label", "on_gpu": "a label", "free_bytes": "of the machine",
     "peak_bytes": "of the machine", "forget_peak": "of the machine", "be_deterministic": "of the machine",
     "ownership": "hands no array on", "check": "asks probe", "probe": "asks the kernels", "native_kernels": "a table",
-    "target_dtype": "a label", "at_once": "every number is right", "wrap_stacked": "wraps by wrap and wrap_donating",
+    "target_dtype": "a label", "at_once": "every number is right",
+    "share_programs": "changes no number", "wrap_stacked": "wraps by wrap and wrap_donating",
 }  # fmt: skip
 NO_ARRAYS = ("normal_table", "compile")  # neither takes nor gives any: only what is special to them
 OPERATORS = {

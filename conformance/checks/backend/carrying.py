@@ -73,9 +73,9 @@ def residual_blocks() -> Table:
 
 
 def wide() -> Network:
-    """Layers whose axes are longer than those of the suite's networks, and one axis of one entry."""
+    """Layers whose axes are longer than those of the suite's networks, and axes of one entry."""
     return chain(
-        (9, 8, 1), (conv(67, (3, 2)), batch_norm, relu),
+        (9, 8, 1), (conv(67, (3, 2)), batch_norm, relu), (conv(1, (1, 2)), batch_norm, tanh),
         (locally_connected(4, (3, 2), stride=(2, 1)), unit_bias, tanh, flatten), (dense(130), bias), (dense(4), bias),
     )  # fmt: skip
 
@@ -135,10 +135,11 @@ def carried() -> Iterator[Carried]:
         "3.0.weight": ("params/3/W", behind(4, 2)), "3.0.bias": ("params/3/local/0/b", same)})  # fmt: skip
     yield Carried("kolen-pollack", "ResNet, BN after ReLU", "forward", residual_blocks())
     yield Carried("kolen-pollack", "wide", "forward", {
-        "1.0.weight": ("params/1/W", filters), **normalised(1, 0, 1), "2.0.weight": ("params/2/W", windows((3, 2))),
-        "2.0.bias": ("params/2/local/0/b", image), "3.0.weight": ("params/3/W", behind(5, 8)),
-        "3.0.bias": ("params/3/local/0/b", same), "4.0.weight": ("params/4/W", same),
-        "4.0.bias": ("params/4/local/0/b", same)})  # fmt: skip
+        "1.0.weight": ("params/1/W", filters), **normalised(1, 0, 1),
+        "2.0.weight": ("params/2/W", filters), **normalised(2, 0, 1),
+        "3.0.weight": ("params/3/W", windows((3, 2))), "3.0.bias": ("params/3/local/0/b", image),
+        "4.0.weight": ("params/4/W", behind(5, 8)), "4.0.bias": ("params/4/local/0/b", same),
+        "5.0.weight": ("params/5/W", same), "5.0.bias": ("params/5/local/0/b", same)})  # fmt: skip
     yield Carried("dfa", "LC", "feedback", {"1.B": ("params/1/B", image), "2.B": ("params/2/B", behind(4, 2))})
     yield Carried("dense-fa", "LC", "feedback", {
         "1.D.3": ("params/1/D/3", image), "2.0.weight": ("params/2/W", windows((3, 3))),

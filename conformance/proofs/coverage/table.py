@@ -94,6 +94,7 @@ UNJUDGED: dict[str, str] = {  # of kernels and backends
     "backend.be_deterministic": "a wish for the same bits every time; that they are is asked of every step (level 3)",
     "backend.check": "a sentence for whoever begins with a wrong precision, which `probe` finds",
     "backend.dtypes": "a list of words; what is computed in each is judged when it is asked for",
+    "backend.share_programs": "keeps what was compiled, and changes no number",
     "backend.forget_peak": "begins a new count of memory, and changes no number",
     "backend.free_bytes": "says how much memory is free, and changes no number",
     "backend.name": "a word to show, which changes no number",
