@@ -52,7 +52,7 @@ def items(names: Sequence[str], rounding: Sequence[str], small: bool) -> Iterato
     for workload in TINY if small else FIRST:
         yield from (Item("native", workload, *on) for on in fast + one)
         yield from (Item("algorithm", workload, *on, "FA") for on in (fast or one))
-        if workload == "W2":
+        if workload == ("W1" if small else "W2"):
             yield from prices(rounding, small, "usual")
         if workload in ("W1", "W2"):
             yield from (Item("together", workload, *on) for on in (fast or one))

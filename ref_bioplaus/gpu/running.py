@@ -61,6 +61,8 @@ def run(settings: Settings, say: Callable[[str], None] = lambda sentence: None) 
     files.write_whole(out / ENVIRONMENT, json.dumps(about, indent=2).encode())
     say(f"{about['card']}: {', '.join(map(plan.label, there))}; {settings.seconds:.0f} seconds.")
     absent = {plan.label(name): found[name]["why"] for name in names if name not in there}
+    if "conformance" not in settings.only:
+        absent = {plan.label(name): "nobody asked for conformance" for name in there} | absent
 
     def finished() -> tuple[str, bool]:
         forms = verdict.forms(verdict.lines(out / FILES["conformance"]), plan.forms(settings.on_gpu), absent)

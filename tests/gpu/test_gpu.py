@@ -1,6 +1,7 @@
 """The command `gpu`, on a CPU: what it asks first, what it writes as it goes, and what it says at the end."""
 
 import json
+import sys
 import time
 
 import pytest
@@ -79,6 +80,16 @@ def test_times_are_written_one_by_one_and_the_rest_is_named():
     (_, priced) = timing.lines(prices, "cpu", True, time.time() + 60)
     assert priced["item"] == "deterministic: W1, numpy ieee"
     assert list(timing.lines(chosen, "cpu", True, 0.0)) == found[:1]
+
+
+def test_times_need_a_checkout(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "asv_bench.gpu", None)
+    work.timing(("numpy",), (), "cpu", True, tmp_path / "speed.jsonl", time.time() + 60, None, None)
+    (failed,) = verdict.lines(tmp_path / "speed.jsonl")
+    assert failed["reason"].startswith(
+        "what is timed lies in asv_bench, which only a checkout with its extra `bench` has"
+    )
+    assert "- speed failed: what is timed" in "\n".join(verdict.speed([failed]))
 
 
 def line(form, state, **more):
@@ -169,6 +180,9 @@ def test_what_was_measured_is_there_when_a_part_breaks(tmp_path, monkeypatch):
     last, sound = running.run(Settings("cpu", 30.0, ("conformance",), tmp_path), sentences.append)
     assert sound and "numpy ieee" in last
     assert sentences[0].startswith("CPU ")
+    monkeypatch.setattr(running, "PARTS", {"learning": lambda settings, there, until: None})
+    last, _ = running.run(Settings("cpu", 30.0, ("learning",), tmp_path))
+    assert "numpy ieee (nobody asked for conformance)" in last
     with pytest.raises(NoDevice):
         running.run(Settings("cuda:99", 30.0, out=tmp_path))
 
