@@ -15,8 +15,7 @@ from ref_bioplaus.tree import named_leaves, tree_map
 
 PRECISIONS = (("float32", "ieee"), ("float32", "tf32"), ("float32", "bf16"), ("float64", "ieee"), ("bfloat16", "ieee"))
 KERNELS = ("portable", "native")
-ARCHITECTURES = ("FC", "LC", "conv", "ResNet, BN before ReLU")  # of conformance/cases/networks.py
-OTHER = "ResNet, BN after ReLU"  # which one row has
+ARCHITECTURES = (*GRADIENT,)  # of conformance/cases/networks.py
 STACKED = (("backprop", "FC"), ("dfa", "FC"), ("weight-mirror", "conv"), ("sdtp-alternating", "FC"))  # also in stacks
 AT_ONCE = "3 at once"  # of these: batches that one call takes
 GENERATED = ("dense-fa", "FC, generated")  # whose feedback weights are drawn in tiles: a row with options of its own
@@ -76,8 +75,8 @@ def optimizer(row: Row) -> str:
 
 
 def whole() -> Iterator[Combination]:
-    """Every row on every architecture that it takes, by every kernels in every precision; and every optimizer, another
-    ResNet, stacks of batches and weights that are generated."""
+    """Every row on every architecture that it takes, by every kernels in every precision; and every optimizer, stacks of
+    batches and weights that are generated."""
     for row in ROWS:
         for architecture in architectures(row):
             for kernels in KERNELS:
@@ -88,7 +87,6 @@ def whole() -> Iterator[Combination]:
             yield Combination("kolen-pollack", "FC", kernels, *PRECISIONS[0], name)
     for kernels in KERNELS:
         for precision in PRECISIONS:
-            yield Combination("kolen-pollack", OTHER, kernels, *precision)
             yield Combination(*GENERATED, kernels, *precision)
             for of in STACKED:
                 yield Combination(*of, kernels, *precision, batches=AT_ONCE)
@@ -100,7 +98,7 @@ def covering() -> Iterator[Combination]:
     for i, row in enumerate(ROWS):
         for j, precision in enumerate(PRECISIONS):
             yield Combination(row.name, "FC", KERNELS[(i + j) % 2], *precision, optimizer(row))
-    for i, architecture in enumerate((*ARCHITECTURES[1:], OTHER)):
+    for i, architecture in enumerate(ARCHITECTURES[1:]):
         for j, kernels in enumerate(KERNELS):
             yield Combination("kolen-pollack", architecture, kernels, *PRECISIONS[(2 * i + j) % len(PRECISIONS)])
     for i, name in enumerate(OPTIMIZERS):
