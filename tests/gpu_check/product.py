@@ -75,8 +75,8 @@ def optimizer(row: Row) -> str:
 
 
 def whole() -> Iterator[Combination]:
-    """Every row on every architecture that it takes, by every kernels in every precision; and every optimizer, stacks of
-    batches and weights that are generated."""
+    """Every row on every architecture that it takes, by every kernels in every precision; and every optimizer, stacks
+    of batches and weights that are generated."""
     for row in ROWS:
         for architecture in architectures(row):
             for kernels in KERNELS:
