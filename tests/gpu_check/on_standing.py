@@ -20,13 +20,13 @@ from ref_bioplaus.experiments.demo.results import Results, Settings
 from ref_bioplaus.network import predict
 from ref_bioplaus.registry import ROWS, catalogue
 from ref_bioplaus.tree import named_leaves
-from tests.gpu_check.product import ARCHITECTURES, Combination, optimizer
+from tests.gpu_check.product import ARCHITECTURES, GENERATED, KERNELS, Combination, optimizer
 
 LIMITS = {"float32": 1e-3, "float64": 1e-10}  # of a difference to NumPy's step, beside its size and 1e-3
 
 
 def combinations() -> Iterator[Combination]:
-    """Every row on one network, and one row on all, by both kernels and in both dtypes."""
+    """Every row on one network, one row on all, and generated weights, by both kernels and in both dtypes."""
     for i, row in enumerate(ROWS):
         kernels, dtype = ("portable", "native")[i % 2], ("float32", "float64")[i // 2 % 2]
         yield Combination(row.name, "FC", kernels, dtype, "ieee", optimizer(row))
@@ -34,6 +34,8 @@ def combinations() -> Iterator[Combination]:
         for kernels in ("portable", "native"):
             for dtype in LIMITS:
                 yield Combination("weight-mirror", architecture, kernels, dtype, "ieee")
+    for kernels, dtype in zip(KERNELS, LIMITS, strict=True):
+        yield Combination(*GENERATED, kernels, dtype, "ieee")
 
 
 def step(combination: Combination, change: Callable = lambda kernels: kernels) -> list[str]:
