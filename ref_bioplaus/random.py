@@ -61,12 +61,12 @@ def words(address: Address, shape: tuple[int, ...], kernels: Kernels = PORTABLE,
 
 
 def multiples(i: Array, n: int) -> tuple[Array, Array]:
-    """i n for int32 i and n below 2^31, none of them negative: the high and the low word, as multiplied by hand."""
+    """i n for int32 i below 2^31 and n below 2^32, none of them negative: high and low word, as multiplied by hand."""
     (i1, i0), (n1, n0) = (shift_right(i, 16), i & 0xFFFF), (n >> 16, n & 0xFFFF)
     last = i0 * n0
     middle = i1 * n0 + shift_right(last, 16)
     other = i0 * n1 + (middle & 0xFFFF)
-    return i1 * n1 + shift_right(middle, 16) + shift_right(other, 16), i * n
+    return i1 * n1 + shift_right(middle, 16) + shift_right(other, 16), i * signed(n)
 
 
 def tile_words(key: Key, rows: int, columns: int, start: int | Array, width: int) -> tuple[Array, Array]:
