@@ -92,6 +92,9 @@ def test_a_step_in_two_forms(monkeypatch):
     assert networks == ["W1", "W2"] and libraries == list(subjects.LIBRARIES) and "numpy" not in wide
     assert forms.track_ratio_to_single_steps("W2", "torch") == 4.0 / subjects.TOGETHER
     assert forms.track_ratio_to_bfloat16_alone("jax") == 4.0
+    assert forms.track_ratio_to_single_steps.setup("W2", "torch") is None
+    with pytest.raises(NotImplementedError):  # asv's word for "n/a"
+        forms.needs(False)("jax")
     assert {*asked} == {
         ("torch W2 BP together", "torch W2 BP"),
         ("jax W1 BP mixed", "jax W1 BP bfloat16"),
