@@ -1,5 +1,6 @@
 """A dot for every seed, and a paper's number as a line: how far apart runs are that differ in their seed alone."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,8 @@ from .lacking import error_name
 from .mosaics import Picture
 from .series import Group, Run
 
-ROW = 0.32  # inches that a group takes
+ROW, LINE = 0.32, 0.17  # inches that a group takes at least, and a line of its name
+NAME = 26  # characters of such a line
 TICKS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 7, 10, 20, 50, 100)  # %
 INK = COLOURS[0]
 PAPERS = "#D55E00"  # of the paper's number
@@ -24,7 +26,9 @@ PAPERS = "#D55E00"  # of the paper's number
 def seeds(runs: Sequence[Run], data: Any = None) -> Picture:
     """The lowest error of every run by the last epoch that all seeds of its group have reached, and the error then."""
     groups = series.grouped(runs)
-    figure = Figure(figsize=(7.2, ROW * len(groups) + 0.9), layout="constrained")
+    names = [textwrap.wrap(group.label, NAME) for group in groups]
+    row = max(ROW, LINE * max(map(len, names)))
+    figure = Figure(figsize=(7.2, row * len(groups) + 0.9), layout="constrained")
     axes = figure.add_subplot()
     drawn, printed = [], False
     for place, group in enumerate(groups):
@@ -48,9 +52,9 @@ def seeds(runs: Sequence[Run], data: Any = None) -> Picture:
     axes.xaxis.set_major_locator(FixedLocator([tick for tick in TICKS if low <= tick <= high]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda error, _: f"{error:g}"))
-    names = " or ".join(dict.fromkeys(str(error_name(run)).removesuffix("_error") for run in runs))
-    axes.set_xlabel(f"{names} error in %")
-    axes.set_yticks(range(len(groups)), [group.label for group in groups])
+    splits = " or ".join(dict.fromkeys(str(error_name(run)).removesuffix("_error") for run in runs))
+    axes.set_xlabel(f"{splits} error in %")
+    axes.set_yticks(range(len(groups)), ["\n".join(lines) for lines in names])
     axes.set_ylim(len(groups) - 0.5, -0.5)
     axes.grid(axis="x", color="#e5e5e5", linewidth=0.8)
     axes.set_axisbelow(True)
