@@ -49,8 +49,19 @@ def test_every_mistake_is_found_at_its_level_for_its_reason(mutant):
     assert max((o.score for o in right.outcomes), default=0.0) < judge.LIMIT
 
 
-@pytest.mark.parametrize(("precision", "bits"), [slow("tf32", 10, reason="levels 0 to 3 once more"), ("bf16", 7)])
-def test_right_products_of_a_lower_precision_pass_where_they_are_claimed(precision, bits, monkeypatch):
+AGAIN = "levels 0 to 3 once more"
+SOME = ("/backprop/", "/kolen-pollack/", "/dtp/")
+
+
+@pytest.mark.parametrize(
+    ("precision", "bits", "rows"),
+    [
+        slow("tf32", 10, "", reason=AGAIN),
+        slow("bf16", 7, "", reason=AGAIN),
+        ("bf16", 7, SOME),
+    ],
+)
+def test_right_products_of_a_lower_precision_pass_where_they_are_claimed(precision, bits, rows, monkeypatch):
     """Operands rounded to nearest: at home in their own precision at every level, and found out as ieee."""
 
     def rounded(a):
@@ -65,6 +76,7 @@ def test_right_products_of_a_lower_precision_pass_where_they_are_claimed(precisi
     monkeypatch.setattr(compat, "matmul", lambda x, y: np.matmul(rounded(x), rounded(y)))
     backend.precision = precision
     checks = [c for c in CHECKS if c.id.startswith(("0/products", "0/synapses", "1/", "2/shadow", "3/"))]
+    checks = [c for c in checks if c.level == 0 or any(row in c.id for row in rows or ("",))]
     report = runner.run(Subject(backend), checks, ("compiled",))
     assert [(o.id, o.reason) for o in report.outcomes if o.state not in ("pass", "not run")] == []
     assert report.count("pass") > 0.9 * len(report.outcomes)
