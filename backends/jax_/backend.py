@@ -7,7 +7,6 @@ import jax
 import jax.numpy as xp
 import numpy as np
 from jax import lax
-from jax.experimental.compilation_cache import compilation_cache
 
 from ref_bioplaus.backends.base import Backend, BackendError
 from ref_bioplaus.backends.jax_.kernels import native_kernels
@@ -95,11 +94,12 @@ class JaxBackend(Backend):
         return 16 if self.on_gpu else 1
 
     def share_programs(self, folder: str):
-        """JAX's persistent compilation cache, of everything."""
+        """JAX's persistent compilation cache, of everything; a folder that the user has named for it stays."""
+        if jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
+            return
         jax.config.update("jax_compilation_cache_dir", folder)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-        compilation_cache.reset_cache()  # where something was compiled before
 
     def ownership(self):
         """JAX's arrays have no views that it does not know of itself."""

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -43,3 +43,9 @@ def on_one_line(text: str) -> str:
 def sentence(error: Exception) -> str:
     """An error as one line of at most 300 characters."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+
+
+def table_of(headings: Sequence[str], rows: Iterable[Sequence[str]], left: int | None = None) -> list[str]:
+    """The lines of a table in Markdown, whose columns from `left` on are numbers, to the right."""
+    bars = ["---" if left is None or i < left else "---:" for i in range(len(headings))]
+    return [f"| {' | '.join(row)} |" for row in (headings, bars, *rows)]

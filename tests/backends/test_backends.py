@@ -1,5 +1,6 @@
 """Backends: what they promise, and one sentence where they cannot."""
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -227,6 +228,30 @@ def test_built_in_backends_are_entry_points_too():
 
     registered = {entry.name: entry.value for entry in entry_points(group="ref_bioplaus.backends")}
     assert registered == {name: place for name, (_, place) in backends.BUILT_IN.items()}
+
+
+def test_what_jax_compiles_is_found_by_another_process(tmp_path):
+    pytest.importorskip("jax")
+    script = textwrap.dedent("""
+        import logging, sys
+        logging.basicConfig(level=logging.DEBUG)
+        import numpy as np
+        from ref_bioplaus import backends
+        backend = backends.get("jax")
+        backend.wrap(lambda x: x + 1.0)(backend.asarray(np.ones(3, "float32")))  # before there is a folder
+        backend.share_programs(sys.argv[1])
+        print(backend.wrap(lambda x: x * x - 3.0)(backend.asarray(np.full(3, 5.0, "float32"))))
+    """)
+    command = [sys.executable, "-c", script, tmp_path / "shared"]
+    there = {name: value for name, value in os.environ.items() if "JAX_" not in name}
+    first, second = (subprocess.run(command, capture_output=True, text=True, check=True, env=there) for _ in range(2))
+    assert first.stdout == second.stdout == "[22. 22. 22.]\n"
+    assert any((tmp_path / "shared").iterdir())
+    hit = "Persistent compilation cache hit"
+    assert hit not in first.stderr and hit in second.stderr
+    named = there | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "users")}  # that one stays
+    subprocess.run([*command[:-1], tmp_path / "other"], check=True, capture_output=True, env=named)
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.slow(reason=COMPILING)

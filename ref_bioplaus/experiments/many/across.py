@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...machine.files import write_whole
+from ...showing.words import table_of
 from ..runs.logs import FAILURE, records
 from ..runs.seeds import LEVEL, student
 from ..spec.experiment import ExperimentError, overridden
@@ -203,8 +204,3 @@ def about_effects(joint: Joint, points: Sequence[Mapping[str, Any]]) -> list[str
             for e in found
         ]),
     ]  # fmt: skip
-
-
-def table_of(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """The lines of a table in Markdown."""
-    return [f"| {' | '.join(row)} |" for row in (headings, ["---"] * len(headings), *rows)]

@@ -7,11 +7,12 @@ Student's, of as many degrees of freedom as there are seeds less one; for a row 
 lie, which is what a paper's single number may be held against.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
+from ...showing.words import table_of
 from ..runs.logs import records
 from ..runs.seeds import LEVEL, half_width, shown, spread
 from . import table as cells
@@ -133,14 +134,14 @@ def as_markdown(report: cells.Report, out: Path) -> list[str]:
             (row.label, str(row.epoch), each(row.best, "{:.2f}"), mean_of(row.best),
              f"{row.low:.2f} to {row.high:.2f}", "–" if row.published is None else f"{row.published:.2f}")
             for row in several
-        ]),
+        ], left=1),
     ]  # fmt: skip
     if compared:
         lines += ["", *table_of(PAIRS, [
             (pair.label, str(pair.epoch), each(pair.differences, "{:+.2f}"), mean_of(pair.differences),
              f"{pair.low:+.2f} to {pair.high:+.2f}", "counts" if pair.counts else "within the spread of seeds")
             for pair in compared
-        ])]  # fmt: skip
+        ], left=1)]  # fmt: skip
     return lines
 
 
@@ -152,9 +153,3 @@ def each(numbers: Mapping[int, float], form: str) -> str:
 def mean_of(numbers: Mapping[int, float]) -> str:
     """Their mean with its spread."""
     return shown(spread(numbers.values()), 2)
-
-
-def table_of(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a table in Markdown."""
-    bars = ["---" if i == 0 else "---:" for i in range(len(headings))]
-    return [f"| {' | '.join(line)} |" for line in (headings, bars, *lines)]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ...machine.files import visible, write_whole
+from ...showing.words import table_of
 from .. import papers
 from ..runs.seeds import Spread, shown
 from ..spec.experiment import as_dict
@@ -72,10 +73,8 @@ def difference(found: Spread | None, paper: float | None, digits: int) -> str:
 
 def as_markdown(report: Report, out: Path | None = None) -> str:
     """The report as a page. out: the folder of the runs, whose seeds are compared epoch by epoch."""
-    bars = ["---" if i < 2 else "---:" for i in range(len(HEADINGS))]
-    rows = [HEADINGS, bars, *text_rows(report)]
     lines = [f"# {report.table.name}, {report.column.label}", "", f"{caption(report)}", ""]
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    lines += table_of(HEADINGS, text_rows(report), left=2)
     lines += [] if out is None else paired.as_markdown(report, out)
     lines += ["", *(f"- {note}" for note in report.notes)] if report.notes else []
     lines += ["", "What computed them:", "", *(f"- {line}" for line in report.computed)] if report.computed else []
