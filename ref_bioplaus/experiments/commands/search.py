@@ -36,6 +36,10 @@ def search(
         typer.Option(help="The table's row; repeatable: trials then have the same values in every row."),
     ] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Default: as many as the ranges say.")] = None,
+    trial: Annotated[
+        list[int] | None,
+        typer.Option(min=0, help="Only this trial, by its number; repeatable: to run the best longer."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the values drawn.")] = 0,
     held_out: Annotated[
         int | None, typer.Option(min=1, help="Training images that judge. Default: the experiment's, or 10,000.")
@@ -62,7 +66,7 @@ def search(
     def begun_in_all():
         chosen = searching.read_ranges(ranges)
         found = across.across(
-            str(table), column, method or (), chosen, out, trials, seed, held_out, setting or (), **changes
+            str(table), column, method or (), chosen, out, trials, seed, held_out, setting or (), trial or (), **changes
         )
         return found, [] if report else found.todo()
 
@@ -77,7 +81,7 @@ def search(
     def begun():
         chosen = searching.read_ranges(ranges)
         base = searched(experiment, table, column, method, changes, setting or (), code or ())
-        found = searching.Search(base, chosen, out, trials or chosen.trials, seed, held_out)
+        found = searching.Search(base, chosen, out, trials or chosen.trials, seed, held_out, tuple(trial or ()))
         return found, [] if report else found.todo()
 
     chosen, todo = sentences(begun)
@@ -94,7 +98,7 @@ def search(
     console.print(results)
     say(
         console,
-        f"{len(lines)} of {max(len(lines), chosen.trials)} trials have ended; the best are shown, by the lowest "
+        f"{len(lines)} of {max(len(lines), len(chosen.numbers))} trials have ended; the best are shown, by the lowest "
         "validation error of all their epochs, or loss where there are no classes.",
     )
     for found in lines:

@@ -3,18 +3,18 @@
     joint = across("bartunov2018/table1", "mnist-fc", ["dtp", "fa"], ranges, Path("search"), trials=60, epochs=10)
     jobs.run(joint.todo())                        one trial of every row, then the next; each in OUT/<row>/trial-<n>
     joint.points()                                a line per trial that has ended in every row
-    effects(joint.points(), joint.published)      what each value of each range does
+    about_effects(joint, joint.points())          what each value of each range does, with intervals
 
 A point's misfit is the mean over rows of |ln(score / published error)|: 0 where all are the paper's. The effect of a
-value is the mean of the points that have it less the mean of the others, with Student's interval for means of unequal
-variances (Welch 1947), as points that diverge scatter far more; there is none where either mean is of a single point.
-Other ranges' values are not held fixed, as they are drawn independently; what they do is in the scatter, and with few
-points the interval is wide.
+value is by how much points that have it differ from the mean of the other values' points, all ranges being fitted
+together by least squares: of the misfit as a difference, of each row's error as a ratio, from the ranges that the row
+has. Intervals hold where points that diverge scatter far more than others (HC3, MacKinnon and White 1985); there is
+none where too few points tell the values apart. That values act together is not fitted, and is in the scatter.
 """
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os.path import exists, isdir
 from pathlib import Path
@@ -79,21 +79,22 @@ class Joint:
 
 def across(
     table: str, column: str | None, rows: Sequence[str], ranges: Ranges, out: Path,
-    trials: int | None = None, seed: int = 0, held_out: int | None = None, settings: Iterable[str] = (), **changes: Any,
+    trials: int | None = None, seed: int = 0, held_out: int | None = None, settings: Iterable[str] = (),
+    only: Iterable[int] = (), **changes: Any,
 ) -> Joint:  # fmt: skip
-    """The searches of rows of a table's column; trials: None for as many as the ranges say.
+    """The searches of rows of a table's column; trials: None for as many as the ranges say; only: these of them.
 
     Raises ExperimentError, also for a row of which no error is published.
     """
     chosen = cells.find_table(table)
-    by_column, settings = cells.find_column(chosen, column), list(settings)
+    by_column, settings, only = cells.find_column(chosen, column), list(settings), tuple(only)
     found, published = {}, {}
     for row in cells.find_rows(chosen, by_column.id, rows):
         cell = chosen.cell(row.id, by_column.id)
         if not cell.values.get(QUANTITY):
             raise ExperimentError(f'{chosen.name} has no {QUANTITY} of "{row.id}", which points are judged by.')
         base = overridden(replace(cells.experiment_of(chosen.name, by_column.id, row.id), **changes), settings)
-        found[row.id] = Search(base, ranges, out / row.id, trials or ranges.trials, seed, held_out)
+        found[row.id] = Search(base, ranges, out / row.id, trials or ranges.trials, seed, held_out, only)
         published[row.id] = cell.values[QUANTITY]
     return Joint(found, published, out)
 
@@ -126,50 +127,75 @@ def logarithm(error: float) -> float:
     return math.log(max(error, 0.01))
 
 
+class Difference(NamedTuple):
+    """Of the points that have a value from those that have another one of its range."""
+
+    mean: float
+    half: float | None  # the interval's width to either side; None where no freedom is left to tell it
+
+
 class Effect(NamedTuple):
     """What one value of one range does."""
 
     name: str
     value: str
     points: int  # that have it
-    effect: float  # on the misfit: negative is nearer to the paper
-    half: float | None  # the interval's width to either side; None where a mean is of a single point
-    scores: Mapping[str, float]  # each row's geometric mean
+    misfit: Difference | None  # below 0: nearer to the paper; None where other values cannot be told from it
+    scores: Mapping[str, Difference | None]  # of ln(error), by row; rows that do not have the range are missing
 
 
-def effects(points: Sequence[Mapping[str, Any]]) -> list[Effect]:
-    """Of every value that some points have and others have not, in the order of the ranges' names."""
-    if not points:
+def effects(points: Sequence[Mapping[str, Any]], ranges: Mapping[str, Iterable[str]]) -> list[Effect]:
+    """Of every value that some points have and others have not, in the order of the ranges' names; `ranges` are the
+    names that each row has."""
+    if len(points) < 2:
         return []
-    misfit = np.array([point["misfit"] for point in points])
-    found = []
-    for name in sorted(points[0]["values"]):
-        for value in sorted({point["values"][name] for point in points}):
-            has = np.array([point["values"][name] == value for point in points])
-            if has.all():
-                continue
-            mine = [point["scores"] for point, yes in zip(points, has, strict=True) if yes]
-            scores = {row: math.exp(np.mean([logarithm(score[row]) for score in mine])) for row in mine[0]}
-            both = misfit[has], misfit[~has]
-            found.append(Effect(name, value, len(mine), float(both[0].mean() - both[1].mean()), welch(*both), scores))
+    values = [point["values"] for point in points]
+    named = {name for name in points[0]["values"] if len({v[name] for v in values}) > 1}
+    misfits = fitted(values, named, np.array([point["misfit"] for point in points]))
+    rows = {
+        row: fitted(values, named & set(mine), np.array([logarithm(point["scores"][row]) for point in points]))
+        for row, mine in ranges.items()
+    }
+    return [
+        Effect(name, value, sum(v[name] == value for v in values), misfit,
+               {row: found[name, value] for row, found in rows.items() if (name, value) in found})
+        for (name, value), misfit in misfits.items()
+    ]  # fmt: skip
+
+
+def fitted(
+    values: Sequence[Mapping[str, str]], names: Iterable[str], measured: np.ndarray
+) -> dict[tuple[str, str], Difference | None]:
+    """What every value of the named ranges does, by least squares of all of them together."""
+    columns, contrasts = [np.ones(len(values))], {}
+    for name in sorted(names):
+        *levels, last = sorted({v[name] for v in values})
+        first = len(columns)
+        columns += [np.array([(v[name] == level) - (v[name] == last) for v in values], float) for level in levels]
+        share = (len(levels) + 1) / len(levels)  # from the mean of all values to the mean of the others
+        for i, level in enumerate(levels):
+            contrasts[name, level] = {first + i: share}
+        contrasts[name, last] = {first + i: -share for i in range(len(levels))}
+    x = np.stack(columns, axis=1)
+    inverse = np.linalg.pinv(x.T @ x)
+    solution = inverse @ x.T
+    freedom = len(values) - int(np.linalg.matrix_rank(x))
+    left = measured - x @ (solution @ measured)
+    leverage = np.minimum(np.einsum("ij,ji->i", x, solution), 1 - 1e-9)
+    found: dict[tuple[str, str], Difference | None] = {}
+    for key, weights in contrasts.items():
+        c = np.zeros(x.shape[1])
+        c[list(weights)] = list(weights.values())
+        tells = c @ solution  # the weight of each point
+        half = student(freedom) * float(np.linalg.norm(tells * left / (1 - leverage))) if freedom else None
+        found[key] = Difference(float(tells @ measured), half) if np.allclose(tells @ x, c) else None
     return found
-
-
-def welch(some: np.ndarray, others: np.ndarray) -> float | None:
-    """Half the interval of LEVEL of the difference of two means; None where one of them is of a single number."""
-    if min(some.size, others.size) < 2:
-        return None
-    parts = [numbers.var(ddof=1) / numbers.size for numbers in (some, others)]
-    if not any(parts):
-        return 0.0
-    shares = [part**2 / (numbers.size - 1) for part, numbers in zip(parts, (some, others), strict=True)]
-    return float(student(sum(parts) ** 2 / sum(shares)) * math.sqrt(sum(parts)))
 
 
 def as_markdown(joint: Joint, points: Sequence[Mapping[str, Any]]) -> str:
     """The points, the nearest to the paper first, and the effects."""
     rows = list(joint.searches)
-    total = max(search.trials for search in joint.searches.values())
+    total = len(next(iter(joint.searches.values())).numbers)
     lines = [
         f"{len(points)} of {total} points are finished. Errors in % on images held out, the lowest of all epochs; a "
         f"loss that was not finite counts as {NOTHING:.0f}. Misfit: the mean over rows of |ln(error / published)|.",
@@ -187,20 +213,31 @@ def as_markdown(joint: Joint, points: Sequence[Mapping[str, Any]]) -> str:
 
 def about_effects(joint: Joint, points: Sequence[Mapping[str, Any]]) -> list[str]:
     """The table of effects, or why there is none, and how many of them chance alone would show."""
-    found, rows = effects(points), list(joint.searches)
+    ranges = {row: {str(r.get("as", path)) for path, r in s.chosen.items()} for row, s in joint.searches.items()}
+    found = effects(points, ranges)
     if not found:
         return ["What each value does is told from two points on that differ in it."]
-    count = sum(effect.half is not None for effect in found)
+    told = [d for effect in found for d in (effect.misfit, *effect.scores.values()) if d and d.half is not None]
     return [
-        f"Each value: its points, its effect on the misfit with the interval of {LEVEL:.0%} (below 0: nearer to the "
-        "paper; none where either mean is of a single point), and the geometric mean of every row's errors. Of "
-        f"{count} intervals some {(1 - LEVEL) * count:.1f} are without 0 by chance alone; a range of two values has "
-        "one effect twice, with either sign.",
+        "Each value against the others of its range, all ranges fitted together: its points, its effect on the misfit "
+        "(below 0: nearer to the paper), and by what each row's error is multiplied, where the row has the range; "
+        f"with intervals of {LEVEL:.0%}, which a dash says are not told by so few points. Of {len(told)} intervals "
+        f"some {(1 - LEVEL) * len(told):.0f} are without 0, or 1, by chance alone; a range of two values has one "
+        "effect twice.",
         "",
-        *table_of(["range", "value", "points", "effect", "interval", *rows], [
-            [e.name, e.value, str(e.points), f"{e.effect:+.2f}",
-             "–" if e.half is None else f"{e.effect - e.half:+.2f} to {e.effect + e.half:+.2f}",
-             *(f"{e.scores[row]:.2f}" for row in rows)]
+        *table_of(["range", "value", "points", "misfit", *ranges], [
+            [e.name, e.value, str(e.points), interval(e.misfit, "+.2f"),
+             *(interval(e.scores[row], ".2f", math.exp) if row in e.scores else "" for row in ranges)]
             for e in found
         ]),
     ]  # fmt: skip
+
+
+def interval(found: Difference | None, form: str, of: Callable[[float], float] = float) -> str:
+    """A difference and its interval, in words."""
+    if found is None:
+        return "–"
+    if found.half is None:
+        return f"{of(found.mean):{form}} (–)"
+    low, high = (of(found.mean + sign * found.half) for sign in (-1, 1))
+    return f"{of(found.mean):{form}} ({low:{form}} to {high:{form}})"

@@ -178,13 +178,22 @@ class Search:
     trials: int
     seed: int = 0
     held_out: int | None = None  # training images that judge; None: the experiment's own, or HELD_OUT
+    only: tuple[int, ...] = ()  # of the trials; none: all
 
     def __post_init__(self) -> None:
         """Raises ExperimentError where the experiment cannot be searched, or the folder has another search."""
+        for trial in self.only:
+            if not 0 <= trial < self.trials:
+                raise ExperimentError(f"Trial {trial} is not one of this search: name one of 0 to {self.trials - 1}.")
         held_out = self.held_out or self.base.held_out or HELD_OUT
         self.blind = checked(replace(self.base, held_out=held_out, test=False))
         self.chosen = self.ranges.of(self.blind.algorithm)
         self.check_folder()
+
+    @property
+    def numbers(self) -> list[int]:
+        """Of the trials that are asked for."""
+        return sorted(set(self.only)) or list(range(self.trials))
 
     def searched(self) -> dict[str, Any]:
         """What every trial of the folder has in common."""
@@ -237,7 +246,7 @@ class Search:
         Raises ExperimentError and BackendError.
         """
         check_backends([self.blind])
-        jobs = [self.job(trial) for trial in range(self.trials)]
+        jobs = [self.job(trial) for trial in self.numbers]
         check_backends(job.experiment for job in jobs)
         self.write_folder()
         return [job for job in jobs if not has_ended(job)]

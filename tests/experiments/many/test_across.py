@@ -16,7 +16,8 @@ from tests.helpers.commands import command
 
 TABLE, COLUMN, UNKNOWNS = "bartunov2018/table1", "mnist-fc", "bartunov2018-unknowns"
 ROWS = [row.id for row in papers.table(TABLE).rows if not row.id.startswith("backprop")]
-ALTERNATING = [row for row in ROWS if row.endswith("alternating")]
+TARGETS = [row for row in ROWS if "dtp" in row]
+
 RANGES = """
 trials = 2
 
@@ -140,55 +141,82 @@ def point(misfit, **values):
     return {"values": values, "scores": {"dtp": 2.0 * misfit, "fa": 0.0}, "misfit": misfit}
 
 
+def of(points, ranges=None):
+    """The effects by range and value; rows have all ranges where nothing else is said."""
+    names = {"dtp": set(points[0]["values"]), "fa": set()} if points else {}
+    return {(e.name, e.value): e for e in across.effects(points, ranges or names)}
+
+
 def test_an_effect_is_found_where_there_is_one():
-    generator = np.random.default_rng(3)
-    points = []
+    """Also beside a range that moves more, and only in rows that have the range."""
+    generator, points = np.random.default_rng(3), []
     for _ in range(60):
-        near, other = generator.integers(0, 2, 2)
-        points.append(point(1.0 + near + 0.1 * generator.random(), near=f"{near}", other=f"{other}", same="x"))
-    found = {(e.name, e.value): e for e in across.effects(points)}
-    assert set(found) == {(name, value) for name in ("near", "other") for value in "01"}
-    assert found["near", "1"].effect == pytest.approx(1.0, abs=0.05)
-    assert found["near", "0"].effect == pytest.approx(-found["near", "1"].effect)
-    assert 0 < found["near", "1"].half < 0.05
-    assert abs(found["other", "1"].effect) < found["other", "1"].half
-    assert found["near", "0"].points + found["near", "1"].points == 60
-    assert found["near", "0"].scores["dtp"] == pytest.approx(2.1, abs=0.03)
-    assert found["near", "0"].scores["fa"] == pytest.approx(0.01)
-    assert across.effects(points) == across.effects(points)
-    assert across.effects([]) == across.effects(points[:1]) == []
+        near, far = generator.integers(0, 2), generator.integers(0, 3)
+        misfit = (1.0 + near) * 10.0**far
+        points.append(point(misfit * (1 + 0.1 * generator.random()), near=f"{near}", far=f"{far}", same="x"))
+        points[-1]["misfit"] = np.log(points[-1]["misfit"])
+    found = of(points)
+    assert list(found) == [("far", "0"), ("far", "1"), ("far", "2"), ("near", "0"), ("near", "1")]
+    for (name, value), e in found.items():
+        exact = {"near0": -np.log(2), "near1": np.log(2), "far0": -1.5 * np.log(10), "far1": 0.0,
+                 "far2": 1.5 * np.log(10)}[name + value]  # fmt: skip
+        assert 0 < e.misfit.half < 0.05 and abs(e.misfit.mean - exact) < e.misfit.half
+        assert e.scores == {"dtp": pytest.approx(e.misfit)}
+        assert e.points == sum(p["values"][name] == value for p in points)
+    only_far = of(points, {"dtp": {"far"}})
+    assert "dtp" not in only_far["near", "1"].scores
+    assert only_far["far", "2"].scores["dtp"].half > 3 * found["far", "2"].misfit.half
+    assert of([]) == of(points[:1]) == {}
 
 
 def test_few_points_have_wide_intervals_or_none():
-    """Welch's, by hand: 2 and 4 against 1, 1 and 7, of 2.8 degrees of freedom, which count as 2."""
+    """By hand: 2 and 4 against 1, 1 and 7, whose deviations from their means are divided by 1 - 1/2 and 1 - 1/3."""
     points = [point(m, a=a) for m, a in ((2.0, "x"), (4.0, "x"), (1.0, "y"), (1.0, "y"), (7.0, "y"))]
-    first, second = across.effects(points)
-    assert (first.effect, first.half) == (0.0, pytest.approx(4.303 * (1 + 4) ** 0.5))
-    assert second.half == first.half
-    assert [effect.half for effect in across.effects(points[1:3])] == [None, None]
-    assert [effect.half for effect in across.effects(points[:3])] == [None, None]
+    half = 3.182 * ((2**2 + 2**2) / 2**2 + (3**2 + 3**2 + 6**2) / 3**2) ** 0.5
+    for effect in of(points).values():
+        assert effect.misfit == pytest.approx((0.0, half))
+    assert [tuple(e.misfit) for e in of(points[1:3]).values()] == [
+        (pytest.approx(3.0), None),
+        (pytest.approx(-3.0), None),
+    ]
     alike = [point(m, a=a) for m, a in ((2.0, "x"), (2.0, "x"), (1.0, "y"), (1.0, "y"))]
-    assert [(effect.effect, effect.half) for effect in across.effects(alike)] == [(1.0, 0.0), (-1.0, 0.0)]
+    assert [e.misfit for e in of(alike).values()] == [pytest.approx((1.0, 0.0)), pytest.approx((-1.0, 0.0))]
+
+
+def test_what_goes_together_is_not_told_apart():
+    points = [point(m, a=a, b=a, c=c) for m, a, c in ((1, "x", "u"), (2, "y", "u"), (3, "x", "v"), (5, "y", "v"))]
+    found = of(points)
+    assert found["a", "x"].misfit is found["b", "y"].misfit is None
+    assert found["c", "v"].misfit.mean == pytest.approx(2.5)
 
 
 def test_an_interval_holds_what_it_should():
-    """In 95 of 100 sets of few points, though one value scatters ten times as much as the other."""
+    """In 95 of 100 sets of some points, though one value scatters ten times as much as the other, and
+    another range moves both."""
     generator, held = np.random.default_rng(0), 0
-    for _ in range(2000):
-        some, others = generator.normal(3.0, 1.0, 4), generator.normal(1.0, 0.1, 9)
-        held += abs(some.mean() - others.mean() - 2.0) <= across.welch(some, others)
-    assert 0.93 < held / 2000 < 0.98
+    for _ in range(1000):
+        wide, other = np.arange(30) < 12, generator.permutation(30) % 2 == 0
+        measured = np.where(wide, generator.normal(3.0, 1.0, 30), generator.normal(1.0, 0.1, 30)) + 5.0 * other
+        values = [{"a": str(w), "b": str(o)} for w, o in zip(wide, other, strict=True)]
+        found = across.fitted(values, ["a", "b"], measured)["a", "True"]
+        held += abs(found.mean - 2.0) <= found.half
+    assert 0.93 < held / 1000 < 0.995
 
 
 def test_a_report_says_what_few_points_do_not_tell(unknowns):
-    rows = dict.fromkeys(ROWS, 3.0)
     points = [
-        {"trial": i, "values": {"a": a}, "scores": rows, "misfit": m} for i, (a, m) in enumerate((("x", 1), ("y", 2)))
+        {"trial": i, "values": {"batch": b, "h_L": "logits"}, "scores": dict.fromkeys(ROWS, 3.0 * m), "misfit": m}
+        for i, (b, m) in enumerate((("32", 1.0), ("64", 2.0)))
     ]
     page = across.as_markdown(unknowns, points[:1])
     assert page.endswith("What each value does is told from two points on that differ in it.\n")
     page = across.as_markdown(unknowns, points)
-    assert "| a | x | 1 | -1.00 | – |" in page and "Of 0 intervals some 0.0 are without 0" in page
+    assert "| batch | 32 | 1 | -1.00 (–) |" + " 0.50 (–) |" * len(ROWS) in page and "Of 0 intervals" in page
+    page = across.as_markdown(unknowns, [points[0], *points])
+    assert "| batch | 32 | 2 | -1.00 (-1.00 to -1.00) | 0.50 (0.50 to 0.50) |" in page
+    points[1]["values"]["h_L"] = "softmax"
+    page = across.as_markdown(unknowns, points)
+    assert "| batch | 32 | 1 | – |" in page and page.count(" 0.50 (–) |") == len(ROWS) - len(TARGETS)
 
 
 def test_what_a_range_may_say():

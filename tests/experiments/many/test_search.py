@@ -197,6 +197,13 @@ def test_a_search_from_end_to_end(tmp_path):
     assert f"trial {best['trial']}" in done.output
     assert f"{best['score']:.4g}" in done.output
     assert "5 of 5 trials" in invoke("--report").output
+    alone = invoke("--out", tmp_path / "alone", "--trials", 5, "--trial", 3)
+    assert "1 of 1 trials" in alone.output
+    (only,) = found_in(tmp_path / "alone")
+    assert (only["trial"], only["score"]) == (3, lines[3]["score"])
+    assert (
+        "Trial 5 is not one of this search: name one of 0 to 4." in invoke("--trials", 5, "--trial", 5, code=2).output
+    )
     for options, said in (
         (("--seed", 1), "has seed = 0, not 1"),
         (("--epochs", 3), "has experiment.epochs = 2, not 3"),
