@@ -11,7 +11,8 @@ One TOML file per paper:
     [[table]]     id, caption, source, statistic, quantities, columns (id, label, model, dataset) and rows (id, label,
                   algorithm, cells). A row has a cell per column, and a cell a number per quantity, with a spread where
                   `spread` names one; instead of a cell or a number stands "-", where the paper prints none, or "?",
-                  where it does and we have not read it.
+                  where it does and we have not read it. A column that is `like` another has its cells, and no numbers
+                  of its own in them, and what applies to the other applies to it.
     [[setting]]   a source, and values from it: `set` holds fields of an experiment, `per_row` lists of them, aligned
                   with `rows`. It applies to the `tables`, `columns` and `rows` it names, to all where it names none.
 
@@ -48,6 +49,7 @@ class Column(NamedTuple):
     label: str
     model: str  # in models.MODELS
     dataset: str
+    like: str = ""  # a column whose numbers and settings are this one's, but for what differs
 
 
 class Row(NamedTuple):
@@ -147,8 +149,8 @@ def applying(name: str, column: str, row: str) -> list[tuple[dict[str, Any], str
         ({"model": by_column.model, "dataset": by_column.dataset, "algorithm": by_row.algorithm}, chosen.source),
     ]
     for setting in read(chosen.paper.name)[1]:
-        here = {"tables": name.partition("/")[2], "columns": column, "rows": row}
-        if all(id in setting.get(key, [id]) for key, id in here.items()):
+        here = {"tables": {name.partition("/")[2]}, "columns": {column, by_column.like}, "rows": {row}}
+        if all(ids & set(setting.get(key, ids)) for key, ids in here.items()):
             fields: dict[str, Any] = {}
             merge(fields, setting.get("set", {}))
             if "per_row" in setting:
@@ -191,16 +193,20 @@ def read(paper: str) -> tuple[dict[str, Table], list[dict[str, Any]]]:
 def parsed(paper: Paper, t: Mapping[str, Any]) -> Table:
     """A table of a file. Raises ValueError where a row has not a cell for every column."""
     name = f"{paper.name}/{t['id']}"
-    columns = tuple(Column(**c) for c in t["columns"])
+    by_id = {c["id"]: c for c in t["columns"]}
+    columns = tuple(Column(**(by_id.get(c.get("like"), {}) | c)) for c in t["columns"])
+    printed = [column for column in columns if not column.like]
     rows = tuple(Row(r["id"], r["label"], r["algorithm"]) for r in t["rows"])
     quantities, cells = tuple(t["quantities"]), {}
     for r in t["rows"]:
         for key in ("cells", "spreads"):
-            if len(r.get(key, columns)) != len(columns):
+            if len(r.get(key, printed)) != len(printed):
                 raise ValueError(f'{name}, row "{r["id"]}": {len(r[key])} {key}, expected one for each column')
-        for column, numbers, spreads in zip(columns, r["cells"], r.get("spreads", [[]] * len(columns))):
+        for column, numbers, spreads in zip(printed, r["cells"], r.get("spreads", [[]] * len(printed))):
             if numbers != "none":
-                cells[r["id"], column.id] = cell(quantities, numbers, spreads)
+                for one in columns:
+                    if column.id in (one.id, one.like):
+                        cells[r["id"], one.id] = cell(quantities, numbers, spreads)
     return Table(
         name, paper, t["caption"], t["source"], t["statistic"], quantities, t.get("spread", ""), columns, rows, cells
     )

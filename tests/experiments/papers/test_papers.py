@@ -162,12 +162,14 @@ SHAPES = {  # rows, columns, cells, numbers published
     "bartunov2018/table1": (10, 4, 38, 76),
     "bartunov2018/table2": (6, 1, 6, 12),
     "bartunov2018/autoencoder": (3, 1, 3, 0),
+    "bartunov2018/figure4": (5, 1, 5, 0),
     "xiao2018/imagenet": (3, 2, 6, 1),
     "xiao2018/coco": (3, 1, 3, 0),
     "moskovitz2018/table1": (12, 5, 60, 42),
     "moskovitz2018/constant-norm": (3, 1, 3, 6),
     "akrout2019/imagenet": (5, 2, 10, 10),
     "akrout2019/imagenet-batch-norm-first": (1, 2, 2, 2),
+    "akrout2019/small-resnet": (5, 1, 5, 0),
     "akrout2019/public-code": (4, 2, 8, 12),
     "lee2015/mnist": (2, 1, 2, 0),
 }
@@ -221,6 +223,11 @@ def test_ao_sdtp_learns_with_sdtps_values():
             for field in ("optimizer", "inverse_optimizer", "algorithm_options", "batch", "epochs"):
                 assert ours[field] == theirs[field]
             assert ours["model_options"] == {"auxiliary": 512}
+    theirs = papers.experiment("bartunov2018/table1", "cifar-fc", "sdtp")
+    for row in papers.table("bartunov2018/figure4").rows:
+        ours = papers.experiment("bartunov2018/figure4", "cifar-fc", row.id)
+        size = ours.pop("model_options", {"auxiliary": 0})["auxiliary"]
+        assert row.id == f"auxiliary-{size}" and ours == theirs | {"algorithm": "ao-sdtp" if size else "sdtp"}
 
 
 def test_one_cell_in_full():
