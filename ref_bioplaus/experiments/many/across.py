@@ -15,7 +15,7 @@ none where too few points tell the values apart. That values act together is not
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from os.path import exists, isdir
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,6 +43,7 @@ class Joint:
     searches: Mapping[str, Search]
     published: Mapping[str, float]
     out: Path
+    known: dict[int, dict[str, Any]] = field(default_factory=dict)  # points that have ended, by trial
 
     def todo(self) -> list[Job]:
         """What has not ended, trial by trial. Raises ExperimentError and BackendError."""
@@ -53,23 +54,31 @@ class Joint:
 
     def points(self) -> list[dict[str, Any]]:
         """{trial, values, scores, misfit} of each trial that has ended in every row, also written to OUT."""
-        found = []
         for trial in range(max(search.trials for search in self.searches.values())):
-            if not all(isdir(search.folder(trial)) for search in self.searches.values()):
-                continue
-            jobs = {row: search.job(trial) for row, search in self.searches.items()}
-            if all(map(has_told, jobs.values())):
-                lines = {row: self.searches[row].line(trial, job) for row, job in jobs.items()}
-                scores = {row: NOTHING if line["failed"] else line["score"] for row, line in lines.items()}
-                if None not in scores.values():  # a run that went on with other values than were drawn
-                    values = values_of((s.chosen for s in self.searches.values()), self.seed, trial)
-                    misfit = misfit_of(scores, self.published)
-                    found.append({"trial": trial, "values": values, "scores": scores, "misfit": misfit})
+            point = self.known.get(trial) or self.point(trial)
+            if point:
+                self.known[trial] = point
+        found = [self.known[trial] for trial in sorted(self.known)]
         if isdir(self.out):
             text = "".join(json.dumps(point, allow_nan=False) + "\n" for point in found)
             write_whole(self.out / POINTS, text.encode())
             write_whole(self.out / EFFECTS, as_markdown(self, found).encode())
         return found
+
+    def point(self, trial: int) -> dict[str, Any] | None:
+        """One of `points`; None where the trial has not ended in every row, or went on with other values than were
+        drawn."""
+        if not all(isdir(search.folder(trial)) for search in self.searches.values()):
+            return None
+        jobs = {row: search.job(trial) for row, search in self.searches.items()}
+        if not all(map(has_told, jobs.values())):
+            return None
+        lines = {row: self.searches[row].line(trial, job) for row, job in jobs.items()}
+        scores = {row: NOTHING if line["failed"] else line["score"] for row, line in lines.items()}
+        if None in scores.values():
+            return None
+        values = values_of((search.chosen for search in self.searches.values()), self.seed, trial)
+        return {"trial": trial, "values": values, "scores": scores, "misfit": misfit_of(scores, self.published)}
 
     @property
     def seed(self) -> int:

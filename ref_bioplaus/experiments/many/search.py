@@ -210,8 +210,10 @@ class Search:
             return
         try:
             there = dict(json.loads(files.content(path)))
+            usual = {name: value for name, value in as_dict(Experiment()).items() if name not in FREE}
+            there["experiment"] = usual | there["experiment"]  # of fields that there were not yet
             different = list(differences(there, self.searched()))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, KeyError) as error:
             raise ExperimentError(f"The file {path} is damaged: name another folder with --out.") from error
         for name, theirs, mine in different:
             raise ExperimentError(

@@ -113,8 +113,9 @@ def check_dataset(experiment: Experiment) -> None:
     from ..data.hub import LAYOUT
     from ..data.loading import KNOWN
 
-    name, known = experiment.dataset, (OWN, "embedded", *KNOWN, *naming.enrolled(DATASET.group))
+    name = experiment.dataset
     elsewhere = name is None or experiment.data is not None or naming.is_code(name) or "/" in name
+    known = () if elsewhere else (OWN, "embedded", *KNOWN, *naming.enrolled(DATASET.group))
     if not elsewhere and name not in known:
         ends = {id.rpartition("/")[2]: id for id in known}
         close = difflib.get_close_matches(name.lower(), ends, n=3)

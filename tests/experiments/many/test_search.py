@@ -105,11 +105,24 @@ def test_files_of_ranges_that_are_not_understood(tmp_path):
 def test_a_path_into_a_value_and_a_damaged_folder_are_sentences(tmp_path):
     with pytest.raises(ExperimentError, match='The range of batch.x is not understood: "batch" is a value'):
         search.with_values(BASE, {"batch.x": 1})
-    (tmp_path / search.SEARCH).write_text("[1, 2")
     (tmp_path / "trial-0000").mkdir()
     ranges = search.Ranges("mine", 1, (((), {"optimizer.eta": {"kind": "choice", "values": [0.1]}}),))
-    with pytest.raises(ExperimentError, match="search.json is damaged: name another folder"):
-        search.Search(BASE, ranges, tmp_path, 1)
+    for damaged in ("[1, 2", "[]", "{}"):
+        (tmp_path / search.SEARCH).write_text(damaged)
+        with pytest.raises(ExperimentError, match="search.json is damaged: name another folder"):
+            search.Search(BASE, ranges, tmp_path, 1)
+
+
+def test_a_search_goes_on_though_experiments_have_a_field_more_by_now(tmp_path):
+    ranges = search.Ranges("mine", 1, (((), {"optimizer.eta": {"kind": "choice", "values": [0.1]}}),))
+    search.Search(BASE, ranges, tmp_path, 1).write_folder()
+    (tmp_path / "trial-0000").mkdir()
+    written = json.loads((tmp_path / search.SEARCH).read_text())
+    assert written["experiment"].pop("seed") == 0
+    (tmp_path / search.SEARCH).write_text(json.dumps(written))
+    search.Search(BASE, ranges, tmp_path, 1)
+    with pytest.raises(ExperimentError, match="has experiment.seed = 0, not 3"):
+        search.Search(replace(BASE, seed=3), ranges, tmp_path, 1)
 
 
 def test_table_4_is_what_the_paper_has(tmp_path):
