@@ -11,8 +11,8 @@ One TOML file per paper:
     [[table]]     id, caption, source, statistic, quantities, columns (id, label, model, dataset) and rows (id, label,
                   algorithm, cells). A row has a cell per column, and a cell a number per quantity, with a spread where
                   `spread` names one; instead of a cell or a number stands "-", where the paper prints none, or "?",
-                  where it does and we have not read it. A column that is `like` another has its cells, and no numbers
-                  of its own in them, and what applies to the other applies to it.
+                  where it does and we have not read it. A column that is `like` another has that one's cells of
+                  the `rows` it names; no row writes a cell for it, and what applies to the other applies to it.
     [[setting]]   a source, and values from it: `set` holds fields of an experiment, `per_row` lists of them, aligned
                   with `rows`. It applies to the `tables`, `columns` and `rows` it names, to all where it names none.
 
@@ -49,7 +49,8 @@ class Column(NamedTuple):
     label: str
     model: str  # in models.MODELS
     dataset: str
-    like: str = ""  # a column whose numbers and settings are this one's, but for what differs
+    like: str = ""  # another column, whose numbers and settings are this one's, but for what differs
+    rows: tuple[str, ...] = ()  # of the other column; none: all
 
 
 class Row(NamedTuple):
@@ -205,7 +206,7 @@ def parsed(paper: Paper, t: Mapping[str, Any]) -> Table:
         for column, numbers, spreads in zip(printed, r["cells"], r.get("spreads", [[]] * len(printed))):
             if numbers != "none":
                 for one in columns:
-                    if column.id in (one.id, one.like):
+                    if column.id in (one.id, one.like) and (not one.rows or r["id"] in one.rows):
                         cells[r["id"], one.id] = cell(quantities, numbers, spreads)
     return Table(
         name, paper, t["caption"], t["source"], t["statistic"], quantities, t.get("spread", ""), columns, rows, cells
