@@ -655,7 +655,12 @@ def test_an_experiment_survives_its_file():
 
 @pytest.mark.parametrize(
     ("table", "column"),
-    [("bartunov2018/table1", "mnist-fc"), ("akrout2019/public-code", "mnist"), ("moskovitz2018/table1", "mnist")],
+    [
+        ("bartunov2018/table1", "mnist-fc"),
+        ("bartunov2018/table1", "mnist-fc-linear"),
+        ("akrout2019/public-code", "mnist"),
+        ("moskovitz2018/table1", "mnist"),
+    ],
 )
 def test_the_committed_tables_are_those_of_the_committed_logs(table, column):
     results = Path(reproduce.__file__).parents[1] / "results"
