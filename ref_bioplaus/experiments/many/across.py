@@ -9,7 +9,7 @@ A point's misfit is the mean over rows of |ln(score / published error)|: 0 where
 value is by how much points that have it differ from the mean of the other values' points, all ranges being fitted
 together by least squares: of the misfit as a difference, of each row's error as a ratio, from the ranges that the row
 has. Intervals hold where points that diverge scatter far more than others (HC3, MacKinnon and White 1985); there is
-none where too few points tell the values apart. That values act together is not fitted, and is in the scatter.
+none where a single point tells what a value does. That values act together is not fitted, and is in the scatter.
 """
 
 import json
@@ -190,13 +190,16 @@ def fitted(
     solution = inverse @ x.T
     freedom = len(values) - int(np.linalg.matrix_rank(x))
     left = measured - x @ (solution @ measured)
-    leverage = np.minimum(np.einsum("ij,ji->i", x, solution), 1 - 1e-9)
+    leverage = np.einsum("ij,ji->i", x, solution)
+    alone = leverage > 1 - 1e-6  # a point that the fit meets whatever was measured: it says nothing of its own scatter
+    scatter = np.where(alone, 0.0, left / np.where(alone, 1.0, 1 - leverage))
     found: dict[tuple[str, str], Difference | None] = {}
     for key, weights in contrasts.items():
         c = np.zeros(x.shape[1])
         c[list(weights)] = list(weights.values())
         tells = c @ solution  # the weight of each point
-        half = student(freedom) * float(np.linalg.norm(tells * left / (1 - leverage))) if freedom else None
+        told = freedom and not (np.abs(tells[alone]) > 1e-9).any()
+        half = student(freedom) * float(np.linalg.norm(tells * scatter)) if told else None
         found[key] = Difference(float(tells @ measured), half) if np.allclose(tells @ x, c) else None
     return found
 

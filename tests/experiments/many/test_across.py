@@ -179,6 +179,7 @@ def test_few_points_have_wide_intervals_or_none():
         (pytest.approx(3.0), None),
         (pytest.approx(-3.0), None),
     ]
+    assert [e.misfit.half for e in of(points[:3]).values()] == [None, None]
     alike = [point(m, a=a) for m, a in ((2.0, "x"), (2.0, "x"), (1.0, "y"), (1.0, "y"))]
     assert [e.misfit for e in of(alike).values()] == [pytest.approx((1.0, 0.0)), pytest.approx((-1.0, 0.0))]
 
@@ -212,7 +213,7 @@ def test_a_report_says_what_few_points_do_not_tell(unknowns):
     assert page.endswith("What each value does is told from two points on that differ in it.\n")
     page = across.as_markdown(unknowns, points)
     assert "| batch | 32 | 1 | -1.00 (–) |" + " 0.50 (–) |" * len(ROWS) in page and "Of 0 intervals" in page
-    page = across.as_markdown(unknowns, [points[0], *points])
+    page = across.as_markdown(unknowns, [*points, *points])
     assert "| batch | 32 | 2 | -1.00 (-1.00 to -1.00) | 0.50 (0.50 to 0.50) |" in page
     points[1]["values"]["h_L"] = "softmax"
     page = across.as_markdown(unknowns, points)
