@@ -21,8 +21,8 @@ Choices: algorithm 1 misprints indices; f carries theta_l and L_l compares with 
     means over the batch, without 1/2; alpha steps along each sample's own gradient. TP's inverse loss is de-noising
     (the paper gives none). over_units="mean" makes every local loss a mean over its layer's units. g's nonlinearity is
     that of the layer whose activity it rebuilds, not sigma_l as printed (inverses.with_neurons has both, and none: with
-    table 5's values SDTP learns MNIST with none alone, see experiments/results/RESULTS.md; DTP with all). c is shared
-    over positions where W is. V is drawn as W is (Glorot). Parallel: both losses use the same old parameters;
+    table 5's values for MNIST FC SDTP diverges but for none, see experiments/results/RESULTS.md). c is shared over
+    positions where W is. V is drawn as W is (Glorot). Parallel: both losses use the same old parameters;
     in_turn: on every batch the inverses first. Alternating: epochs of one loss, the inverse first. z has the network's
     nonlinearity, and its rows of W_L and b_L are frozen. A layer without synapses (flatten, pooling) belongs to the
     synapses below it: h_l and hhat_l are those behind it, and errors pass it exactly. One below all synapses only

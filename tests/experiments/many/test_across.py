@@ -89,7 +89,7 @@ def test_every_setting_of_the_unknowns_learns(unknowns):
             assert 0 < change < np.inf, (trial, row)
 
 
-def test_several_rows_from_end_to_end(tmp_path):
+def test_several_rows_from_end_to_end(tmp_path, monkeypatch):
     """A point after the other; a second call goes on, and a report runs nothing."""
     (tmp_path / "ranges.toml").write_text(RANGES)
     out = tmp_path / "out"
@@ -124,6 +124,13 @@ def test_several_rows_from_end_to_end(tmp_path):
         ]
         assert point["misfit"] == pytest.approx(np.mean(wanted))
     assert "2 of 2 points are finished" in (out / across.EFFECTS).read_text()
+    settings = ["dataset=embedded", "model_options.width=0.03", "metrics=[]"]
+    ranges = search.read_ranges(str(tmp_path / "ranges.toml"))
+    joint = across.across(TABLE, COLUMN, ["sdtp", "feedback-alignment"], ranges, out, None, 0, 100, settings, epochs=1)
+    assert joint.points() == points
+    monkeypatch.setattr(search.Search, "line", None)  # what has ended is not read again
+    assert joint.points() == points
+    monkeypatch.undo()
     (out / "sdtp" / "trial-0001" / logs.FAILURE).write_text("The loss is not finite.")
     assert f"{across.NOTHING:.2f}" in command(*given, "--report").output
     log.with_name("experiment.toml").unlink()
