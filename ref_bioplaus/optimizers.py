@@ -74,9 +74,8 @@ def adam(
     """
     check_rate("adam", eta)
     check_decay(decay, form, on)
-    for name, b in (("b1", b1), ("b2", b2)):
-        if not 0.0 < b < 1.0:
-            raise ValueError(f"adam: {name} is {b}, expected a number above 0 and below 1")
+    check_share("adam: b1", b1)
+    check_share("adam: b2", b2)
     check_not_negative("adam: epsilon", epsilon)
     if epsilon_form not in ("paper", "hat"):
         raise ValueError(f'adam: epsilon_form "{epsilon_form}" is unknown, expected "paper" or "hat"')
@@ -92,7 +91,7 @@ def adam(
         g, keep = decayed(leaves(grads), p, mask(params, on), decay, form, eta_t)
         xp = array_namespace(count)
         t = xp.astype(count, p[0].dtype)
-        correction = tuple(-xp.expm1(t * math.log(b)) for b in (b1, b2))  # 1 - b^t
+        correction = tuple(-xp.expm1(t * (math.log(b) if b else -math.inf)) for b in (b1, b2))  # 1 - b^t
         p, m, v = kernels.adam(
             p, g, leaves(memory["m"]), leaves(memory["v"]), keep, eta_t, correction, b1, b2, epsilon, epsilon_form
         )

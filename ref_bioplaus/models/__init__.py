@@ -9,6 +9,7 @@ from . import he2016 as he2016
 from . import lee2015 as lee2015
 from . import lin2017 as lin2017
 from . import moskovitz2018 as moskovitz2018
+from . import nokland2016 as nokland2016
 from . import xiao2018 as xiao2018
 
 ROWS = (
@@ -32,6 +33,7 @@ ROWS = (
     akrout2019.resnet50,
     akrout2019.mlp,
     lee2015.mnist,
+    nokland2016.mnist,
     he2016.resnet20,
     lin2017.retinanet_resnet18,
     lin2017.retinanet_resnet50,

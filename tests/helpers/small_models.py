@@ -31,6 +31,7 @@ SIZES: dict[str, dict] = {
     "akrout2019/resnet50": {"in_shape": (40, 33, 3), "width": 1 / 32},
     "akrout2019/mlp": {"in_shape": (9,), "width": 5 / 500},
     "lee2015/mnist": {"in_shape": (9,), "width": 5 / 240},
+    "nokland2016/mnist": {"in_shape": (9,), "width": 5 / 800},
     "he2016/resnet20": {"in_shape": (9, 7, 3), "width": 1 / 8},
     "lin2017/retinanet-resnet18": {"in_shape": (128, 256, 3), "width": 1 / 32, "channels": 64},
     "lin2017/retinanet-resnet50": {"in_shape": (128, 256, 3), "width": 1 / 32, "channels": 64},

@@ -9,14 +9,24 @@ import pytest
 from ref_bioplaus import algorithms, models, optimizers
 from ref_bioplaus.initializers import forward_params
 from ref_bioplaus.losses import cross_entropy
-from ref_bioplaus.models import MODELS, akrout2019, bartunov2018, he2016, lee2015, lin2017, moskovitz2018, xiao2018
+from ref_bioplaus.models import (
+    MODELS,
+    akrout2019,
+    bartunov2018,
+    he2016,
+    lee2015,
+    lin2017,
+    moskovitz2018,
+    nokland2016,
+    xiao2018,
+)
 from ref_bioplaus.models.residual import padded_identity
 from ref_bioplaus.models.sizes import scaled
 from ref_bioplaus.network import forward
 from tests.helpers import ROOT
 from tests.helpers.small_models import CLASSES, DETECTORS, SMALL
 
-PAPERS = (bartunov2018, moskovitz2018, xiao2018, akrout2019, lee2015, he2016, lin2017)
+PAPERS = (bartunov2018, moskovitz2018, xiao2018, akrout2019, lee2015, nokland2016, he2016, lin2017)
 
 
 # What is expected: the number of parameters, and (name, output shape) of every layer. In the arithmetic a convolution
@@ -371,6 +381,10 @@ EXPECTED = {
         784 * 240 + 240 + 6 * (240 * 240 + 240) + 240 * 10 + 10,
         [("input", (784,)), *7 * [("dense(240) · bias · tanh", (240,))], ("dense(10) · bias", (10,))],
     ),
+    "nokland2016/mnist": (
+        784 * 800 + 800 + 800 * 800 + 800 + 800 * 10 + 10,
+        [("input", (784,)), *2 * [("dense(800) · bias · tanh", (800,))], ("dense(10) · bias", (10,))],
+    ),
     "he2016/resnet20": (
         (3 * 3 * 3 * 16 + 2 * 16)
         + 6 * (3 * 3 * 16 * 16 + 2 * 16)
@@ -700,13 +714,15 @@ def test_constructors_share_one_convention(name):
     assert all(p.kind is p.KEYWORD_ONLY and p.default is not p.empty for p in parameters.values())
     text = inspect.getdoc(MODELS[name])
     assert "\n" not in text and text.endswith(".")
-    assert re.search(r"et al\. 20\d\d, (supplementary )?(tables? \d|sec\. \d|app\. \d|public code)", text), text
+    assert re.search(r"(et al\.|Nøkland) 20\d\d, (supplementary )?(tables? \d|sec\. \d|app\. \d|public code)", text), (
+        text
+    )
 
 
 @pytest.mark.parametrize("paper", PAPERS)
 def test_papers_state_their_choices(paper):
     """Source on the first line, then what it leaves open."""
-    assert re.search(r" et al\. 20\d\d", paper.__doc__.partition("\n")[0])
+    assert re.search(r"( et al\.|Nøkland) 20\d\d", paper.__doc__.partition("\n")[0])
     assert "\nChoices: " in paper.__doc__
 
 

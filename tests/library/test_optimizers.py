@@ -48,6 +48,8 @@ def run(optimizer, steps=5):
             {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.05},
         ),
         (adam(0.1, 0.8, 0.95, 1e-3), "Adam", {"lr": 0.1, "betas": (0.8, 0.95), "eps": 1e-3}),
+        (adam(0.1, 0.0, 0.95, 1e-3), "Adam", {"lr": 0.1, "betas": (0.0, 0.95), "eps": 1e-3}),
+        (adam(0.1, 0.8, 0.0, 1e-3), "Adam", {"lr": 0.1, "betas": (0.8, 0.0), "eps": 1e-3}),
         (adam(0.1, decay=0.05, form="coupled", on="all"), "Adam", {"lr": 0.1, "weight_decay": 0.05}),
         (adam(0.1, decay=0.05, form="decoupled", on="all"), "AdamW", {"lr": 0.1, "weight_decay": 0.05}),
     ],

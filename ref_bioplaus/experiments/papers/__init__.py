@@ -27,7 +27,7 @@ from functools import cache
 from importlib import resources
 from typing import Any, NamedTuple
 
-NAMES = ("bartunov2018", "xiao2018", "moskovitz2018", "akrout2019", "lee2015")
+NAMES = ("bartunov2018", "xiao2018", "moskovitz2018", "akrout2019", "lee2015", "nokland2016")
 MISSING = {"-": "the paper has none", "?": "published, not read by us"}
 OPTIMIZERS = ("optimizer", "inverse_optimizer")
 

@@ -48,7 +48,6 @@ def number(
 finite = number("a finite number", lambda value: value == value)
 positive = number()
 above_0 = number("a finite number above 0", lambda value: value > 0)
-between_0_and_1 = number("a number above 0 and below 1", lambda value: 0 < value < 1)
 share = number("a number of at least 0 and below 1", lambda value: 0 <= value < 1)
 
 

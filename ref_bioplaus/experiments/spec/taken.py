@@ -9,7 +9,6 @@ from ...registry.names import parameters
 from .experiment import Table
 from .options import (
     Parser,
-    between_0_and_1,
     by_layer,
     by_signature,
     drawing,
@@ -66,8 +65,7 @@ OPTIONS: dict[str, Parser] = {  # what each option may be, in every algorithm, o
         ("noise_on_delta", "alpha", "eta_B", "lambda_B", "sigma", "epsilon", "strength", "margin", "gamma", "beta"),
         positive,
     ),
-    **dict.fromkeys(("momentum", "rho", "decay"), share),
-    **dict.fromkeys(("b1", "b2"), between_0_and_1),
+    **dict.fromkeys(("momentum", "rho", "decay", "b1", "b2"), share),
     **dict.fromkeys(("bias_blocking", "symmetric_output", "nesterov", "batch_norm_after_relu"), flag),
     "inverse": form_of_inverse(WORDS["inverse"]),
     **{name: drawing(words) for name, words in WORDS.items() if words is INITIALIZERS},

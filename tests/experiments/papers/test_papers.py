@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ref_bioplaus import initializers, inverses, losses, models, optimizers, registry
+from ref_bioplaus import inverses, losses, models, optimizers, registry
 from ref_bioplaus.experiments import papers
 from ref_bioplaus.experiments.many import side_by_side
 from ref_bioplaus.experiments.many import table as reproduce
 from ref_bioplaus.experiments.spec.experiment import NOT_LEARNING, as_dict
+from ref_bioplaus.experiments.spec.taken import OPTIONS
 from tests.helpers.small_models import CLASSES, SIZES
 
 CELLS = [(table.name, *cell) for table in papers.tables() for cell in table.cells]
@@ -75,7 +76,7 @@ def build(fields, numpy):
     assert not steps, "modifications that the row does not have"
     loss = registry.task_loss(row, LOSSES[fields["loss"]](**fields.get("loss_options", {})), CLASSES)
     options = {
-        name: getattr(initializers, value) if name.endswith("initializer") else value
+        name: OPTIONS[name](name, value) if name.endswith("initializer") else value
         for name, value in fields.get("algorithm_options", {}).items()
     }
     if "inverse" in options:
@@ -169,11 +170,14 @@ SHAPES = {  # rows, columns, cells, numbers published
     "xiao2018/coco": (3, 1, 3, 0),
     "moskovitz2018/table1": (12, 5, 60, 42),
     "moskovitz2018/constant-norm": (3, 1, 3, 6),
+    "moskovitz2018/figure2": (2, 1, 2, 0),
+    "moskovitz2018/figure5": (5, 1, 5, 0),
     "akrout2019/imagenet": (5, 2, 10, 10),
     "akrout2019/imagenet-batch-norm-first": (1, 2, 2, 2),
     "akrout2019/small-resnet": (5, 1, 5, 0),
     "akrout2019/public-code": (4, 2, 8, 12),
     "lee2015/mnist": (2, 1, 2, 0),
+    "nokland2016/mnist": (3, 1, 3, 0),
 }
 
 

@@ -765,7 +765,7 @@ def test_the_data_folder_is_the_one_that_the_command_names(tmp_path, embedded, m
         ),
         (
             ["--set", "optimizer={name='adam', eta=0.1, b1=2.0}"],
-            "is 2.0, expected a number above 0 and below 1",
+            "is 2.0, expected a number of at least 0 and below 1",
         ),
     ],
 )
