@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
 from importlib.util import find_spec
@@ -150,10 +151,25 @@ def cores() -> int:
 def shares(parallel: int, threads: int | None) -> list[list[int]]:
     """The cores of each of so many processes, apart as long as there are enough; [] for one, which takes what it likes.
 
-    JAX has no other limit on its threads.
+    Those come first that the fewest other processes are bound to; among equals, another process begins elsewhere. JAX
+    has no other limit on its threads.
     """
     if parallel == 1 and threads is None:
         return [[]]
     there = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    first = os.getpid() % len(there)
+    there = sorted(there[first:] + there[:first], key=bound(set(there)).__getitem__)
     share = threads or max(1, len(there) // parallel)
     return [[there[(slot * share + i) % len(there)] for i in range(share)] for slot in range(parallel)]
+
+
+def bound(there: set[int]) -> Counter[int]:
+    """How many processes may run on each of some cores and not on all of them, where Linux tells."""
+    found: Counter[int] = Counter()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "cmdline").read_bytes():  # a thread of the kernel has none
+                found.update(theirs if (theirs := os.sched_getaffinity(int(process.name))) < there else ())
+        except OSError:  # it has ended, or is another user's
+            continue
+    return found

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -585,11 +586,33 @@ def test_jobs_side_by_side_share_the_devices(tmp_path, monkeypatch):
 
 def test_jobs_get_cores_of_their_own(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {8, 3, 5, 6, 7}, raising=False)
+    monkeypatch.setattr(os, "getpid", lambda: 20)
     assert environment.shares(1, None) == [[]]
     assert environment.shares(2, None) == [[3, 5], [6, 7]]
     assert environment.shares(2, 1) == [[3], [5]]
     assert environment.shares(7, None) == [[3], [5], [6], [7], [8], [3], [5]]
     assert environment.shares(1, 3) == [[3, 5, 6]]
+    monkeypatch.setattr(os, "getpid", lambda: 22)
+    assert environment.shares(2, 2) == [[6, 7], [8, 3]]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system binds no process to cores")
+@pytest.mark.parametrize("begins", [0, 1])
+def test_a_core_that_another_process_is_bound_to_comes_last(begins, monkeypatch):
+    """Two commands of one thread each, in two terminals, do not share a core."""
+    there = sorted(os.sched_getaffinity(0))
+    if len(there) < 2 or not Path("/proc/self/cmdline").exists():
+        pytest.skip("needs Linux and two cores")
+    taken = there[0]
+    code = f"import os; os.sched_setaffinity(0, [{taken}]); print(flush=True); input()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as other:
+        other.stdout.readline()
+        assert environment.bound(set(there))[taken] >= 1
+        monkeypatch.setattr(environment, "bound", lambda _: Counter({taken: 1}))
+        monkeypatch.setattr(os, "getpid", lambda: begins)
+        assert environment.shares(len(there), 1)[-1] == [taken]
+        other.communicate(b"\n")
 
 
 def test_wrong_options_are_one_sentence(tmp_path):
