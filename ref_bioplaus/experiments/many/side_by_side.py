@@ -13,7 +13,9 @@ from . import paired
 from .table import HIGHEST, MEASURED, Line, Report, Result
 
 OTHER_IMAGES = "of other images"  # in the place of the paper's number
-HEADINGS = ("method", "quantity", "paper", "final", "difference", "best epoch", "difference", "seeds", "epochs")
+HEADINGS = (
+    "method", "quantity", "paper", "final", "difference", "best epoch", "difference", "seeds", "epochs", "time, s",
+)  # fmt: skip
 
 
 def caption(report: Report) -> str:
@@ -26,7 +28,7 @@ def caption(report: Report) -> str:
         f"The paper's numbers: {theirs}{spread_of_paper}. Ours: mean over seeds ± sample standard deviation; "
         f"best epoch: the {first} of all epochs, each quantity for itself, so that a test error's is chosen by the "
         "test images, which no other choice depends on; difference: ours less the paper's. Where epochs taught no "
-        "forward weight, it says how many did and how many did not."
+        "forward weight, it says how many did and how many did not; time: what a run has learned for."
     )
 
 
@@ -37,6 +39,7 @@ def text_rows(report: Report) -> list[tuple[str, ...]]:
         for i, quantity in enumerate(report.table.quantities):
             seeds = ", ".join(map(str, line.seeds)) if line.seeds else "missing"
             epochs = reached(line) if line.seeds else "missing"
+            seconds = f"{line.seconds:,.0f}" if line.seeds else "–"
             paper, digits = line.published.get(quantity), 2 if "error" in quantity else 5
             only = MEASURED[quantity][1]
             final = None if only == "best" else line.final.get(quantity)
@@ -46,7 +49,8 @@ def text_rows(report: Report) -> list[tuple[str, ...]]:
                     "" if i else line.row.label, quantity,
                     published(line.cell, quantity, digits) if line.same_images else OTHER_IMAGES,
                     shown(final, digits), difference(final, paper, digits),
-                    shown(best, digits), difference(best, paper, digits), "" if i else seeds, "" if i else epochs,
+                    shown(best, digits), difference(best, paper, digits),
+                    *(("", "", "") if i else (seeds, epochs, seconds)),
                 )
             )  # fmt: skip
     return rows
@@ -92,7 +96,8 @@ def as_json(report: Report) -> str:
                 "row": line.row.id, "label": line.row.label, "paper": dict(line.cell.values),
                 "paper_spread": dict(line.cell.spreads), "paper_missing": dict(line.cell.missing),
                 "seeds": line.seeds, "missing": not line.seeds, "epoch": line.epoch, "epochs": line.epochs,
-                "same_images": line.same_images, "phases": line.phases._asdict() if line.phases else None,
+                "seconds": line.seconds, "same_images": line.same_images,
+                "phases": line.phases._asdict() if line.phases else None,
                 "final": {q: s._asdict() for q, s in line.final.items()},
                 "best": {q: s._asdict() for q, s in line.best.items()},
                 "difference": {

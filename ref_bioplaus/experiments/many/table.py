@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from os.path import exists, isdir
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from ... import naming
@@ -85,6 +86,7 @@ class Line:
     same_images: bool = True
     phases: Phases | None = None
     repeated: tuple[str, ...] = ()  # a sentence for every run that has the seed of another
+    seconds: float = 0.0  # that a run has learned for, the seeds' mean
 
     @property
     def published(self) -> Mapping[str, float]:
@@ -374,6 +376,7 @@ def lines_of(table: papers.Table, column: papers.Column, row: papers.Row, result
                 here[0].same_images,
                 here[0].phases,
                 repeated,
+                fmean(r.seconds for r in here),
             )  # fmt: skip
         )
     return found or [Line(row, cell, (), 0, epochs, {}, {})]

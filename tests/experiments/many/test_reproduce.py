@@ -152,7 +152,11 @@ def written_run(out, row, seed, rows, table=TABLE, column=COLUMN, **changes):
 def test_spread_best_and_unfinished_seeds(tmp_path):
     ends = {0: 1.0, 2: 2.0, 10: 4.0}
     for seed, end in ends.items():
-        rows = [record(0, None, 90.0), record(250, 0.5, end / 2), record(500, 0.25 * end, end)]
+        rows = [
+            record(0, None, 90.0),
+            record(250, 0.5, end / 2),
+            record(500, 0.25 * end, end, seconds=2000.6 + seed / 20),
+        ]
         written_run(tmp_path, "backprop", seed, rows)
     cut = written_run(tmp_path, "backprop", 1, [record(0, None, 90.0), record(1, 8.0, 9.0), record(2, 7.0, 9.5)])
     with open(cut / "log.jsonl", "a") as log:
@@ -170,15 +174,15 @@ def test_spread_best_and_unfinished_seeds(tmp_path):
     assert not missing.seeds
     assert not missing.final
     rows = side_by_side.text_rows(report)
-    assert rows[1] == ("", "test error", "1.48", "2.33 ± 1.53", "+0.85", "1.17 ± 0.76", "-0.31", "", "")
-    assert rows[0][-2:] == ("0, 2, 10", "500 of 500")
-    assert rows[2][-2:] == ("1", "2 of 500")
+    assert rows[1] == ("", "test error", "1.48", "2.33 ± 1.53", "+0.85", "1.17 ± 0.76", "-0.31", "", "", "")
+    assert rows[0][-3:] == ("0, 2, 10", "500 of 500", "2,001")
+    assert rows[2][-3:] == ("1", "2 of 500", "1")
     assert rows[3][3:7] == ("9.50", "+8.02", "9.00", "+7.52")
-    assert rows[4] == ("FA", "train error", "0.00", "–", "–", "–", "–", "missing", "missing")
+    assert rows[4] == ("FA", "train error", "0.00", "–", "–", "–", "–", "missing", "missing", "–")
     page, numbers = side_by_side.write(report, tmp_path)
     assert page.name == "bartunov2018-table1-mnist-fc.md"
     assert "| BP | test error |" not in page.read_text()
-    assert "|  | test error | 1.48 | 2.33 ± 1.53 | +0.85 | 1.17 ± 0.76 | -0.31 |  |  |" in page.read_text()
+    assert "|  | test error | 1.48 | 2.33 ± 1.53 | +0.85 | 1.17 ± 0.76 | -0.31 |  |  |  |" in page.read_text()
     content = json.loads(numbers.read_text())
     assert content["rows"][0]["difference"]["best"]["test error"] == pytest.approx(7 / 6 - 1.48)
     assert [row["missing"] for row in content["rows"]] == [False, False, True]
@@ -238,7 +242,7 @@ def test_a_table_says_how_many_epochs_were_of_inverse_learning_alone(tmp_path):
     written_run(tmp_path, "dtp-alternating", 0, [record(0, None, 90.0), record(1, None, 90.0)])
     written_run(tmp_path, "dtp-alternating", 1, [record(1, None, 90.0), record(2, 30.0, 40.0), record(3, None, 41.0)])
     report = reproduce.reported(TABLE, COLUMN, tmp_path, ["dtp-alternating"])
-    shown = [row[-1] for row in side_by_side.text_rows(report)][::2]
+    shown = [row[-2] for row in side_by_side.text_rows(report)][::2]
     assert shown == ["3 of 500 (1 forward, 2 inverse)", "1 of 500 (0 forward, 1 inverse)"]
     (note,) = report.notes
     assert note.startswith("dtp-alternating seed 0: no forward weight has learned (0 forward, 1 inverse)")
