@@ -145,8 +145,8 @@ def find_table(name: str) -> papers.Table:
 
 
 def find_column(table: papers.Table, name: str | None) -> papers.Column:
-    """A table's column by its id; the only one where none is named. Raises ExperimentError."""
-    if name is None and len(table.columns) > 1:
+    """A table's column by its id; the only one of the paper's where none is named. Raises ExperimentError."""
+    if name is None and sum(not column.like for column in table.columns) > 1:
         raise ExperimentError(f"{table.name} has several columns, name one: {', '.join(c.id for c in table.columns)}")
     return table.columns[0] if name is None else with_sentences(lambda: table.column(name))
 

@@ -11,7 +11,7 @@ from ref_bioplaus import inverses, losses, models, optimizers, registry
 from ref_bioplaus.experiments import papers
 from ref_bioplaus.experiments.many import side_by_side
 from ref_bioplaus.experiments.many import table as reproduce
-from ref_bioplaus.experiments.spec.experiment import NOT_LEARNING, as_dict
+from ref_bioplaus.experiments.spec.experiment import NOT_LEARNING, ExperimentError, as_dict
 from ref_bioplaus.experiments.spec.taken import OPTIONS
 from tests.helpers.small_models import CLASSES, SIZES
 
@@ -164,7 +164,7 @@ def test_published_numbers_are_percentages_of_the_right_number():
 SHAPES = {  # rows, columns, cells, numbers published
     "bartunov2018/table1": (10, 5, 44, 88),
     "bartunov2018/table2": (6, 1, 6, 12),
-    "bartunov2018/autoencoder": (3, 1, 3, 0),
+    "bartunov2018/autoencoder": (3, 2, 5, 0),
     "bartunov2018/figure4": (5, 1, 5, 0),
     "xiao2018/imagenet": (3, 2, 6, 1),
     "xiao2018/coco": (3, 1, 3, 0),
@@ -236,18 +236,24 @@ def test_ao_sdtp_learns_with_sdtps_values():
         assert row.id == f"auxiliary-{size}" and ours == theirs | {"algorithm": "ao-sdtp" if size else "sdtp"}
 
 
-def test_a_column_like_another_differs_in_what_is_said_alone():
-    table = papers.table("bartunov2018/table1")
-    linear, printed = (
-        {row: column for row, column in table.cells if column == name} for name in ("mnist-fc-linear", "mnist-fc")
-    )
+@pytest.mark.parametrize(("table", "column"), [("table1", "mnist-fc"), ("autoencoder", "autoencoder")])
+def test_a_column_like_another_differs_in_what_is_said_alone(table, column):
+    table = papers.table(f"bartunov2018/{table}")
+    columns = (f"{column}-linear", column)
+    linear, printed = ({row: column for row, column in table.cells if column == name} for name in columns)
     assert list(linear) == [row for row in printed if "dtp" in row]
     for row in linear:
-        assert table.cell(row, "mnist-fc-linear") == table.cell(row, "mnist-fc")
-        mine, theirs = (papers.experiment(table.name, column, row) for column in ("mnist-fc-linear", "mnist-fc"))
+        assert table.cell(row, columns[0]) == table.cell(row, columns[1])
+        mine, theirs = (papers.experiment(table.name, name, row) for name in columns)
         assert mine["algorithm_options"].pop("inverse") == {"nonlinearity": "none"}
         assert mine == theirs
-    assert table.column("mnist-fc-linear").dataset == "ylecun/mnist"
+    assert table.column(columns[0]).dataset == "ylecun/mnist"
+
+
+def test_the_papers_only_column_needs_no_name():
+    assert reproduce.find_column(papers.table("bartunov2018/autoencoder"), None).id == "autoencoder"
+    with pytest.raises(ExperimentError, match="has several columns, name one: mnist-fc"):
+        reproduce.find_column(papers.table("bartunov2018/table1"), None)
 
 
 def test_one_cell_in_full():
