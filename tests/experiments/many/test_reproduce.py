@@ -73,7 +73,9 @@ def test_every_cell_is_an_experiment_that_can_be_built(cell, numpy64):
     built = build(small, numpy64, small_shape(experiment.model))
     assert set(built.algorithm.modes)
     starts = [options["start"] for name, options in built.row.wrappers if name == "fixed-signs"]
-    assert starts == ([round(0.05 * experiment.epochs * STEPS)] if cell[2].endswith("-ei") else [])
+    row = cell[2]
+    shares = [0.05] if row.endswith("-ei") else [int(row.removeprefix("ei-")) / 100] if row.startswith("ei-") else []
+    assert starts == [round(share * experiment.epochs * STEPS) for share in shares]
 
 
 def test_every_augmentation_gives_the_size_that_the_models_are_made_for():
