@@ -236,7 +236,9 @@ def test_ao_sdtp_learns_with_sdtps_values():
         assert row.id == f"auxiliary-{size}" and ours == theirs | {"algorithm": "ao-sdtp" if size else "sdtp"}
 
 
-@pytest.mark.parametrize(("table", "column"), [("table1", "mnist-fc"), ("table1", "mnist-lc"), ("autoencoder", "autoencoder")])
+@pytest.mark.parametrize(
+    ("table", "column"), [("table1", "mnist-fc"), ("table1", "mnist-lc"), ("autoencoder", "autoencoder")]
+)
 def test_a_column_like_another_differs_in_what_is_said_alone(table, column):
     table = papers.table(f"bartunov2018/{table}")
     columns = (f"{column}-linear", column)
