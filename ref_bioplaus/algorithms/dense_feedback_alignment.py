@@ -9,9 +9,9 @@ State: feedback.params[l].W is B_l, in the layout of W_l (our B is the paper's B
     its own consumer. No D where feedback="generated": D_{l,k} is then drawn from its address whenever it is needed, the
     same numbers, a tile of columns at a time. B_l, no larger than W_l, is stored. None of it changes.
 Choices: B ~ N(0, 1 / n_out), D_{l,k} ~ N(0, 1 / n_k), summed with weight 1; fully connected D between convolutional
-    layers too. The D are added to FA's path; the paper's number on MNIST was met with W in B's place
-    (experiments/results/RESULTS.md). In a residual network a population gets its D terms once, however many layers it feeds; the B path
-    passes joins exactly, as FA does.
+    layers too. The D are added to FA's path; the paper's number on MNIST was met with W in B's place (RESULTS.md). In a
+    residual network a population gets its D terms once, however many layers it feeds; the B path passes joins exactly,
+    as FA does.
 """
 
 import math
