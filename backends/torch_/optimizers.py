@@ -76,7 +76,7 @@ def adam(
 def updates_done(correction: tuple, b1: float, b2: float) -> torch.Tensor:
     """t from the slower one of (1 - b1^t, 1 - b2^t), for an update that wants t: float32 ().
 
-    Infinite where both have reached 1.
+    Infinite where both have reached 1, as they have at once where b1 and b2 are 0.
     """
     b, c = (b1, correction[0]) if b1 > b2 else (b2, correction[1])
-    return torch.round(torch.log1p(-c.to(torch.float64)) / math.log(b)).to(torch.float32)
+    return torch.round(torch.log1p(-c.to(torch.float64)) / math.log(b or 0.5)).to(torch.float32)

@@ -190,6 +190,7 @@ OPTIMIZERS = {
     "adam, decay": adam(0.01, epsilon=0.1, decay=0.01), "adam, decay of all": adam(0.01, decay=0.1, on="all"),
     "adam, hat": adam(0.01, epsilon=0.1, epsilon_form="hat", decay=0.01),
     "adam, slow mean": adam(0.01, b1=0.99, b2=0.9, epsilon=0.1, decay=0.01, form="coupled", on="all"),
+    "adam, no mean": adam(0.01, b1=0.0, b2=0.99), "adam, no memory": adam(0.01, b1=0.0, b2=0.0, epsilon=0.1),
 }  # fmt: skip
 
 

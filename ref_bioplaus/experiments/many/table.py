@@ -146,9 +146,10 @@ def find_table(name: str) -> papers.Table:
 
 def find_column(table: papers.Table, name: str | None) -> papers.Column:
     """A table's column by its id; the only one of the paper's where none is named. Raises ExperimentError."""
-    if name is None and sum(not column.like for column in table.columns) > 1:
+    printed = [column for column in table.columns if not column.like]
+    if name is None and len(printed) > 1:
         raise ExperimentError(f"{table.name} has several columns, name one: {', '.join(c.id for c in table.columns)}")
-    return table.columns[0] if name is None else with_sentences(lambda: table.column(name))
+    return printed[0] if name is None else with_sentences(lambda: table.column(name))
 
 
 def find_rows(table: papers.Table, column: str, names: Sequence[str]) -> list[papers.Row]:
